@@ -1,0 +1,30 @@
+// Package deps keeps the pinned modules in go.mod while the tree is being built.
+package deps
+
+import (
+	_ "github.com/coder/websocket"
+	_ "github.com/creack/pty"
+	_ "github.com/danielgtaylor/huma/v2/adapters/humaecho"
+	_ "github.com/eclipse/paho.mqtt.golang"
+	_ "github.com/expr-lang/expr"
+	_ "github.com/goburrow/modbus"
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/klauspost/compress/zstd"
+	_ "github.com/labstack/echo/v4"
+	_ "github.com/mattn/go-sqlite3"
+	_ "github.com/mochi-mqtt/server/v2"
+	_ "github.com/oklog/ulid/v2"
+	_ "github.com/planetscale/vtprotobuf/protohelpers"
+	_ "github.com/pressly/goose/v3"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "github.com/santhosh-tekuri/jsonschema/v6"
+	_ "github.com/spf13/cobra"
+	_ "go.uber.org/goleak"
+	_ "go.yaml.in/yaml/v3"
+	_ "golang.org/x/time/rate"
+	_ "google.golang.org/protobuf/proto"
+	_ "pgregory.net/rapid"
+)
