@@ -1,0 +1,162 @@
+// Package mappers turns devices that speak a protocol into observations, and
+// desired values into writes. It declares the interface a protocol's driver
+// implements, which third parties import, and the Runner that does for every
+// driver what no driver should do itself: polling by interval with phase
+// spread, quality, deadband, heartbeats, writes ahead of polls,
+// read-back, demotion of a device that fails and its probes.
+//
+// A driver lives in a folder of its own (mappers/modbus); mappers/builtin
+// lists the ones that ship, and mappers/drivertest checks any driver.
+package mappers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// Driver speaks one protocol. It is safe for concurrent use.
+type Driver interface {
+	// Info says who the driver is and what it accepts.
+	Info() Info
+	// Open compiles a device's connection and addresses into something ready to
+	// read and write. It does not reach for the device: connecting is done by
+	// the first Read or Write, again after every loss, and failing to is their
+	// error. Open's own errors are about the configuration; a *models.Error with
+	// pointers into the Device ("/spec/connection/…",
+	// "/spec/properties/{name}/address/…") is shown to the user as it is.
+	Open(cfg DeviceConfig) (Device, error)
+}
+
+// Info describes a driver. It becomes the hub's Mapper object.
+type Info struct {
+	Name       string          // the protocol, as DeviceModel.spec.protocol names it
+	Version    string          // the driver's own
+	Connection json.RawMessage // JSON Schema (2020-12) of Device.spec.connection
+	Address    json.RawMessage // JSON Schema (2020-12) of a property's address
+}
+
+// DeviceConfig is what a driver gets to know of a device.
+type DeviceConfig struct {
+	Name       string // for logs
+	Connection json.RawMessage
+	Points     []Point // one per property, in the model's order
+	Log        *slog.Logger
+}
+
+// Point is one property as a driver sees it.
+type Point struct {
+	Property string
+	Type     models.Type // the values that Read must give and Write gets
+	Access   models.Access
+	Address  json.RawMessage
+}
+
+// Device is one open device. The Runner calls Read and Write from one
+// goroutine, never two at once, and Close after they have returned. Two devices
+// on one line may be used at the same time; sharing the line is the driver's
+// business.
+type Device interface {
+	// Read reads the points with the given indices (into DeviceConfig.Points)
+	// and stores what it found in out[i] for points[i]; len(out) == len(points).
+	// It returns an error only when the device as a whole could not be read
+	// (see Fail): out then counts for nothing. One bad point is that point's
+	// bad quality, not an error. It returns soon after ctx ends.
+	Read(ctx context.Context, points []int, out []Result) error
+	// Write writes one value after the other and returns an error or nil for
+	// each; a nil slice means that all succeeded. A value already fits the
+	// point's type. It does not repeat a write that may have reached the device.
+	Write(ctx context.Context, writes []WriteRequest) []error
+	// Close gives up the connection. It does not wait for the device.
+	Close() error
+}
+
+// Result is what Read found for one point. The zero time means now.
+type Result struct {
+	Value   models.Value
+	Quality models.Quality
+	Reason  models.Reason
+	Time    time.Time // the device's own, where the protocol has one
+}
+
+// WriteRequest is one value for one point.
+type WriteRequest struct {
+	Point int // index into DeviceConfig.Points
+	Value models.Value
+}
+
+// Canonicalizer is a Device that can say what a value will be once the device
+// has stored it (rounded to a float32, to a scaled int16). The Runner compares
+// read-back values after Canonical; without it, before.
+type Canonicalizer interface {
+	// Canonical returns v as Read would return it after v was written, or an
+	// error when the point cannot hold v.
+	Canonical(point int, v models.Value) (models.Value, error)
+}
+
+// Planner is a Device that can show the requests it would send for one Read of
+// these points.
+type Planner interface {
+	Plan(points []int) []models.ReadRequest
+}
+
+// LineSharer is a Device that may share its line with others: devices with the
+// same non-empty Line wait for each other.
+type LineSharer interface {
+	Line() string
+}
+
+// Subscriber is a Device that tells of changes unasked. The Runner does not
+// poll the points that Subscribe accepted.
+type Subscriber interface {
+	// Subscribe delivers changes of the points until ctx ends or the
+	// subscription is lost, and returns why. deliver is called from one
+	// goroutine, and may block; points and results are the callee's to keep.
+	Subscribe(ctx context.Context, points []Subscription, deliver func(points []int, results []Result)) error
+}
+
+// Subscription is one point to subscribe to.
+type Subscription struct {
+	Point    int
+	Every    time.Duration // the sampling interval asked for
+	Deadband float64       // 0: every change
+}
+
+// Browser is a Driver that can list what a device offers.
+type Browser interface {
+	// Browse returns a DeviceModel's properties found at the connection.
+	Browse(ctx context.Context, connection json.RawMessage) ([]models.Property, error)
+}
+
+// Failure is why a device, or one point or write of it, failed.
+type Failure struct {
+	Reason  models.Reason // timeout, not-connected, device-error, protocol-error, configuration, …
+	Refused bool          // the device answered, and said no: repeating will not help
+	Unsent  bool          // nothing has reached the device: repeating is safe
+	Err     error
+}
+
+func (f *Failure) Error() string { return string(f.Reason) + ": " + f.Err.Error() }
+
+// Unwrap returns the cause.
+func (f *Failure) Unwrap() error { return f.Err }
+
+// Fail returns a Failure with this reason.
+func Fail(reason models.Reason, err error) *Failure { return &Failure{Reason: reason, Err: err} }
+
+// FailureOf returns the first Failure in err's chain; an error without one
+// counts as a timeout when it is a deadline's and as a protocol error otherwise.
+func FailureOf(err error) *Failure {
+	var f *Failure
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.Is(err, context.DeadlineExceeded):
+		return Fail(models.ReasonTimeout, err)
+	}
+	return Fail(models.ReasonProtocolError, err)
+}
