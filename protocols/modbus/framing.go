@@ -1,0 +1,96 @@
+package modbus
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/goburrow/modbus"
+)
+
+// framing is how a PDU travels on a kind of line. A new one (RTU, ASCII) is a
+// new file with this interface; the line's order, deadlines, counters and
+// error rules stay as they are. The line calls one method at a time.
+type framing interface {
+	// packager gives what goburrow's client wraps PDUs of a unit with.
+	packager(unit byte) modbus.Packager
+	// exchange writes the request and reads until its answer is there, and
+	// returns that in a slice of its own. The deadline is on the connection. An
+	// error of the connection is returned as it is, anything else wraps
+	// ErrProtocol.
+	exchange(c *conn, request []byte) (answer []byte, err error)
+	// pdu is the part of a whole frame that checkAnswer looks at.
+	pdu(frame []byte) []byte
+}
+
+// conn is a connection and what was read from it ahead.
+type conn struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+// mbap is Modbus TCP.
+type mbap struct {
+	transaction uint16
+}
+
+// A packager of goburrow's is the handler itself: only its Encode, Verify and
+// Decode are used, its transport never.
+func (*mbap) packager(unit byte) modbus.Packager {
+	h := &modbus.TCPClientHandler{}
+	h.SlaveId = unit
+	return h
+}
+
+func (*mbap) pdu(frame []byte) []byte { return frame[headerSize:] }
+
+func (m *mbap) exchange(c *conn, request []byte) ([]byte, error) {
+	// The line numbers its requests itself: the packagers of several units each
+	// count on their own, and two of the same number on one connection would
+	// hide a late answer.
+	m.transaction++
+	asked := binary.BigEndian.Uint16(request)
+	binary.BigEndian.PutUint16(request, m.transaction)
+	defer binary.BigEndian.PutUint16(request, asked)
+	if _, err := c.Write(request); err != nil {
+		return nil, err
+	}
+	for {
+		header, err := c.in.Peek(headerSize)
+		if err != nil {
+			return nil, cutShort(err, len(header))
+		}
+		size, err := frameSize(header)
+		if err != nil {
+			return nil, fmt.Errorf("%w: % x", ErrProtocol, header)
+		}
+		frame := make([]byte, size)
+		if n, err := io.ReadFull(c.in, frame); err != nil {
+			return nil, cutShort(err, n)
+		}
+		got := binary.BigEndian.Uint16(frame)
+		// The number wraps, so "older" is within the half circle behind.
+		if age := int16(m.transaction - got); age > 0 {
+			continue // a late answer to an earlier request
+		} else if age < 0 {
+			return nil, fmt.Errorf("%w: answer to transaction %d, which was never asked", ErrProtocol, got)
+		}
+		if frame[6] != request[6] {
+			return nil, fmt.Errorf("%w: answer from unit %d, asked unit %d", ErrProtocol, frame[6], request[6])
+		}
+		binary.BigEndian.PutUint16(frame, asked)
+		return frame, nil
+	}
+}
+
+// cutShort tells a connection that ends between frames from one that ends
+// inside a frame, which is not how a device hangs up.
+func cutShort(err error, have int) error {
+	if have > 0 && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+		return fmt.Errorf("%w: the connection ended inside a frame", ErrProtocol)
+	}
+	return err
+}
