@@ -57,7 +57,7 @@ type Point struct {
 }
 
 // Device is one open device. The Runner calls Read and Write from one
-// goroutine, never two at once, and Close after they have returned. Two devices
+// goroutine, never two at once, and Close once, after they have returned. Two devices
 // on one line may be used at the same time; sharing the line is the driver's
 // business.
 type Device interface {
@@ -99,7 +99,8 @@ type Canonicalizer interface {
 }
 
 // Planner is a Device that can show the requests it would send for one Read of
-// these points.
+// these points. Plan may be called at any time from any goroutine, and does not
+// wait for the device.
 type Planner interface {
 	Plan(points []int) []models.ReadRequest
 }
@@ -110,12 +111,19 @@ type LineSharer interface {
 	Line() string
 }
 
-// Subscriber is a Device that tells of changes unasked. The Runner does not
-// poll the points that Subscribe accepted.
+// Subscriber is a Device that tells of changes unasked.
 type Subscriber interface {
-	// Subscribe delivers changes of the points until ctx ends or the
-	// subscription is lost, and returns why. deliver is called from one
-	// goroutine, and may block; points and results are the callee's to keep.
+	// Subscribes reports whether Subscribe can deliver the point. The Runner
+	// polls the points for which it cannot. The answer does not change.
+	Subscribes(point int) bool
+	// Subscribe delivers the points' present values, then their changes, until
+	// ctx ends or the subscription is lost, and returns why. It must notice a
+	// device that falls silent: as long as it has not returned, the values
+	// count as fresh. A point that the device will not subscribe to is
+	// delivered as bad. It runs beside Read and Write, in a goroutine of its
+	// own, and is called again, with back-off, after it returned. deliver is
+	// called from one goroutine and may block; points and results are the
+	// callee's to keep.
 	Subscribe(ctx context.Context, points []Subscription, deliver func(points []int, results []Result)) error
 }
 
