@@ -90,8 +90,8 @@ func ParseCA(data []byte) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse CA: %w", err)
 	}
-	if !certs[0].IsCA {
-		return nil, errors.New("parse CA: the certificate is not a CA's")
+	if len(certs) != 1 || !certs[0].IsCA {
+		return nil, errors.New("parse CA: want one certificate, and a CA's")
 	}
 	return &CA{Cert: certs[0], key: key}, nil
 }

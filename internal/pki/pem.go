@@ -33,8 +33,8 @@ func KeyHash(pub crypto.PublicKey) (string, error) {
 	return hash(der), nil
 }
 
-func hash(der []byte) string {
-	sum := sha256.Sum256(der)
+func hash(data []byte) string {
+	sum := sha256.Sum256(data)
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 

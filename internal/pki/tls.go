@@ -22,6 +22,7 @@ import (
 func HubTLS(server *ServerCert, cas func() []*x509.Certificate, now func() time.Time) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
+		Time:       now,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return server.Current(now())
 		},
@@ -91,6 +92,7 @@ func EdgeTLS(certificate func() (*tls.Certificate, error), cas func() []*x509.Ce
 func hubClient(now func() time.Time, trusted func(tls.ConnectionState) ([]*x509.Certificate, error)) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
+		Time:               now,
 		InsecureSkipVerify: true, // VerifyConnection does it
 		VerifyConnection: func(state tls.ConnectionState) error {
 			cas, err := trusted(state)
