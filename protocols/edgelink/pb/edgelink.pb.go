@@ -1221,6 +1221,7 @@ type LocalDesired struct {
 	Base          int64                  `protobuf:"varint,5,opt,name=base,proto3" json:"base,omitempty"`  // the desiredVersion that the edge saw
 	TimeUs        int64                  `protobuf:"varint,6,opt,name=time_us,json=timeUs,proto3" json:"time_us,omitempty"`
 	By            string                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
+	After         string                 `protobuf:"bytes,8,opt,name=after,proto3" json:"after,omitempty"` // the local write of the same property that this one follows, "" for none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1300,6 +1301,13 @@ func (x *LocalDesired) GetTimeUs() int64 {
 func (x *LocalDesired) GetBy() string {
 	if x != nil {
 		return x.By
+	}
+	return ""
+}
+
+func (x *LocalDesired) GetAfter() string {
+	if x != nil {
+		return x.After
 	}
 	return ""
 }
@@ -2268,7 +2276,7 @@ const file_edgelink_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\tR\x05error\x12\x17\n" +
 	"\atime_us\x18\x06 \x01(\x03R\x06timeUs\x12\x12\n" +
 	"\x04late\x18\a \x01(\bR\x04late\x12\x18\n" +
-	"\arefused\x18\b \x01(\bR\arefused\"\xa5\x01\n" +
+	"\arefused\x18\b \x01(\bR\arefused\"\xbb\x01\n" +
 	"\fLocalDesired\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\rR\x06device\x12\x1a\n" +
 	"\bproperty\x18\x02 \x01(\tR\bproperty\x12\x0e\n" +
@@ -2276,7 +2284,8 @@ const file_edgelink_proto_rawDesc = "" +
 	"\x05value\x18\x04 \x01(\fR\x05value\x12\x12\n" +
 	"\x04base\x18\x05 \x01(\x03R\x04base\x12\x17\n" +
 	"\atime_us\x18\x06 \x01(\x03R\x06timeUs\x12\x0e\n" +
-	"\x02by\x18\a \x01(\tR\x02by\"\x85\x01\n" +
+	"\x02by\x18\a \x01(\tR\x02by\x12\x14\n" +
+	"\x05after\x18\b \x01(\tR\x05after\"\x85\x01\n" +
 	"\n" +
 	"StateEvent\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\rR\x06device\x12\x14\n" +

@@ -1,0 +1,435 @@
+package twin
+
+import (
+	"slices"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// staleAfter is how many intervals without a refresh make a value stale.
+const staleAfter = 3
+
+// Twin is the edge's side of a device's twin. It has one owner, the device's
+// loop, and no lock. Properties are named by their index in the resolved list.
+type Twin struct {
+	Version  uint64
+	State    models.DeviceState
+	Problem  string // why State is not online
+	LastSeen time.Time
+
+	defs   []models.ResolvedProperty
+	index  map[string]int
+	props  []property
+	cloud  Desired
+	locals []Local // on their way to the hub, oldest first
+}
+
+type property struct {
+	reported  Reported
+	refreshed time.Time
+	write     effort
+}
+
+// Stored is what a Twin must find again after a restart.
+type Stored struct {
+	Version  uint64              `json:"version"`
+	LastSeen time.Time           `json:"lastSeen,omitzero"`
+	Cloud    Desired             `json:"cloud"`
+	Locals   []Local             `json:"locals,omitempty"`
+	Reported map[string]Reported `json:"reported,omitempty"`
+	Writes   map[string]effort   `json:"writes,omitempty"`
+}
+
+// New returns the twin of a device with these properties, as stored (the zero
+// Stored for a new one). now is when the process started: what was reported
+// before is uncertain/stale until it is read again, and a write that was sent
+// and not settled has lost its outcome.
+func New(defs []models.ResolvedProperty, stored Stored, now time.Time) *Twin {
+	t := &Twin{Version: stored.Version, State: models.StateUnknown, LastSeen: stored.LastSeen, defs: defs,
+		index: make(map[string]int, len(defs)), props: make([]property, len(defs)), cloud: stored.Cloud.Clone(), locals: stored.Locals}
+	for i := range defs {
+		name := defs[i].Name
+		t.index[name] = i
+		t.props[i].reported = stored.Reported[name].Degrade(now)
+		t.props[i].refreshed = now
+		if e, ok := stored.Writes[name]; ok {
+			if e.State == Pending && e.Sent {
+				e.Hidden = true
+			}
+			t.props[i].write = e
+		}
+	}
+	return t
+}
+
+// Stored returns what must be kept. It shares nothing with t.
+func (t *Twin) Stored() Stored {
+	s := Stored{Version: t.Version, LastSeen: t.LastSeen, Cloud: t.cloud.Clone(), Locals: slices.Clone(t.locals),
+		Reported: make(map[string]Reported, len(t.props)), Writes: map[string]effort{}}
+	for i := range t.props {
+		if t.props[i].reported.Known() {
+			s.Reported[t.defs[i].Name] = t.props[i].reported
+		}
+		if t.props[i].write.ID != "" {
+			s.Writes[t.defs[i].Name] = t.props[i].write
+		}
+	}
+	return s
+}
+
+// Properties returns the resolved properties. They must not be changed.
+func (t *Twin) Properties() []models.ResolvedProperty { return t.defs }
+
+// Index returns the index of a property.
+func (t *Twin) Index(name string) (int, bool) {
+	i, ok := t.index[name]
+	return i, ok
+}
+
+// Reported returns what is known of property i.
+func (t *Twin) Reported(i int) Reported { return t.props[i].reported }
+
+// Write returns the state of property i's write, and the "$id" to echo.
+func (t *Twin) Write(i int) (Write, models.Value) {
+	return t.props[i].write.Write, t.props[i].write.ClientID
+}
+
+// DesiredVersion returns the hub's desired version as the edge knows it.
+func (t *Twin) DesiredVersion() int64 { return t.cloud.Version }
+
+// Locals returns the local writes still on their way to the hub.
+func (t *Twin) Locals() []Local { return slices.Clone(t.locals) }
+
+// Report takes a sample of property i and reports whether the twin changed.
+func (t *Twin) Report(i int, s models.Sample) bool {
+	p := &t.props[i]
+	next, changed := p.reported.Observe(s)
+	p.reported = next
+	if s.Quality != models.Bad {
+		p.refreshed = s.Time
+	}
+	if changed {
+		t.Version++
+	}
+	return changed
+}
+
+// Refresh says that property i was read at that time and had not changed.
+func (t *Twin) Refresh(i int, at time.Time) {
+	t.props[i].refreshed = at
+	t.LastSeen = at
+}
+
+// Stale turns the values stale that were not refreshed for three of their
+// intervals and returns their indices.
+func (t *Twin) Stale(now time.Time) (turned []int) {
+	for i := range t.props {
+		p, def := &t.props[i], &t.defs[i]
+		if !p.reported.Known() || p.reported.Quality == models.Bad || p.reported.Reason == models.ReasonStale ||
+			!def.Access.Readable() || now.Sub(p.refreshed) < staleAfter*def.Every {
+			continue
+		}
+		p.reported = p.reported.Degrade(now)
+		t.Version++
+		turned = append(turned, i)
+	}
+	return turned
+}
+
+// SetState takes the device's state and reports whether it changed.
+func (t *Twin) SetState(s models.DeviceState, problem string) bool {
+	if t.State == s && t.Problem == problem {
+		return false
+	}
+	t.State, t.Problem = s, problem
+	t.Version++
+	return true
+}
+
+// WriteChange is a change of a write's state, to be told.
+type WriteChange struct {
+	Property int
+	Write    Write
+	ClientID models.Value
+}
+
+func (t *Twin) changed(i int) WriteChange {
+	t.Version++
+	return WriteChange{Property: i, Write: t.props[i].write.Write, ClientID: t.props[i].write.ClientID}
+}
+
+// SetCloud takes the hub's desired values, which replace the ones before.
+// Local writes that they override are superseded.
+func (t *Twin) SetCloud(d Desired, now time.Time) (changes []WriteChange) {
+	if d.Version < t.cloud.Version {
+		// The hub was restored from an older copy: what it says now is what is wanted.
+		t.Version++
+	}
+	t.cloud = d.Clone()
+	kept := t.locals[:0]
+	for _, l := range t.locals {
+		if d.Judge(l) == Waiting {
+			kept = append(kept, l)
+		}
+	}
+	t.locals = kept
+	for i := range t.props {
+		changes = append(changes, t.aim(i, now)...)
+	}
+	return changes
+}
+
+// SetLocal takes a desired value set at this edge, checked and stored by the
+// caller before anyone is told. A null withdraws.
+func (t *Twin) SetLocal(l Local, now time.Time) (changes []WriteChange) {
+	i, ok := t.index[l.Property]
+	t.locals = append(t.locals, l)
+	t.Version++
+	if !ok {
+		return nil
+	}
+	return t.aim(i, now)
+}
+
+// NextLocal completes a local write with what it is based on.
+func (t *Twin) NextLocal(l Local) Local {
+	l.Base = t.cloud.Version
+	for _, other := range t.locals {
+		if other.Property == l.Property {
+			l.After = other.ID
+		}
+	}
+	return l
+}
+
+// wanted returns the desired value that holds for property i now: the newest
+// local one, else the cloud's.
+func (t *Twin) wanted(i int) (v DesiredValue, client models.Value) {
+	name := t.defs[i].Name
+	for _, l := range slices.Backward(t.locals) {
+		if l.Property == name {
+			return DesiredValue{Value: l.Value, ID: l.ID, Time: l.Time, By: l.By}, l.ClientID
+		}
+	}
+	return t.cloud.Properties[name], models.Null
+}
+
+// aim makes property i's write follow what is wanted.
+func (t *Twin) aim(i int, now time.Time) (changes []WriteChange) {
+	e := &t.props[i].write
+	want, client := t.wanted(i)
+	if e.ID == want.ID {
+		e.Version = want.Version
+		if want.Value.IsNull() && e.State == Pending { // withdrawn under the same id: it expired at the hub
+			e.settle(Expired, "", now)
+			changes = append(changes, t.changed(i))
+		}
+		return changes
+	}
+	if e.State == Pending {
+		e.settle(Superseded, "", now)
+		changes = append(changes, t.changed(i))
+	}
+	if want.Value.IsNull() {
+		*e = effort{}
+		return changes
+	}
+	*e = effort{Write: Write{ID: want.ID, State: Pending, Time: now}, Value: want.Value, Version: want.Version, ClientID: client, Trace: want.Trace}
+	if want.ExpiresInMS > 0 {
+		e.Deadline = now.Add(time.Duration(want.ExpiresInMS) * time.Millisecond)
+	}
+	return append(changes, t.changed(i))
+}
+
+// Expire ends the pending writes whose time is over.
+func (t *Twin) Expire(now time.Time) (changes []WriteChange) {
+	for i := range t.props {
+		e := &t.props[i].write
+		if e.State == Pending && !e.Deadline.IsZero() && !now.Before(e.Deadline) {
+			e.settle(Expired, "not confirmed in time", now)
+			changes = append(changes, t.changed(i))
+		}
+	}
+	return changes
+}
+
+// Due returns the writes to send now. The caller stores the twin before it
+// sends a once write, so that a crash cannot make it a second one.
+func (t *Twin) Due(now time.Time) (orders []Order) {
+	for i := range t.props {
+		p, def := &t.props[i], &t.defs[i]
+		e := &p.write
+		if e.ID == "" || e.inFlight || now.Before(e.next) || !t.owed(p, def) {
+			continue
+		}
+		if v, err := def.CheckDesired(e.Value, ""); err == nil {
+			e.Value = v
+		} else { // the model changed under it
+			e.settle(Failed, err.Error(), now)
+			e.Refused = true
+			continue
+		}
+		orders = append(orders, Order{Property: i, ID: e.ID, Value: e.Value, Once: def.Write == models.Once, Trace: e.Trace})
+		e.inFlight, e.Sent = true, true
+	}
+	return orders
+}
+
+// NextDue returns the earliest time at which Due or Expire may have something
+// that they do not have now; zero for never.
+func (t *Twin) NextDue() (at time.Time) {
+	earlier := func(other time.Time) {
+		if !other.IsZero() && (at.IsZero() || other.Before(at)) {
+			at = other
+		}
+	}
+	for i := range t.props {
+		e := &t.props[i].write
+		if e.ID == "" {
+			continue
+		}
+		if e.State == Pending {
+			earlier(e.Deadline)
+		}
+		if !e.inFlight && t.owed(&t.props[i], &t.defs[i]) {
+			earlier(e.next)
+		}
+	}
+	return at
+}
+
+// owed reports whether the device is to be written to, were it time.
+func (t *Twin) owed(p *property, def *models.ResolvedProperty) bool {
+	e := &p.write
+	if def.Write == models.Once {
+		return e.State == Pending && !e.Sent
+	}
+	switch e.State {
+	case Pending:
+		return true
+	case Applied: // it held: does it still?
+		return p.reported.Known() && p.reported.Quality == models.Good && !Same(p.reported.Value, e.want)
+	}
+	return false
+}
+
+// Settle takes the outcome of an order. A read-back is to be given to Report
+// by the caller as well.
+func (t *Twin) Settle(r Result, now time.Time) (changes []WriteChange) {
+	e := &t.props[r.Property].write
+	if e.ID != r.ID {
+		return nil // superseded meanwhile, and told so
+	}
+	e.inFlight = false
+	once := t.defs[r.Property].Write == models.Once
+	expired := e.State == Expired
+	switch r.Outcome {
+	case Confirmed:
+		e.want = e.Value
+		if r.ReadBack != nil {
+			e.want = r.ReadBack.Value
+		}
+		if expired {
+			e.Late = true
+		} else {
+			e.settle(Applied, "", now)
+		}
+		e.backOff(now) // of the next assertion, if it does not stick
+		return append(changes, t.changed(r.Property))
+	case NotSent:
+		e.Sent = false
+		e.backOff(now)
+		e.Error = r.Err
+		return nil
+	}
+	if expired {
+		return nil
+	}
+	switch {
+	case r.Outcome == Refusal:
+		e.settle(Failed, r.Err, now)
+		e.Refused = true
+	case !once:
+		e.backOff(now)
+		e.Error = r.Err
+		return nil
+	case r.ReadBack != nil:
+		e.settle(Failed, r.Err, now)
+	case !t.defs[r.Property].Access.Readable():
+		e.settle(Unknown, r.Err, now)
+	default:
+		e.Error = r.Err // the next good reading tells
+		return nil
+	}
+	return append(changes, t.changed(r.Property))
+}
+
+// Learn settles writes whose outcome went missing by what property i reads
+// now. The caller calls it after a good Report or Refresh of i; canonical is
+// the pending value as the device would show it.
+func (t *Twin) Learn(i int, canonical models.Value, now time.Time) (changes []WriteChange) {
+	p, def := &t.props[i], &t.defs[i]
+	e := &p.write
+	if !t.Unsettled(i) || p.reported.Quality != models.Good || p.reported.Time.Before(e.Time) {
+		return nil
+	}
+	switch {
+	case Same(p.reported.Value, canonical):
+		e.want = p.reported.Value
+		e.settle(Applied, "", now)
+	case def.Write == models.Hold:
+		e.Hidden, e.Sent = false, false
+		return nil // it is sent again
+	case e.Hidden:
+		e.settle(Unknown, "the edge stopped before the device answered; it now reads "+p.reported.Value.String(), now)
+	default:
+		e.settle(Failed, e.Error+"; the device now reads "+p.reported.Value.String()+", and it is not written again (write: once)", now)
+	}
+	e.Hidden = false
+	return append(changes, t.changed(i))
+}
+
+// Unsettled reports whether property i has a write that was sent and whose
+// outcome only a reading can tell.
+func (t *Twin) Unsettled(i int) bool {
+	e := &t.props[i].write
+	return e.State == Pending && e.Sent && !e.inFlight && (e.Hidden || t.defs[i].Write == models.Once)
+}
+
+// Pending returns the value that property i's write is to bring about.
+func (t *Twin) Pending(i int) models.Value { return t.props[i].write.Value }
+
+// HideUnreadable ends, after a restart, the once writes whose outcome nothing
+// can ever tell because their property cannot be read.
+func (t *Twin) HideUnreadable(now time.Time) (changes []WriteChange) {
+	for i := range t.props {
+		if e := &t.props[i].write; e.Hidden && e.State == Pending && !t.defs[i].Access.Readable() {
+			e.Hidden = false
+			e.settle(Unknown, "the edge stopped before the device answered", now)
+			changes = append(changes, t.changed(i))
+		}
+	}
+	return changes
+}
+
+// Document shows the twin.
+func (t *Twin) Document(device, namespace string) Document {
+	doc := Document{Device: device, Version: t.Version, State: t.State, DesiredVersion: t.cloud.Version,
+		Properties: make(map[string]PropertyDoc, len(t.props))}
+	if namespace != models.DefaultNamespace {
+		doc.Namespace = namespace
+	}
+	if !t.LastSeen.IsZero() {
+		doc.LastSeen = new(t.LastSeen.UTC())
+	}
+	for i := range t.props {
+		def := &t.defs[i]
+		out := PropertyDoc{Unit: def.Unit, Reported: t.props[i].reported.doc(def.Enum), Write: t.props[i].write.doc()}
+		if want, _ := t.wanted(i); !want.Value.IsNull() {
+			out.Desired = want.doc(def.Enum)
+		}
+		doc.Properties[def.Name] = out
+	}
+	return doc
+}

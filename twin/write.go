@@ -1,0 +1,97 @@
+package twin
+
+import (
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// WriteState is how far a write has come.
+type WriteState string
+
+// The write states.
+const (
+	Pending    WriteState = "pending"
+	Applied    WriteState = "applied"    // read back and equal after encoding
+	Failed     WriteState = "failed"     // see Write.Error
+	Superseded WriteState = "superseded" // a newer desired value took its place
+	Expired    WriteState = "expired"    // unconfirmed for as long as the writer allowed
+	Unknown    WriteState = "unknown"    // written once; a crash hid the outcome
+)
+
+// Final reports whether the state is the write's last, but for a hold that
+// drifts and a late confirmation.
+func (s WriteState) Final() bool { return s != Pending && s != "" }
+
+// Write is one desired value on its way to the device. The zero Write is none.
+type Write struct {
+	ID      string     `json:"id"`
+	State   WriteState `json:"state"`
+	Error   string     `json:"error,omitempty"`
+	Refused bool       `json:"refused,omitempty"` // failed because the device or its mapper said no
+	Late    bool       `json:"late,omitempty"`    // confirmed after it had expired
+	Time    time.Time  `json:"time"`              // of the last change of State
+}
+
+// Outcome is what a mapper says of a write it was given.
+type Outcome int
+
+// The outcomes.
+const (
+	Confirmed   Outcome = iota // read back equal, or acknowledged where nothing can be read back
+	Refusal                    // the device or mapper answered no
+	NotSent                    // nothing reached the device
+	Unconfirmed                // it may have reached the device
+)
+
+// Result is the outcome of an Order.
+type Result struct {
+	Property int
+	ID       string
+	Outcome  Outcome
+	ReadBack *models.Sample // what the device reads now, when it could be read
+	Err      string
+}
+
+// Order is a write that is due now.
+type Order struct {
+	Property int
+	ID       string
+	Value    models.Value
+	Once     bool
+	Trace    string
+}
+
+// effort is the part of a write that stays at the edge and is stored with it.
+type effort struct {
+	Write
+	Value    models.Value `json:"value"`
+	Version  int64        `json:"version"` // the desired version, 0 while local
+	Sent     bool         `json:"sent,omitempty"`
+	Hidden   bool         `json:"hidden,omitempty"` // sent by a life of the process that ended before the outcome
+	Deadline time.Time    `json:"deadline,omitzero"`
+	ClientID models.Value `json:"clientId,omitzero"`
+	Trace    string       `json:"trace,omitempty"`
+
+	inFlight bool
+	tries    int          // since the value was last right
+	next     time.Time    // not before
+	want     models.Value // what the device read when the write was confirmed
+}
+
+// The back-off of a hold that does not stick, and of writes that may be
+// repeated.
+const (
+	firstRetry = time.Second
+	lastRetry  = 5 * time.Minute
+)
+
+func (e *effort) backOff(now time.Time) {
+	wait := firstRetry << min(e.tries, 12)
+	e.next = now.Add(min(wait, lastRetry))
+	e.tries++
+}
+
+func (e *effort) settle(state WriteState, err string, now time.Time) {
+	e.State, e.Error, e.Time = state, err, now
+}
