@@ -110,3 +110,10 @@ func Same(a, b models.Value) bool {
 	}
 	return a == b
 }
+
+// StreamChange is a change of a twin as a stream tells it: coalesced state, not
+// every change on the way.
+type StreamChange struct {
+	Cursor   string   // resume after this one
+	Document Document // Properties holds the changed ones only
+}

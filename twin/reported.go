@@ -9,8 +9,8 @@ import (
 // Reported is the last thing known of a property. The zero Reported is
 // "nothing yet".
 type Reported struct {
-	Value   models.Value   `json:"value"`  // the last good or uncertain one
-	Time    time.Time      `json:"time"`   // of that value
+	Value   models.Value   `json:"value"` // the last good or uncertain one
+	Time    time.Time      `json:"time"`  // of that value
 	Quality models.Quality `json:"quality"`
 	Reason  models.Reason  `json:"reason,omitempty"`
 	Since   time.Time      `json:"since,omitzero"` // when Quality and Reason became what they are, zero while good

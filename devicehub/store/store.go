@@ -1,0 +1,196 @@
+// Package store says what the hub keeps and what a store of it promises. Two
+// packages keep the promises, postgres and sqlite, and one suite, storetest,
+// checks both. The interfaces here are grouped by who uses them; a store
+// implements them all (Store).
+//
+// Errors: ErrNotFound and ErrConflict where a method says so; anything else is
+// the engine's. Every method is safe for concurrent use. Byte slices given are
+// the caller's again after the call, those returned are the caller's.
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Errors that methods name.
+var (
+	ErrNotFound = errors.New("store: not found")
+	ErrConflict = errors.New("store: conflict")
+)
+
+// Store is everything.
+type Store interface {
+	Meta
+	Objects
+	Twins
+	Log
+	Idempotency
+	Close() error
+}
+
+// Meta holds single values: the lineage, sealed keys.
+type Meta interface {
+	// Lineage returns the database's own id, made when its schema was.
+	Lineage(ctx context.Context) (string, error)
+}
+
+// Object is one stored object. JSON holds apiVersion, kind, metadata (name,
+// namespace, labels, annotations) and spec; the rest of metadata is here.
+type Object struct {
+	Kind, Namespace, Name string
+	UID                   string
+	Revision              int64 // of its last change
+	Generation            int64
+	Assignment            int64 // of a device: counts its moves between nodes
+	Created               time.Time
+	JSON                  []byte
+}
+
+// Desired is the stored desired values of one device: twin.Desired as JSON.
+type Desired struct {
+	DeviceUID string
+	Revision  int64
+	JSON      []byte
+}
+
+// Commit is a group of changes with consecutive revisions.
+type Commit struct {
+	Revision       int64     // the highest in the group; the store's revision afterwards
+	Put            []Object  // inserted or replaced, by kind, namespace and name
+	Delete         []Object  // only Kind, Namespace, Name and UID count
+	PutDesired     []Desired // inserted or replaced, by device
+	DeletedDevices []string  // uids whose desired values and twin go
+}
+
+// Objects is what the registry needs. It has one writer at a time, the
+// sequencer, which holds everything in memory.
+type Objects interface {
+	// Load calls object for every object and desired for every device's desired
+	// values, in any order, and returns the store's revision.
+	Load(ctx context.Context, object func(Object) error, desired func(Desired) error) (revision int64, err error)
+	// Commit applies the group atomically and durably, or not at all.
+	// Commit.Revision must be above the store's, else ErrConflict: someone else
+	// writes to this database.
+	Commit(ctx context.Context, c Commit) error
+}
+
+// Checkpoint is a device's shadow as it was: twin.Shadow as JSON.
+type Checkpoint struct {
+	DeviceUID string
+	JSON      []byte
+}
+
+// Twins is what the twin cache needs.
+type Twins interface {
+	LoadTwins(ctx context.Context, f func(Checkpoint) error) error
+	// SaveTwins inserts or replaces. Checkpoints of devices whose Delete was
+	// committed may be left behind or dropped.
+	SaveTwins(ctx context.Context, c []Checkpoint) error
+}
+
+// Epoch is what the hub knows of one epoch of a node's log.
+type Epoch struct {
+	NodeUID string
+	ID      string
+	Rank    uint64 // 1, 2, 3… in the order in which the hub first met the node's epochs
+	Acked   uint64 // every record up to here is committed
+	Started time.Time
+}
+
+// SeriesKey names a series: one property of one device while one node serves it.
+type SeriesKey struct {
+	DeviceUID  string
+	Assignment uint64
+	Property   string
+}
+
+// Samples is a run of samples by columns; every slice has one entry per sample.
+type Samples struct {
+	Series  []int64   // ids from SeriesIDs
+	TimeUS  []int64   // microseconds since 1970, any int64
+	Kind    []uint8   // models.Kind
+	Int     []int64   // of kinds bool and int; of kind uint its bits; else 0
+	Float   []float64 // of kind float; else 0
+	Text    []string  // of kinds string, bytes and JSON; else ""
+	Quality []uint8
+	Reason  []string
+}
+
+// Len returns how many samples there are.
+func (s *Samples) Len() int { return len(s.Series) }
+
+// Batch is what one ingest transaction takes over from one epoch of a node.
+type Batch struct {
+	NodeUID  string
+	Epoch    string
+	Acked    uint64    // the epoch's new acknowledged seq
+	Received time.Time // by the hub's clock
+	Backfill bool      // the samples were made while there was no link
+	Samples  Samples
+	Gaps     []Gap
+}
+
+// Gap says that samples of a node are missing and why.
+type Gap struct {
+	NodeUID           string
+	Reason            string
+	Epoch             string
+	FirstSeq, LastSeq uint64
+	Samples           uint64    // 0 when unknown
+	From, To          time.Time // zero when unknown
+	Recorded          time.Time
+}
+
+// Sample is one sample of one series, read back.
+type Sample struct {
+	TimeUS   int64
+	Kind     uint8
+	Int      int64
+	Float    float64
+	Text     string
+	Quality  uint8
+	Reason   string
+	Backfill bool
+}
+
+// Log is what ingest and sessions need.
+type Log interface {
+	// Epochs returns what is known of a node's log, by rank.
+	Epochs(ctx context.Context, nodeUID string) ([]Epoch, error)
+	// StartEpoch makes an epoch known with the next rank, or returns it when it is.
+	StartEpoch(ctx context.Context, nodeUID, epoch string, now time.Time) (Epoch, error)
+	// SeriesIDs returns the id of each series, making those that are new.
+	SeriesIDs(ctx context.Context, keys []SeriesKey) ([]int64, error)
+	// Ingest commits the batches durably, samples, gaps and acknowledged numbers
+	// in one transaction. A batch whose Acked is not above the epoch's is
+	// ErrConflict and nothing is stored: someone else ingests this node's log.
+	Ingest(ctx context.Context, batches []Batch) error
+	// AddGaps stores gap records that come with no batch.
+	AddGaps(ctx context.Context, gaps []Gap) error
+	// Gaps calls f for every gap record of a node, oldest first.
+	Gaps(ctx context.Context, nodeUID string, f func(Gap) error) error
+	// Samples calls f for every sample of a device's property over all of its
+	// assignments with from <= time < to (microseconds), ordered by time, samples
+	// of one time in the order they came.
+	Samples(ctx context.Context, deviceUID, property string, fromUS, toUS int64, f func(Sample) error) error
+}
+
+// Idempotency keeps answers by key.
+type Idempotency interface {
+	// ReserveKey stores a key without an answer. When it is there and not older
+	// than maxAge it returns what is stored and ErrConflict.
+	ReserveKey(ctx context.Context, caller, key, fingerprint string, now time.Time, maxAge time.Duration) (IdempotentAnswer, error)
+	// AnswerKey stores the answer of a reserved key, or removes the key when
+	// a.Status is 0.
+	AnswerKey(ctx context.Context, caller, key string, a IdempotentAnswer) error
+}
+
+// IdempotentAnswer is a stored answer; Status 0 while the request runs.
+type IdempotentAnswer struct {
+	Fingerprint string
+	Status      int
+	ETag        string
+	Body        []byte
+}
