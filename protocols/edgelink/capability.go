@@ -1,0 +1,53 @@
+package edgelink
+
+// Capability numbers. An edge and a hub meet at the lower of theirs. A number
+// and what it means never change; FORMAT.md lists them with their dates.
+const (
+	// Capability1, of 2026-11-22: frames, records, epochs and lineage as
+	// FORMAT.md first described them.
+	Capability1 uint32 = 1
+
+	// Capability is the highest number this release speaks.
+	Capability = Capability1
+)
+
+// Capabilities returns the named capabilities this release has, for hello and
+// welcome. There are none yet.
+func Capabilities() []string { return nil }
+
+// Meet returns the number both ends can honour. An end that says 0 says
+// nothing of use: it is no Whimbrel link.
+func Meet(ours, theirs uint32) uint32 { return min(ours, theirs) }
+
+// Paths on the hub's link server.
+const (
+	PathJoin  = "/join"
+	PathRenew = "/renew"
+	PathLink  = "/link"
+)
+
+// Subprotocol is the WebSocket subprotocol of PathLink.
+const Subprotocol = "whimbrel.edgelink.v1"
+
+// Reasons of a Goodbye.
+const (
+	GoodbyeShutdown          = "shutdown"           // the sender stops or restarts
+	GoodbyeRevoked           = "revoked"            // the Node is gone: joining anew is the only way
+	GoodbyeDuplicateIdentity = "duplicate-identity" // another session has the same node
+	GoodbyeProtocolError     = "protocol-error"     // the other end broke FORMAT.md
+	GoodbyeReplaced          = "replaced"           // the same edge has connected again
+)
+
+// Reasons of a Gap.
+const (
+	GapOutboxFull      = "outbox-full"       // dropped at the edge, oldest first, to stay within the outbox's bytes
+	GapOutboxAge       = "outbox-age"        // dropped at the edge because they were older than the outbox may keep
+	GapDiskFull        = "disk-full"         // never stored: the edge's disk was full or failed; the seqs are 0
+	GapUnreadable      = "unreadable"        // stored, and damaged since
+	GapLogEpochChanged = "log-epoch-changed" // the edge's log was restored from a copy or replaced
+	GapHubRestored     = "hub-restored"      // the hub acknowledged it and then went back to an older copy
+)
+
+// RevokedStatus is the HTTP status of PathLink and PathRenew for a node that has
+// been deleted; the body is a problem document, as of every refusal.
+const RevokedStatus = 403
