@@ -1,0 +1,219 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/whimbrel-edge/whimbrel/protocols/mqtt"
+)
+
+const (
+	maxPacket   = 1 << 20            // bytes in one packet
+	maxPending  = 1024               // messages queued for one client inside mochi; above, they are dropped and counted
+	maxInflight = 8192               // unacknowledged messages per session; above, new ones are dropped and counted
+	maxClients  = 1024               // connected; above, CONNECT is refused
+	maxSessions = 2048               // connected or absent; above, a client without a session is refused
+	maxRetained = 65536              // retained messages, those of the edge included; above, apps add no more
+	maxLevels   = 128                // levels of a topic: mochi's matching is quadratic in them
+	sessionLife = 7 * 24 * time.Hour // of an absent client's session
+)
+
+// Config is what New needs.
+type Config struct {
+	Addr string // host:port to listen on; port 0 takes a free one
+	// Anonymous lets clients in that give neither name nor password. They read
+	// the devices, write desired values and use topics of their own. Only for a
+	// loopback Addr.
+	Anonymous bool
+	Auth      Authenticator // nil: nobody has a name
+	Devices   Devices
+	Log       *slog.Logger
+}
+
+// Devices takes what apps ask of devices.
+type Devices interface {
+	// Desired applies a desired merge patch, a JSON object that may have a
+	// "$id", to the device with that local id, on behalf of the identity called
+	// by. What it returns is published as the answer: the result document, or
+	// the problem that err is (models.ProblemOf). When err is nil the patch is
+	// durable: its publisher is told so next. Called from many goroutines; ctx
+	// ends with Run. Desired may keep patch.
+	Desired(ctx context.Context, device, by string, patch []byte) (result []byte, err error)
+}
+
+// A Broker is an MQTT broker. Its methods may be called from any goroutine.
+type Broker struct {
+	cfg      Config
+	log      *slog.Logger
+	ctx      context.Context // Run's; set before the first connection is served
+	listener *listener
+	server   *mochi.Server
+	edge     *mochi.Client // publishes for the edge itself
+	order    ordering
+
+	// sessions keeps a message from falling between a session's old connection
+	// and its new one: held for reading while a message is handed to sessions,
+	// for writing while a session changes hands. Neither side blocks on a client
+	// meanwhile. Never locked twice by one goroutine.
+	sessions sync.RWMutex
+
+	received, dropped atomic.Uint64
+}
+
+// New opens the address and returns a broker whose Run is to be called: Run
+// serves the address and closes it.
+func New(cfg Config) (*Broker, error) {
+	if cfg.Auth == nil && !cfg.Anonymous {
+		return nil, errors.New("mqtt broker: neither an authenticator nor anonymous access: nobody could connect")
+	}
+	if cfg.Devices == nil {
+		return nil, errors.New("mqtt broker: no devices")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	ln, err := net.Listen("tcp", cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("mqtt broker: %w", err)
+	}
+	// The address that was opened decides, not how it was written.
+	if tcp, ok := ln.Addr().(*net.TCPAddr); cfg.Anonymous && (!ok || !tcp.IP.IsLoopback()) {
+		_ = ln.Close()
+		return nil, fmt.Errorf("mqtt broker: anonymous access on %s: only a loopback address may have it", cfg.Addr)
+	}
+
+	caps := mochi.NewDefaultServerCapabilities()
+	caps.MaximumClients = maxClients
+	caps.MaximumClientWritesPending = maxPending
+	caps.MaximumInflight = maxInflight
+	caps.MaximumPacketSize = maxPacket
+	caps.MaximumSessionExpiryInterval = uint32(sessionLife / time.Second)
+	// The default drops whatever is older than a day, retained values included.
+	caps.MaximumMessageExpiryInterval = 0
+	// The access check comes before an alias is resolved, so there are none.
+	caps.TopicAliasMaximum = 0
+	// Otherwise a PUBLISH with user properties gets a PUBACK that is not legal.
+	caps.Compatibilities.NoInheritedPropertiesOnAck = true
+	// Otherwise a client is cut off before it has read why; hook.OnPacketSent
+	// closes instead.
+	caps.Compatibilities.PassiveClientDisconnect = true
+
+	b := &Broker{cfg: cfg, log: cfg.Log, ctx: context.Background()}
+	b.server = mochi.New(&mochi.Options{
+		Capabilities:             caps,
+		ClientNetWriteBufferSize: 1,  // no buffering: conn relies on one packet per Write, and buffers itself
+		SysTopicResendInterval:   60, // seconds; each time stops the world to read memory statistics
+		Logger:                   slog.New(newMochiLog(cfg.Log.Handler())),
+	})
+	b.listener = newListener(b, ln)
+	b.edge = b.server.NewClient(nil, "edge", "\x00edge", true) // an id that no client can have
+	b.edge.Properties.ProtocolVersion = 5
+	if err := errors.Join(b.server.AddHook(&hook{b: b}, nil), b.server.AddListener(b.listener)); err != nil {
+		_ = ln.Close()
+		return nil, fmt.Errorf("mqtt broker: %w", err)
+	}
+	return b, nil
+}
+
+// Addr is the host:port that the broker listens on.
+func (b *Broker) Addr() string { return b.listener.Address() }
+
+// Run serves clients until ctx ends, then says goodbye to them and returns nil.
+// An error is one that keeps the broker from serving at all. Run is called once.
+func (b *Broker) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	b.ctx = ctx
+	if err := b.server.Serve(); err != nil {
+		_ = b.listener.ln.Close()
+		return fmt.Errorf("mqtt broker: serve: %w", err)
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-b.listener.failed:
+		err = fmt.Errorf("mqtt broker: accept: %w", err)
+	}
+	cancel()
+	if cerr := b.server.Close(); cerr != nil && err == nil {
+		err = fmt.Errorf("mqtt broker: close: %w", cerr)
+	}
+	return err
+}
+
+// Publish publishes for the edge itself, to any topic, with QoS 1. A retained
+// message is served to later subscribers; an empty retained one clears the
+// topic. Publish waits for nobody: what a subscriber cannot take is queued, then
+// dropped for that subscriber. It does not keep payload. It may be called before
+// Run.
+func (b *Broker) Publish(topic string, payload []byte, retain bool) error {
+	return b.publish(topic, payload, retain, packets.Properties{})
+}
+
+func (b *Broker) publish(topic string, payload []byte, retain bool, props packets.Properties) error {
+	if err := mqtt.ValidateTopic(topic); err != nil {
+		return fmt.Errorf("mqtt publish to %q: %w", topic, err)
+	}
+	b.sessions.RLock()
+	defer b.sessions.RUnlock()
+	err := b.server.InjectPacket(b.edge, packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1, Retain: retain},
+		PacketID:    1, // asked for with QoS 1, and not used
+		TopicName:   topic,
+		Payload:     bytes.Clone(payload),
+		Properties:  props,
+	})
+	if err != nil {
+		return fmt.Errorf("mqtt publish to %q: %w", topic, err)
+	}
+	return nil
+}
+
+// Clients is how many clients are connected.
+func (b *Broker) Clients() int { return int(atomic.LoadInt64(&b.server.Info.ClientsConnected)) }
+
+// Received is how many messages clients have published, refused ones included.
+func (b *Broker) Received() uint64 { return b.received.Load() }
+
+// Dropped is how many messages were refused, and how many deliveries were
+// dropped because a subscriber did not keep up.
+func (b *Broker) Dropped() uint64 {
+	return b.dropped.Load() + uint64(atomic.LoadInt64(&b.server.Info.InflightDropped))
+}
+
+// An ordering numbers queued messages. mochi sends a session's messages again
+// sorted by the low 16 bits of their Created time in seconds, which is no order
+// at all; it uses Created for nothing else here (MaximumMessageExpiryInterval is
+// 0), so the number goes there.
+type ordering struct {
+	mu   sync.Mutex
+	last int64
+}
+
+// next is the number of a new message.
+func (o *ordering) next() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.last++
+	return o.last
+}
+
+// renumber reserves n numbers, n below 65,536, whose low 16 bits rise too, for
+// messages that are about to be sorted by those. It returns the first.
+func (o *ordering) renumber(n int) int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	first := (o.last>>16 + 1) << 16
+	o.last = first + int64(n)
+	return first
+}

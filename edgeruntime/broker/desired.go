@@ -1,0 +1,70 @@
+package broker
+
+import (
+	"encoding/json"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/mqtt"
+)
+
+// desired hands a patch over and publishes the answer. Called in the publisher's
+// goroutine before its PUBACK, so who publishes faster than patches become
+// durable waits.
+func (b *Broker) desired(c *conn, pk packets.Packet, device string) {
+	by := c.who()
+	result, err := b.applyDesired(device, by.Name, pk.Payload)
+	contentType := "application/json"
+	if err != nil {
+		contentType = "application/problem+json"
+		problem := models.ProblemOf(err)
+		problem.ID = patchID(pk.Payload)
+		if models.KindOf(err) == models.KindInternal {
+			b.log.Error("mqtt: desired", "device", device, "by", by.Name, "error", err)
+		}
+		if result, err = json.Marshal(problem); err != nil {
+			b.log.Error("mqtt: desired: encode the problem", "device", device, "error", err)
+			return
+		}
+	}
+	topic := mqtt.ResultTopic(device)
+	if to := pk.Properties.ResponseTopic; to != "" && to != topic {
+		// The answer comes from the edge, which may publish anywhere; who asks
+		// must not reach further with it than by itself.
+		if mqtt.ValidateTopic(to) == nil && !tooDeep(to) && !reserved(to) && by.mayRead(to) {
+			topic = to
+		} else {
+			b.log.Warn("mqtt: desired: response topic not allowed", "device", device, "identity", by.Name, "topic", to)
+		}
+	}
+	if err := b.publish(topic, result, false, packets.Properties{
+		CorrelationData: pk.Properties.CorrelationData,
+		ContentType:     contentType,
+	}); err != nil {
+		b.log.Error("mqtt: desired: publish the answer", "device", device, "error", err)
+	}
+}
+
+func (b *Broker) applyDesired(device, by string, patch []byte) ([]byte, error) {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(patch, &object); err != nil {
+		return nil, models.Errorf(models.KindMalformed, "not a JSON object: %v", err)
+	}
+	if object == nil { // null
+		return nil, models.Errorf(models.KindMalformed, "not a JSON object: null")
+	}
+	return b.cfg.Devices.Desired(b.ctx, device, by, patch)
+}
+
+// patchID is the "$id" of a patch, as far as it can be read.
+func patchID(patch []byte) string {
+	var p struct {
+		ID json.RawMessage `json:"$id"`
+	}
+	var id string
+	if json.Unmarshal(patch, &p) != nil || json.Unmarshal(p.ID, &id) != nil {
+		return ""
+	}
+	return id
+}

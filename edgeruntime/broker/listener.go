@@ -1,0 +1,207 @@
+package broker
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/listeners"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// maxConns bounds the sockets: clients, and those that are about to become one
+// or about to go. Above it a connection is closed without a word.
+const maxConns = maxClients + 128
+
+// A listener is mochi's listener with a net under each connection: a panic in
+// one, such as mochi's decoder can be sent into, ends that one.
+type listener struct {
+	b      *Broker
+	ln     net.Listener
+	served chan struct{} // closed when Serve has returned
+	failed chan error    // 1 slot: why accepting ended, if not by Close
+
+	wg    sync.WaitGroup // each connection's two goroutines
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+	ended bool
+}
+
+var _ listeners.Listener = (*listener)(nil)
+
+func newListener(b *Broker, ln net.Listener) *listener {
+	return &listener{b: b, ln: ln, served: make(chan struct{}), failed: make(chan error, 1), conns: make(map[*conn]struct{})}
+}
+
+func (l *listener) ID() string              { return "tcp" }
+func (l *listener) Address() string         { return l.ln.Addr().String() }
+func (l *listener) Protocol() string        { return "tcp" }
+func (l *listener) Init(*slog.Logger) error { return nil }
+
+// Serve accepts until Close. Running out of file descriptors is waited out.
+func (l *listener) Serve(establish listeners.EstablishFn) {
+	defer close(l.served)
+	const minPause, maxPause = 5 * time.Millisecond, time.Second
+	pause := minPause
+	for {
+		nc, err := l.ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			if !l.isEnded() {
+				l.failed <- err
+			}
+			return
+		}
+		if err != nil {
+			l.b.log.Warn("mqtt: cannot accept a connection", "error", err, "retry", pause)
+			select {
+			case <-time.After(pause):
+			case <-l.b.ctx.Done():
+			}
+			pause = min(2*pause, maxPause)
+			continue
+		}
+		pause = minPause
+		if c := l.add(nc); c != nil {
+			go func() {
+				defer l.wg.Done()
+				c.flush()
+			}()
+			go func() {
+				defer l.wg.Done()
+				defer l.remove(c)
+				l.serve(c, establish)
+			}()
+		}
+	}
+}
+
+// add takes a connection in, or closes it and returns nil.
+func (l *listener) add(nc net.Conn) *conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended || len(l.conns) >= maxConns {
+		_ = nc.Close()
+		return nil
+	}
+	c := newConn(nc, func() { l.b.dropped.Add(1) })
+	l.conns[c] = struct{}{}
+	l.wg.Add(2)
+	return c
+}
+
+func (l *listener) remove(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, c)
+}
+
+func (l *listener) isEnded() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ended
+}
+
+// serve runs mochi's side of a connection to its end and leaves nothing behind.
+func (l *listener) serve(c *conn, establish listeners.EstablishFn) {
+	defer close(c.done)
+	defer c.Close()
+	defer l.b.forget(c)
+	defer c.sessions.release(&l.b.sessions)
+	defer func() {
+		if p := recover(); p != nil {
+			l.b.log.Error("mqtt: a packet broke its connection", "remote", c.RemoteAddr(), "client", c.who().Name,
+				"panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	err := establish(l.ID(), c)
+	l.b.log.Debug("mqtt: connection ended", "remote", c.RemoteAddr(), "error", err)
+}
+
+// Close says goodbye to every client and returns when all connections and
+// Serve have ended. mochi's own function for that is not used: it has no word
+// for MQTT 3.1.1, and would not close anything.
+func (l *listener) Close(listeners.CloseFn) {
+	l.mu.Lock()
+	l.ended = true
+	conns := make([]*conn, 0, len(l.conns))
+	for c := range l.conns {
+		conns = append(conns, c)
+	}
+	l.mu.Unlock()
+	_ = l.ln.Close()
+	for _, c := range conns {
+		l.b.disconnect(c, packets.ErrServerShuttingDown)
+	}
+	l.wg.Wait()
+	<-l.served
+}
+
+// disconnect ends a connection, with a DISCONNECT for those who know it.
+func (b *Broker) disconnect(c *conn, why packets.Code) {
+	c.mu.Lock()
+	cl, v5 := c.client, c.v5
+	c.mu.Unlock()
+	if cl != nil && v5 {
+		_ = b.server.DisconnectClient(cl, why)
+	}
+	_ = c.Close()
+}
+
+// forget removes the session of a connection that has ended, if it was to end
+// with it. mochi does so itself only when the connection ended in good order.
+func (b *Broker) forget(c *conn) {
+	c.mu.Lock()
+	cl := c.client
+	c.mu.Unlock()
+	if cl == nil || keepsSession(cl) {
+		return
+	}
+	b.sessions.Lock()
+	defer b.sessions.Unlock()
+	if now, ok := b.server.Clients.Get(cl.ID); ok && now == cl {
+		cl.ClearInflights()
+		b.server.UnsubscribeClient(cl)
+		b.server.Clients.Delete(cl.ID)
+	}
+}
+
+func keepsSession(cl *mochi.Client) bool {
+	if cl.Properties.ProtocolVersion == 5 {
+		return cl.Properties.Props.SessionExpiryInterval > 0
+	}
+	return !cl.Properties.Clean
+}
+
+// A lockState is how one goroutine holds an RWMutex across calls that mochi
+// makes one after the other; release is safe to call on every way out.
+type lockState int
+
+const (
+	unlocked lockState = iota
+	readLocked
+	writeLocked
+)
+
+func (s *lockState) rlock(mu *sync.RWMutex) {
+	mu.RLock()
+	*s = readLocked
+}
+
+func (s *lockState) lock(mu *sync.RWMutex) {
+	mu.Lock()
+	*s = writeLocked
+}
+
+func (s *lockState) release(mu *sync.RWMutex) {
+	switch *s {
+	case readLocked:
+		mu.RUnlock()
+	case writeLocked:
+		mu.Unlock()
+	}
+	*s = unlocked
+}
