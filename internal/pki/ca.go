@@ -51,8 +51,13 @@ type CA struct {
 	key  crypto.Signer
 }
 
+// clockFloor is earlier than any start of this program. A CA made on a host
+// that believes in 1970 would be over once the host learns the time.
+var clockFloor = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // NewCA makes an authority that is valid for CALifetime from now.
 func NewCA(now time.Time) (*CA, error) {
+	now = later(now, clockFloor)
 	key, err := GenerateKey()
 	if err != nil {
 		return nil, err
@@ -106,8 +111,6 @@ func (ca *CA) IssueServer(hosts []string, now time.Time) (tls.Certificate, error
 	}
 	template := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: "Whimbrel hub"},
-		NotBefore:   now.Add(-backdate),
-		NotAfter:    now.Add(ServerLifetime - backdate),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		URIs:        []*url.URL{hubURI},
@@ -119,7 +122,8 @@ func (ca *CA) IssueServer(hosts []string, now time.Time) (tls.Certificate, error
 			template.DNSNames = append(template.DNSNames, host)
 		}
 	}
-	leaf, err := ca.issue(template, key.Public(), now)
+	// Counted from the backdated beginning: some clients refuse more.
+	leaf, err := ca.issue(template, key.Public(), ServerLifetime-backdate, now)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("issue server certificate: %w", err)
 	}
@@ -131,33 +135,39 @@ func (ca *CA) IssueServer(hosts []string, now time.Time) (tls.Certificate, error
 func (ca *CA) SignNode(csr *NodeCSR, lifetime time.Duration, now time.Time) (*x509.Certificate, error) {
 	cert, err := ca.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: csr.Node},
-		NotBefore:   now.Add(-backdate),
-		NotAfter:    now.Add(lifetime),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		URIs:        []*url.URL{nodeURI(csr.Node)},
-	}, csr.PublicKey, now)
+	}, csr.PublicKey, lifetime, now)
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate of node %s: %w", csr.Node, err)
 	}
 	return cert, nil
 }
 
-// issue signs a leaf that does not outlive the CA.
-func (ca *CA) issue(template *x509.Certificate, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
+// issue signs a leaf for a lifetime from now, within the life of the CA. A clock that
+// is before the CA's beginning is wrong, and must not keep the hub from starting.
+func (ca *CA) issue(template *x509.Certificate, pub crypto.PublicKey, lifetime time.Duration, now time.Time) (*x509.Certificate, error) {
+	if lifetime <= 0 {
+		return nil, errors.New("its lifetime is not positive")
+	}
 	if now.After(ca.Cert.NotAfter) {
 		return nil, fmt.Errorf("the CA expired on %s", ca.Cert.NotAfter.Format(time.DateOnly))
 	}
+	now = later(now, ca.Cert.NotBefore)
+	template.NotBefore = later(now.Add(-backdate), ca.Cert.NotBefore)
+	template.NotAfter = now.Add(lifetime)
 	if template.NotAfter.After(ca.Cert.NotAfter) {
 		template.NotAfter = ca.Cert.NotAfter
 	}
-	if template.NotBefore.Before(ca.Cert.NotBefore) {
-		template.NotBefore = ca.Cert.NotBefore
-	}
-	if !template.NotAfter.After(now) {
-		return nil, errors.New("its lifetime is not positive")
-	}
 	return sign(template, ca.Cert, pub, ca.key)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // sign signs and parses; a nil parent means self-signed. The serial number is

@@ -60,6 +60,10 @@ func ParseJoinToken(text string) (JoinToken, error) {
 		return JoinToken{}, ErrJoinToken
 	}
 	t := JoinToken{CAHash: "sha256:" + hex.EncodeToString(sum)}
+	// The decoder would skip line ends.
+	if strings.ContainsAny(parts[2], "\r\n") {
+		return JoinToken{}, ErrJoinToken
+	}
 	secret, err := base64.RawURLEncoding.Strict().DecodeString(parts[2])
 	if err != nil || len(secret) != len(t.secret) {
 		return JoinToken{}, ErrJoinToken

@@ -32,7 +32,7 @@ func TestJoinToken(t *testing.T) {
 	parts := strings.Split(text, ".")
 	for _, s := range []string{
 		"", "wt1", text + ".x", "wt2." + parts[1] + "." + parts[2], "wt1." + parts[1][1:] + "." + parts[2],
-		"wt1." + parts[1] + "." + parts[2][1:], "wt1." + parts[1] + "." + parts[2] + "=", "wt1..", text[:40] + " " + text[40:],
+		"wt1." + parts[1] + "." + parts[2][1:], "wt1." + parts[1] + "." + parts[2] + "=", "wt1..", text[:40] + " " + text[40:], text[:80] + "\n" + text[80:],
 		"wt1." + strings.Repeat("g", 64) + "." + parts[2],
 	} {
 		if _, err := ParseJoinToken(s); !errors.Is(err, ErrJoinToken) {

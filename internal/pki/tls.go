@@ -18,7 +18,7 @@ import (
 // an edge back from a year in a warehouse must be able to ask for renewal.
 // The caller decides what an expired one may do.
 //
-// cas is called at each handshake.
+// cas is called at each handshake; now decides when the server renews its own.
 func HubTLS(server *ServerCert, cas func() []*x509.Certificate, now func() time.Time) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -32,19 +32,16 @@ func HubTLS(server *ServerCert, cas func() []*x509.Certificate, now func() time.
 			if len(state.PeerCertificates) == 0 {
 				return nil
 			}
-			_, err := VerifyNode(state.PeerCertificates[0], cas(), now())
+			_, err := VerifyNode(state.PeerCertificates[0], cas())
 			return err
 		},
 	}
 }
 
-// VerifyNode checks that a certificate is a node's, from one of the CAs and not
-// from the future, and returns the node's name. It may have expired.
-func VerifyNode(leaf *x509.Certificate, cas []*x509.Certificate, now time.Time) (string, error) {
-	if now.After(leaf.NotAfter) {
-		now = leaf.NotAfter
-	}
-	if err := verify(leaf, cas, x509.ExtKeyUsageClientAuth, now); err != nil {
+// VerifyNode checks that a certificate is a node's, from one of the CAs, and returns
+// the node's name. Its dates are not looked at.
+func VerifyNode(leaf *x509.Certificate, cas []*x509.Certificate) (string, error) {
+	if err := verify(leaf, cas, x509.ExtKeyUsageClientAuth); err != nil {
 		return "", fmt.Errorf("node certificate: %w", err)
 	}
 	name, err := NodeName(leaf)
@@ -56,8 +53,8 @@ func VerifyNode(leaf *x509.Certificate, cas []*x509.Certificate, now time.Time) 
 
 // JoinTLS returns the client side for an edge that has not joined yet: it trusts
 // a hub whose chain includes the CA with the given hash, from the join token.
-func JoinTLS(caHash string, now func() time.Time) *tls.Config {
-	return hubClient(now, func(state tls.ConnectionState) ([]*x509.Certificate, error) {
+func JoinTLS(caHash string) *tls.Config {
+	return hubClient(func(state tls.ConnectionState) ([]*x509.Certificate, error) {
 		for _, cert := range state.PeerCertificates {
 			if cert.IsCA && CertHash(cert) == caHash {
 				return []*x509.Certificate{cert}, nil
@@ -70,8 +67,8 @@ func JoinTLS(caHash string, now func() time.Time) *tls.Config {
 // EdgeTLS returns the client side for an edge that has joined. certificate and
 // cas are called at each handshake, so that what a renewal brought is used from
 // the next connection on.
-func EdgeTLS(certificate func() (*tls.Certificate, error), cas func() []*x509.Certificate, now func() time.Time) *tls.Config {
-	config := hubClient(now, func(tls.ConnectionState) ([]*x509.Certificate, error) {
+func EdgeTLS(certificate func() (*tls.Certificate, error), cas func() []*x509.Certificate) *tls.Config {
+	config := hubClient(func(tls.ConnectionState) ([]*x509.Certificate, error) {
 		return cas(), nil
 	})
 	// Unlike Certificates this is not matched against what the server says it
@@ -87,12 +84,10 @@ func EdgeTLS(certificate func() (*tls.Certificate, error), cas func() []*x509.Ce
 // gives the hub's URI to nobody but the hub.
 //
 // The library's own check is off because it insists on the host name and on the
-// clock. Many gateways wake up in 1970; the hub's certificate is therefore checked
-// at the moment within its own validity that is nearest to now.
-func hubClient(now func() time.Time, trusted func(tls.ConnectionState) ([]*x509.Certificate, error)) *tls.Config {
+// clock of the edge.
+func hubClient(trusted func(tls.ConnectionState) ([]*x509.Certificate, error)) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
-		Time:               now,
 		InsecureSkipVerify: true, // VerifyConnection does it
 		VerifyConnection: func(state tls.ConnectionState) error {
 			cas, err := trusted(state)
@@ -100,14 +95,7 @@ func hubClient(now func() time.Time, trusted func(tls.ConnectionState) ([]*x509.
 				return err
 			}
 			leaf := state.PeerCertificates[0] // a server always has one
-			at := now()
-			if at.Before(leaf.NotBefore) {
-				at = leaf.NotBefore
-			}
-			if at.After(leaf.NotAfter) {
-				at = leaf.NotAfter
-			}
-			if err := verify(leaf, cas, x509.ExtKeyUsageServerAuth, at); err != nil {
+			if err := verify(leaf, cas, x509.ExtKeyUsageServerAuth); err != nil {
 				return fmt.Errorf("hub certificate: %w", err)
 			}
 			if !isHub(leaf) {
@@ -118,15 +106,16 @@ func hubClient(now func() time.Time, trusted func(tls.ConnectionState) ([]*x509.
 	}
 }
 
-// verify checks a leaf that one of the CAs signed directly.
-func verify(leaf *x509.Certificate, cas []*x509.Certificate, usage x509.ExtKeyUsage, at time.Time) error {
+// verify checks a leaf that one of the CAs signed directly, as on its first day:
+// a leaf lives within the life of its CA, so no date is in the way.
+func verify(leaf *x509.Certificate, cas []*x509.Certificate, usage x509.ExtKeyUsage) error {
 	roots := x509.NewCertPool()
 	for _, ca := range cas {
 		roots.AddCert(ca)
 	}
 	_, err := leaf.Verify(x509.VerifyOptions{
 		Roots:       roots,
-		CurrentTime: at,
+		CurrentTime: leaf.NotBefore,
 		KeyUsages:   []x509.ExtKeyUsage{usage},
 	})
 	return err
