@@ -690,6 +690,18 @@ func TestAPITokens(t *testing.T) {
 	_, err = b.AuthenticateToken(ctx, text, "10.0.0.1:5")
 	wantErr(t, "expired", err, identity.ErrUnauthenticated)
 	b.assertNoSecret(text, list)
+
+	// The cache does not make a token live longer.
+	text, _, err = b.IssueAPIToken(ctx, "anna", "", 2*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.AuthenticateToken(ctx, text, "10.0.0.2"); err != nil {
+		t.Fatal(err)
+	}
+	b.pass(2 * time.Second)
+	_, err = b.AuthenticateToken(ctx, text, "10.0.0.2")
+	wantErr(t, "expired while cached", err, identity.ErrUnauthenticated)
 }
 
 func TestAPITokenIsCachedButNotForLong(t *testing.T) {
