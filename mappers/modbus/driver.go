@@ -1,0 +1,174 @@
+// Package modbus is the driver for devices that speak Modbus, over TCP so far.
+// It compiles addresses into points, plans the fewest requests that read them,
+// learns where a device refuses to be read, and turns registers into values
+// and back. Bytes and connections are protocols/modbus's.
+package modbus
+
+import (
+	_ "embed"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/mappers"
+	"github.com/whimbrel-edge/whimbrel/models"
+	wire "github.com/whimbrel-edge/whimbrel/protocols/modbus"
+)
+
+// Name is the protocol's, as DeviceModel.spec.protocol says it.
+const Name = "modbus"
+
+// Version is the driver's own.
+const Version = "1.0.0"
+
+//go:embed connection.schema.json
+var connectionSchema []byte
+
+//go:embed address.schema.json
+var addressSchema []byte
+
+// Driver is the Modbus driver. Devices opened by one Driver that lead to the
+// same host and port share one connection.
+type Driver struct{ lines lines }
+
+var _ mappers.Driver = (*Driver)(nil)
+
+// New returns a driver without devices.
+func New() *Driver {
+	return &Driver{lines: lines{byTarget: map[string]*line{}}}
+}
+
+// Info implements mappers.Driver.
+func (d *Driver) Info() mappers.Info {
+	return mappers.Info{Name: Name, Version: Version, Connection: connectionSchema, Address: addressSchema}
+}
+
+// connection is Device.spec.connection as users write it
+// (connection.schema.json).
+type connection struct {
+	URL          string           `json:"url"`
+	Unit         *int             `json:"unit"`
+	Timeout      *models.Duration `json:"timeout"`
+	MaxRegisters *int             `json:"maxRegisters"`
+	MaxBits      *int             `json:"maxBits"`
+	MaxGap       *int             `json:"maxGap"`
+	Pause        *models.Duration `json:"pause"`
+}
+
+// target is a connection, compiled.
+type target struct {
+	address string // host:port
+	unit    byte
+	timeout time.Duration
+	pause   time.Duration
+	limits  limits
+}
+
+// The defaults and bounds of a connection.
+const (
+	defaultPort   = "502"
+	defaultUnit   = 1
+	defaultMaxGap = 8
+	maxTimeout    = 5 * time.Minute
+	maxPause      = time.Minute
+)
+
+// Open implements mappers.Driver.
+func (d *Driver) Open(cfg mappers.DeviceConfig) (mappers.Device, error) {
+	c := checker{at: "/spec/connection"}
+	t := c.target(cfg.Connection)
+	points := make([]point, len(cfg.Points))
+	for i, p := range cfg.Points {
+		c.at = "/spec/properties/" + p.Property + "/address"
+		points[i] = c.compile(p, t.limits)
+	}
+	if len(c.fields) > 0 {
+		return nil, &models.Error{Kind: models.KindInvalid, Fields: c.fields}
+	}
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return newDevice(&d.lines, t, points, cfg.Points, log), nil
+}
+
+// target checks a connection.
+func (c *checker) target(text json.RawMessage) target {
+	t := target{unit: defaultUnit, timeout: wire.DefaultTimeout,
+		limits: limits{maxRegisters: wire.MaxReadRegisters, maxBits: wire.MaxReadBits, maxGap: defaultMaxGap}}
+	var conn connection
+	if len(text) == 0 {
+		text = json.RawMessage("{}")
+	}
+	if !c.decode(text, &conn) {
+		return t
+	}
+	t.address = c.url(conn.URL)
+	bounded := func(field string, v *int, into *int, low, high int) {
+		if v == nil {
+			return
+		}
+		if *v < low || *v > high {
+			c.fail(field, "must be from %d to %d, got %d", low, high, *v)
+			return
+		}
+		*into = *v
+	}
+	unit := defaultUnit
+	bounded("/unit", conn.Unit, &unit, 0, 255)
+	t.unit = byte(unit)
+	bounded("/maxRegisters", conn.MaxRegisters, &t.limits.maxRegisters, 1, wire.MaxReadRegisters)
+	bounded("/maxBits", conn.MaxBits, &t.limits.maxBits, 1, wire.MaxReadBits)
+	bounded("/maxGap", conn.MaxGap, &t.limits.maxGap, 0, wire.MaxReadBits)
+	if v := conn.Timeout; v != nil {
+		t.timeout = v.Std()
+		if t.timeout < time.Millisecond || t.timeout > maxTimeout {
+			c.fail("/timeout", "must be from 1ms to %s, got %s", maxTimeout, t.timeout)
+		}
+	}
+	if v := conn.Pause; v != nil {
+		t.pause = v.Std()
+		if t.pause < 0 || t.pause > maxPause {
+			c.fail("/pause", "must be from 0s to %s, got %s", maxPause, t.pause)
+		}
+	}
+	return t
+}
+
+// url returns host:port.
+func (c *checker) url(text string) string {
+	if text == "" {
+		c.fail("/url", "is required, such as tcp://192.0.2.1:502")
+		return ""
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		c.fail("/url", "must be such as tcp://192.0.2.1:502, got %q", text)
+		return ""
+	}
+	switch u.Scheme {
+	case "tcp":
+	case "rtu", "rtutcp", "ascii":
+		c.fail("/url", "%s:// is not supported yet; only tcp://host:port is", u.Scheme)
+		return ""
+	default:
+		c.fail("/url", "must begin with tcp://, got %q", text)
+		return ""
+	}
+	if u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
+		c.fail("/url", "must be tcp://host:port and nothing more, got %q", text)
+		return ""
+	}
+	port := u.Port()
+	if port == "" {
+		port = defaultPort
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		c.fail("/url", "port must be from 1 to 65535, got %q", text)
+	}
+	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
