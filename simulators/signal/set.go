@@ -325,27 +325,41 @@ var reserved = map[string]bool{
 
 // functions is what expressions have on top of expr-lang's own.
 func functions() []expr.Option {
-	one := func(f func(float64) float64) (func(...any) (any, error), any) {
-		return func(a ...any) (any, error) { return f(a[0].(float64)), nil }, f
-	}
 	var options []expr.Option
+	define := func(name string, typ any, f func(a []float64) float64) {
+		options = append(options, expr.Function(name, func(args ...any) (any, error) {
+			// The checker has counted the arguments, but an int may hide in one
+			// whose type it cannot tell, such as `on ? 0 : level`.
+			numbers := make([]float64, len(args))
+			for i, arg := range args {
+				v, err := normal(arg)
+				if err == nil && kindOf(v) != number {
+					err = fmt.Errorf("%v is a %s, not a number", v, kindOf(v))
+				}
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", name, err)
+				}
+				numbers[i], _ = Number(v)
+			}
+			return f(numbers), nil
+		}, typ))
+	}
 	for name, f := range map[string]func(float64) float64{
 		"sin": math.Sin, "cos": math.Cos, "exp": math.Exp, "ln": math.Log, "sqrt": math.Sqrt,
 	} {
-		call, typ := one(f)
-		options = append(options, expr.Function(name, call, typ))
+		define(name, f, func(a []float64) float64 { return f(a[0]) })
 	}
-	return append(options,
-		expr.Function("clamp", func(a ...any) (any, error) {
-			return min(max(a[0].(float64), a[1].(float64)), a[2].(float64)), nil
-		}, func(x, low, high float64) float64 { return 0 }),
-		expr.Function("lag", func(a ...any) (any, error) {
-			from, to, tau, dt := a[0].(float64), a[1].(float64), a[2].(float64), a[3].(float64)
-			if tau <= 0 {
-				return to, nil
-			}
-			return to + (from-to)*math.Exp(-dt/tau), nil
-		}, func(from, to, tau, dt float64) float64 { return 0 }))
+	define("clamp", func(x, low, high float64) float64 { return 0 }, func(a []float64) float64 {
+		return min(max(a[0], a[1]), a[2])
+	})
+	define("lag", func(from, to, tau, dt float64) float64 { return 0 }, func(a []float64) float64 {
+		from, to, tau, dt := a[0], a[1], a[2], a[3]
+		if tau <= 0 {
+			return to
+		}
+		return to + (from-to)*math.Exp(-dt/tau)
+	})
+	return options
 }
 
 // names lists the signals that an expression needs in the same step.

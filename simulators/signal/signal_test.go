@@ -109,6 +109,7 @@ func TestExpressions(t *testing.T) {
 		"was":     {Expr: "prev.count"},
 		"toggled": {Expr: "on and hot"},
 		"limited": {Expr: "clamp(a_sum, 0, 22.5)"},
+		"mixed":   {Expr: "lag(0, on ? 8 : a_sum, 0, dt)"}, // an int or a float
 	}, map[string]any{"z_in": 3, "on": true})
 	if got := at(t, s, 0, "a_sum"); got != 23.0 {
 		t.Errorf("a_sum %v", got)
@@ -124,6 +125,9 @@ func TestExpressions(t *testing.T) {
 	}
 	if v, _ := s.Value("limited"); v != 22.5 {
 		t.Errorf("limited %v", v)
+	}
+	if v, _ := s.Value("mixed"); v != 8.0 {
+		t.Errorf("mixed %v", v)
 	}
 	if v, _ := s.Value("label"); v != "cold" {
 		t.Errorf("label %v", v)

@@ -1,0 +1,117 @@
+// Package simulators starts simulated devices from files. Each kind of
+// simulator is a package of its own below; this one knows them by the kind of
+// their documents. Commands and tests import it, nothing else.
+package simulators
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/whimbrel-edge/whimbrel/simulators/modbussim"
+	"github.com/whimbrel-edge/whimbrel/simulators/scenario"
+)
+
+// Simulator is a device, or several, on a network.
+type Simulator interface {
+	Name() string
+	// Listen takes the addresses; Run does so where it was not called.
+	Listen() error
+	// Addr is the first address. Before Listen its port may be 0.
+	Addr() string
+	// Describe says in a line per device what listens where.
+	Describe() []string
+	// Run serves until ctx ends and nothing of it is left, then returns nil.
+	Run(ctx context.Context) error
+}
+
+// kinds is every kind of document that Load knows.
+var kinds = map[string]func(scenario.Document) (Simulator, error){
+	modbussim.Kind: func(d scenario.Document) (Simulator, error) {
+		cfg, err := modbussim.Decode(d)
+		if err != nil {
+			return nil, err
+		}
+		s, err := modbussim.New(cfg)
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	},
+}
+
+// Load makes the simulators of a file, in its order. They do not listen yet.
+func Load(path string) ([]Simulator, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("simulators: %w", err)
+	}
+	docs, err := scenario.Split(data)
+	if err != nil {
+		return nil, fmt.Errorf("simulators: %s: %w", path, err)
+	}
+	if len(docs) == 0 {
+		return nil, fmt.Errorf("simulators: %s holds no document", path)
+	}
+	var sims []Simulator
+	for _, d := range docs {
+		build, ok := kinds[d.Kind]
+		if !ok {
+			return nil, fmt.Errorf("simulators: %s: kind %s is not one of %s", path, d.Kind, known())
+		}
+		s, err := build(d)
+		if err != nil {
+			return nil, fmt.Errorf("simulators: %s: %w", path, err)
+		}
+		sims = append(sims, s)
+	}
+	return sims, nil
+}
+
+func known() string {
+	var names []string
+	for k := range kinds {
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// Run starts all of them, tells out what listens where, and serves until ctx
+// ends or one of them fails.
+func Run(ctx context.Context, sims []Simulator, out io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var listening []Simulator
+	var err error
+	for _, s := range sims {
+		if err = s.Listen(); err != nil {
+			cancel() // the others close what they listen on when they run
+			break
+		}
+		listening = append(listening, s)
+	}
+	if err == nil {
+		for _, s := range sims {
+			for _, line := range s.Describe() {
+				fmt.Fprintf(out, "%s: %s\n", s.Name(), line)
+			}
+		}
+	}
+	errs := make([]error, len(listening))
+	var wg sync.WaitGroup
+	for i, s := range listening {
+		wg.Go(func() {
+			if errs[i] = s.Run(ctx); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	cancel()
+	return errors.Join(append(errs, err)...)
+}
