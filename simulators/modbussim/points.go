@@ -346,7 +346,16 @@ func (p *point) value(raw modbus.Value) any {
 			return raw.Uint()
 		}
 	}
-	return raw.Float()*p.scale + p.cfg.Offset
+	return p.times(raw.Float()) + p.cfg.Offset
+}
+
+// times scales a raw number. 0.1 has no exact float and 10 has: dividing by 10
+// gives the 71.3 that a person would write where 713*0.1 does not.
+func (p *point) times(raw float64) float64 {
+	if whole := math.Round(1 / p.scale); whole != 0 && math.Abs(whole*p.scale-1) < 1e-12 {
+		return raw / whole
+	}
+	return raw * p.scale
 }
 
 // write puts a signal's value into the unit's cells. What is out of range
