@@ -394,8 +394,17 @@ func (d *device) Canonical(p int, v models.Value) (models.Value, error) {
 func (d *device) Write(ctx context.Context, writes []mappers.WriteRequest) []error {
 	errs := make([]error, len(writes))
 	for i, w := range writes {
-		if f := d.write(ctx, w); f != nil { // a typed nil would be an error
-			errs[i] = f
+		f := d.write(ctx, w)
+		if f == nil {
+			continue // a typed nil would be an error
+		}
+		errs[i] = f
+		if f.Reason == models.ReasonTimeout || f.Reason == models.ReasonNotConnected {
+			// The others would fare no better, and each would wait as long.
+			for j := i + 1; j < len(writes); j++ {
+				errs[j] = unsent(f.Reason, fmt.Errorf("not tried after the write before it failed: %w", f.Err))
+			}
+			break
 		}
 	}
 	return errs
