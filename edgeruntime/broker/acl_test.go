@@ -136,17 +136,21 @@ func TestAccessOnTheWire(t *testing.T) {
 	if ack := five.expect(packets.Puback); ack.ReasonCode != 0x87 || ack.PacketID != 1 {
 		t.Errorf("PUBACK %d %#x, want 1 with not authorized", ack.PacketID, ack.ReasonCode)
 	}
+	five.publish(2, "$SYS/broker/version", "forged", true)
+	if ack := five.expect(packets.Puback); ack.ReasonCode != 0x87 || ack.PacketID != 2 {
+		t.Errorf("PUBACK %d %#x, want 2 with not authorized", ack.PacketID, ack.ReasonCode)
+	}
 	five.publish(0, "devices/boiler-1/state", "forged", true)
 	five.ping()
 	three.publish(7, "devices/boiler-1/state", "forged", true)
 	if ack := three.expect(packets.Puback); ack.PacketID != 7 {
 		t.Errorf("PUBACK %d, want 7", ack.PacketID)
 	}
-	if got := b.Dropped(); got != 3 {
-		t.Errorf("dropped %d, want 3", got)
+	if got := b.Dropped(); got != 4 {
+		t.Errorf("dropped %d, want 4", got)
 	}
-	if got := b.Received(); got != 3 {
-		t.Errorf("received %d, want 3", got)
+	if got := b.Received(); got != 4 {
+		t.Errorf("received %d, want 4", got)
 	}
 	if !strings.Contains(b.log.String(), `msg="mqtt: publish refused" client=three identity=other topic=devices/boiler-1/state`) {
 		t.Error("the refused publish is not in the log")

@@ -200,7 +200,7 @@ func TestRedeliveryInOrder(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		next := n
+		first, next := 0, n
 		for round := range 3 {
 			c, ack := connect(t, b, version, "app", "away", persistent(version))
 			if !ack.SessionPresent {
@@ -214,7 +214,7 @@ func TestRedeliveryInOrder(t *testing.T) {
 			}
 			next++
 			subscribed := false
-			for want := 0; want < next; {
+			for want := first; want < next; {
 				pk := c.receive()
 				if pk.FixedHeader.Type == packets.Suback {
 					if subscribed = true; pk.PacketID != 1 || pk.ReasonCodes[0] != 1 {
@@ -222,12 +222,15 @@ func TestRedeliveryInOrder(t *testing.T) {
 					}
 					continue
 				}
-				if string(pk.Payload) != fmt.Sprint(want) {
-					t.Fatalf("version %d, round %d: message %s, want %d", version, round, pk.Payload, want)
+				if string(pk.Payload) != fmt.Sprint(want) || pk.TopicName != "apps/app/x" {
+					t.Fatalf("version %d, round %d: message %s on %q, want %d", version, round, pk.Payload, pk.TopicName, want)
 				}
 				want++
-				if round == 2 {
+				// Acknowledging a few lets new messages have lower packet ids
+				// than old ones.
+				if round == 2 || want <= 10 {
 					c.ack(pk.PacketID)
+					first = want
 				}
 			}
 			if !subscribed {
@@ -273,10 +276,22 @@ func TestPacketIDsOfBothSides(t *testing.T) {
 				t.Errorf("QoS %d: answer %d has id %d, want %d", qos, i, pk.PacketID, sent.PacketID)
 			}
 		}
+		if qos == 2 { // another one, not completed
+			c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 2}, PacketID: 77, TopicName: "apps/app/x/y"})
+			c.expect(packets.Pubrec)
+			c.ack(c.expect(packets.Publish).PacketID)
+			c.ping()
+		}
 		c.nc.Close()
 		c, _ = connect(t, b, 4, "app", id, persistent(4))
 		if pk := c.expect(packets.Publish); string(pk.Payload) != "kept" {
 			t.Errorf("QoS %d: redelivered %s %q", qos, pk.TopicName, pk.Payload)
+		}
+		if qos == 2 {
+			c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrel, Qos: 1}, PacketID: 77})
+			if pk := c.expect(packets.Pubcomp); pk.PacketID != 77 {
+				t.Errorf("PUBCOMP %d, want 77", pk.PacketID)
+			}
 		}
 		c.nc.Close()
 	}
@@ -402,45 +417,66 @@ func TestStop(t *testing.T) {
 	mute.ends()
 }
 
-// A message published while its subscriber changes connections is not lost.
+// A message published while its subscriber changes connections is not lost,
+// whether the edge publishes it or an app.
 func TestNothingLostBetweenConnections(t *testing.T) {
 	b := start(t, nil)
 	c, _ := connect(t, b, 4, "app", "hopper", persistent(4))
 	c.subscribe(1, "apps/app/#", 1)
-	const n = 2000
-	published := make(chan struct{})
-	go func() {
-		defer close(published)
+	const n = 600 // from each; together below maxInflight
+	var wg sync.WaitGroup
+	wg.Go(func() {
 		for i := range n {
-			if err := b.Publish("apps/app/x", fmt.Append(nil, i), false); err != nil {
+			if err := b.Publish("apps/app/edge", fmt.Append(nil, i), false); err != nil {
 				t.Error(err)
 			}
 			if i%10 == 0 {
 				time.Sleep(100 * time.Microsecond) // spread over the hops
 			}
 		}
+	})
+	app := pahoConnect(t, b, "app", nil)
+	wg.Go(func() {
+		for i := range n {
+			if !app.Publish("apps/app/app", 1, false, fmt.Append(nil, i)).WaitTimeout(patience) {
+				t.Error("no PUBACK")
+			}
+		}
+	})
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		wg.Wait()
 	}()
-	got := make(map[string]bool)
-	for hop := 0; len(got) < n; hop++ {
-		for range 97 {
-			if len(got) == n {
-				break
-			}
-			pk := c.expect(packets.Publish)
-			got[string(pk.Payload)] = true
-			c.ack(pk.PacketID)
+	for hop := 0; !isClosed(published); hop++ {
+		// The new connection comes while the old one stands, or right after.
+		if hop%2 == 0 {
+			c.nc.Close()
 		}
-		if len(got) < n {
-			// The new connection comes while the old one stands, or right after.
-			if hop%2 == 0 {
-				c.nc.Close()
-			}
-			c, _ = connect(t, b, 4, "app", "hopper", persistent(4))
-		}
+		c, _ = connect(t, b, 4, "app", "hopper", persistent(4))
 	}
-	<-published
+	c.nc.Close()
+	c, _ = connect(t, b, 4, "app", "hopper", persistent(4))
+	next := make(map[string]int)
+	for i := 0; i < 2*n; i++ {
+		pk := c.expect(packets.Publish)
+		if want := fmt.Sprint(next[pk.TopicName]); string(pk.Payload) != want {
+			t.Fatalf("%s: message %s, want %s", pk.TopicName, pk.Payload, want)
+		}
+		next[pk.TopicName]++
+		c.ack(pk.PacketID)
+	}
 	if d := b.Dropped(); d != 0 {
 		t.Errorf("dropped %d", d)
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -46,7 +46,8 @@ type conn struct {
 
 	// The reading goroutine's own.
 	sessions lockState         // what it holds of Broker.sessions
-	alias    map[uint16]uint16 // packet id that the client chose: the one mochi sees; see hook.OnPacketRead
+	inner    map[uint16]uint16 // packet id that the client chose: the one mochi sees; see hook.OnPacketRead
+	outer    map[uint16]uint16 // and the other way round
 	refusals limiter
 
 	mu       sync.Mutex

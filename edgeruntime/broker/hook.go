@@ -152,7 +152,15 @@ func (h *hook) OnSessionEstablish(cl *mochi.Client, _ packets.Packet) {
 	if !ok {
 		return
 	}
-	queued := old.State.Inflight.GetAll(false)
+	queued := slices.DeleteFunc(old.State.Inflight.GetAll(false), func(pk packets.Packet) bool {
+		// What the client was publishing with QoS 2 it sends again; here it is
+		// under an id of the former connection, see OnPacketRead.
+		if typ := pk.FixedHeader.Type; typ == packets.Publish || typ == packets.Pubrel {
+			return false
+		}
+		old.State.Inflight.Delete(pk.PacketID)
+		return true
+	})
 	slices.SortFunc(queued, func(a, b packets.Packet) int {
 		return cmp.Or(cmp.Compare(a.Created, b.Created), cmp.Compare(a.PacketID, b.PacketID))
 	})
@@ -182,8 +190,9 @@ func (h *hook) OnClientExpired(cl *mochi.Client) {
 // mochi keeps what it sent and what it received under the packet id in one map.
 // The two sides choose ids without knowledge of each other, so a client's
 // PUBLISH would delete the message that was sent to it under the same id, and
-// its SUBSCRIBE would be refused. Such a packet therefore gets another id here
-// and its acknowledgement the right one again in OnPacketEncode.
+// its SUBSCRIBE would be refused. mochi numbers from 1 upwards for each
+// connection; so what the client numbers gets an id from the other end here, and
+// its acknowledgement the right one again in OnPacketEncode.
 func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
 	c := connOf(cl)
 	switch pk.FixedHeader.Type {
@@ -195,14 +204,17 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 			}
 			return pk, packets.ErrRejectPacket // the error that ends the connection
 		}
+		if strings.HasPrefix(strings.ToUpper(pk.TopicName), mochi.SysPrefix) {
+			pk.TopicName = "$" + pk.TopicName // mochi would not answer; as it is, it is refused like any reserved topic
+		}
 		if pk.FixedHeader.Qos > 0 {
-			pk.PacketID = freeID(c, cl, pk.PacketID)
+			pk.PacketID = innerID(c, cl, pk.PacketID)
 		}
 	case packets.Subscribe, packets.Unsubscribe:
-		pk.PacketID = freeID(c, cl, pk.PacketID)
+		pk.PacketID = innerID(c, cl, pk.PacketID)
 	case packets.Pubrel:
-		if id, ok := c.alias[pk.PacketID]; ok {
-			pk.PacketID = id
+		if inner, ok := c.inner[pk.PacketID]; ok {
+			pk.PacketID = inner
 		}
 	case packets.Puback, packets.Pubcomp:
 		c.acked()
@@ -214,30 +226,26 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 	return pk, nil
 }
 
-// freeID is id, or another one while id is that of a message on its way to the
-// client.
-func freeID(c *conn, cl *mochi.Client, id uint16) uint16 {
-	if other, ok := c.alias[id]; ok {
-		return other
+// innerID is the id that mochi sees for one that the client chose. 0 stays: it is
+// an error, which mochi knows.
+func innerID(c *conn, cl *mochi.Client, id uint16) uint16 {
+	if id == 0 {
+		return 0
 	}
-	sent, ok := cl.State.Inflight.Get(id)
-	if !ok || id == 0 || sent.FixedHeader.Type != packets.Publish && sent.FixedHeader.Type != packets.Pubrel {
-		return id
+	if inner, ok := c.inner[id]; ok {
+		return inner // the client sends it again
 	}
-	taken := make(map[uint16]bool, len(c.alias))
-	for _, other := range c.alias {
-		taken[other] = true
-	}
-	// From the top, as mochi numbers upwards; there is one, as maxInflight is
-	// far below the number of ids.
-	for other := uint16(0xffff); other > 0; other-- {
-		if _, used := cl.State.Inflight.Get(other); !used && !taken[other] {
-			if c.alias == nil {
-				c.alias = make(map[uint16]uint16)
-			}
-			c.alias[id] = other
-			return other
+	// There is a free one: maxInflight is far below the number of ids.
+	for inner := uint16(0xffff); inner > 0; inner-- {
+		_, sent := cl.State.Inflight.Get(inner)
+		if _, taken := c.outer[inner]; sent || taken {
+			continue
 		}
+		if c.inner == nil {
+			c.inner, c.outer = make(map[uint16]uint16), make(map[uint16]uint16)
+		}
+		c.inner[id], c.outer[inner] = inner, id
+		return inner
 	}
 	return id
 }
@@ -256,14 +264,15 @@ func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packe
 			pk.Properties.MaximumPacketSize = maxPacket
 		}
 	case packets.Puback, packets.Pubrec, packets.Pubcomp, packets.Suback, packets.Unsuback:
-		for id, other := range c.alias {
-			if other == pk.PacketID {
-				pk.PacketID = id
-				if pk.FixedHeader.Type != packets.Pubrec || pk.ReasonCode >= packets.ErrUnspecifiedError.Code {
-					delete(c.alias, id) // the exchange ends here
-				}
-				break
-			}
+		inner := pk.PacketID
+		id, ok := c.outer[inner]
+		if !ok {
+			break
+		}
+		pk.PacketID = id
+		if pk.FixedHeader.Type != packets.Pubrec || pk.ReasonCode >= packets.ErrUnspecifiedError.Code {
+			delete(c.inner, id) // the exchange ends here
+			delete(c.outer, inner)
 		}
 	}
 	return pk
