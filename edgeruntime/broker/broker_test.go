@@ -431,7 +431,7 @@ func TestNothingLostBetweenConnections(t *testing.T) {
 				t.Error(err)
 			}
 			if i%10 == 0 {
-				time.Sleep(100 * time.Microsecond) // spread over the hops
+				time.Sleep(100 * time.Microsecond) //sleep: spreads the messages over the hops
 			}
 		}
 	})

@@ -28,7 +28,8 @@ const patience = 10 * time.Second
 // eventually waits for cond.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); !cond(); {
+		time.Sleep(2 * time.Millisecond) //sleep: polls real sockets
 		if time.Now().After(end) {
 			t.Fatalf("not within %v: %s", patience, what)
 		}
