@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -82,10 +81,10 @@ func (c *Client) do(ctx context.Context, urgent bool, f func(modbus.Client) ([]b
 
 func quantity(addr uint16, n, most int) error {
 	if n < 1 || n > most {
-		return fmt.Errorf("modbus: quantity %d is not within 1 to %d", n, most)
+		return invalid("quantity %d is not within 1 to %d", n, most)
 	}
 	if int(addr)+n > 1<<16 {
-		return fmt.Errorf("modbus: %d from address %d go beyond 65535", n, addr)
+		return invalid("%d from address %d go beyond 65535", n, addr)
 	}
 	return nil
 }
@@ -134,13 +133,13 @@ func (c *Client) Read(ctx context.Context, t Table, addr, n uint16) ([]byte, err
 	case Holding:
 		return c.ReadHolding(ctx, addr, n)
 	}
-	return nil, fmt.Errorf("modbus: no table %v", t)
+	return nil, invalid("no table %v", t)
 }
 
 // WriteRegisters writes holding registers with function 16 (APS 6.12).
 func (c *Client) WriteRegisters(ctx context.Context, addr uint16, regs []byte) error {
 	if len(regs)%2 != 0 {
-		return fmt.Errorf("modbus: %d bytes are no whole registers", len(regs))
+		return invalid("%d bytes are no whole registers", len(regs))
 	}
 	n := len(regs) / 2
 	if err := quantity(addr, n, MaxWriteRegisters); err != nil {
@@ -156,7 +155,7 @@ func (c *Client) WriteRegisters(ctx context.Context, addr uint16, regs []byte) e
 // 6.6).
 func (c *Client) WriteRegister(ctx context.Context, addr uint16, reg []byte) error {
 	if len(reg) != 2 {
-		return fmt.Errorf("modbus: %d bytes are not one register", len(reg))
+		return invalid("%d bytes are not one register", len(reg))
 	}
 	v := binary.BigEndian.Uint16(reg)
 	_, err := c.do(ctx, true, func(m modbus.Client) ([]byte, error) { return m.WriteSingleRegister(addr, v) })

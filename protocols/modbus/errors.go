@@ -41,6 +41,24 @@ func (e *lineError) Is(target error) bool {
 	return (e.cause == context.Canceled || e.cause == context.DeadlineExceeded) && target == e.cause
 }
 
+// unsent marks an error that came before anything was sent.
+type unsent struct{ error }
+
+func (e unsent) Unwrap() error { return e.error }
+
+// Unsent tells whether the request certainly never left: the line was not free
+// in time, there was no connection, or the request was wrong in itself. A write
+// of which this is true was not done and may be tried again; after any other
+// error that is no *Exception it may have been.
+func Unsent(err error) bool {
+	var u unsent
+	return errors.As(err, &u)
+}
+
+func invalid(format string, args ...any) error {
+	return unsent{fmt.Errorf("modbus: "+format, args...)}
+}
+
 // isTimeout tells a deadline that passed from a connection that broke.
 func isTimeout(err error) bool {
 	var ne net.Error

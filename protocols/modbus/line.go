@@ -67,11 +67,11 @@ func (l *Line) Close() error {
 // send carries one request. It is the only place that touches the connection.
 func (l *Line) send(ctx context.Context, timeout time.Duration, urgent bool, request []byte) ([]byte, error) {
 	if err := l.gate.lock(ctx, urgent); err != nil {
-		return nil, fmt.Errorf("modbus: waiting for the line: %w", err)
+		return nil, invalid("waiting for the line: %w", err)
 	}
 	defer l.gate.unlock()
 	if err := l.pause(ctx); err != nil {
-		return nil, fmt.Errorf("modbus: waiting for the line: %w", err)
+		return nil, invalid("waiting for the line: %w", err)
 	}
 	l.stats.requests.Add(1)
 	answer, err := l.attempt(ctx, timeout, request)
@@ -142,7 +142,7 @@ func (l *Line) explain(ctx context.Context, timeout time.Duration, err error) er
 // is gone.
 func (l *Line) connect(ctx context.Context, deadline time.Time) (*conn, error) {
 	if l.closed.Load() {
-		return nil, &lineError{ErrNotConnected, errClosed}
+		return nil, unsent{&lineError{ErrNotConnected, errClosed}}
 	}
 	if c := l.current.Load(); c != nil {
 		err := c.SetDeadline(deadline)
@@ -158,18 +158,18 @@ func (l *Line) connect(ctx context.Context, deadline time.Time) (*conn, error) {
 		if cause := ctx.Err(); cause != nil {
 			err = cause
 		}
-		return nil, &lineError{ErrNotConnected, err}
+		return nil, unsent{&lineError{ErrNotConnected, err}}
 	}
 	l.stats.dials.Add(1)
 	if err := raw.SetDeadline(deadline); err != nil {
 		raw.Close()
-		return nil, &lineError{ErrNotConnected, err}
+		return nil, unsent{&lineError{ErrNotConnected, err}}
 	}
 	c := &conn{Conn: raw, in: bufio.NewReaderSize(raw, 2*MaxFrame)}
 	l.current.Store(c)
 	if l.closed.Load() { // Close came while dialling and saw no connection
 		l.hangUp()
-		return nil, &lineError{ErrNotConnected, errClosed}
+		return nil, unsent{&lineError{ErrNotConnected, errClosed}}
 	}
 	return c, nil
 }

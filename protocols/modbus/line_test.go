@@ -187,7 +187,7 @@ func TestClientRefusesBeforeSending(t *testing.T) {
 	_, bad["0 inputs"] = c.ReadDiscrete(ctx, 0, 0)
 	_, bad["no table"] = c.Read(ctx, 0, 0, 1)
 	for name, err := range bad {
-		if err == nil || errors.Is(err, ErrNotConnected) {
+		if err == nil || errors.Is(err, ErrNotConnected) || !Unsent(err) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -304,6 +304,9 @@ func TestRecovers(t *testing.T) {
 					t.Errorf("%v is %v too", err, other)
 				}
 			}
+			if Unsent(err) {
+				t.Errorf("%v says that nothing was sent", err)
+			}
 			if !strings.HasPrefix(err.Error(), "modbus: "+tc.kind.Error()) || strings.Count(err.Error(), "modbus:") != 1 {
 				t.Errorf("error reads %q", err)
 			}
@@ -321,7 +324,7 @@ func TestNotConnected(t *testing.T) {
 	d := newDevice(t, honest)
 	d.ln.Close()
 	c := newLine(t, LineConfig{Address: d.addr}).Client(1, time.Second)
-	if _, err := c.ReadHolding(t.Context(), 0, 1); !errors.Is(err, ErrNotConnected) {
+	if _, err := c.ReadHolding(t.Context(), 0, 1); !errors.Is(err, ErrNotConnected) || !Unsent(err) {
 		t.Errorf("refused: %v", err)
 	}
 	blocked := newLine(t, LineConfig{Address: "far", Dial: func(ctx context.Context, _ string) (net.Conn, error) {
@@ -329,7 +332,7 @@ func TestNotConnected(t *testing.T) {
 		return nil, &net.OpError{Op: "dial", Err: ctx.Err()}
 	}})
 	_, err := blocked.Client(1, 20*time.Millisecond).ReadHolding(t.Context(), 0, 1)
-	if !errors.Is(err, ErrNotConnected) || errors.Is(err, context.DeadlineExceeded) {
+	if !errors.Is(err, ErrNotConnected) || errors.Is(err, context.DeadlineExceeded) || !Unsent(err) {
 		t.Errorf("a host that does not answer: %v", err)
 	}
 }
@@ -437,7 +440,7 @@ func TestContextEnds(t *testing.T) {
 	// The line is taken: whoever waits for it leaves with the context.
 	waiting, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer stop()
-	if _, err := c.ReadHolding(waiting, 0, 1); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrTimeout) {
+	if _, err := c.ReadHolding(waiting, 0, 1); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrTimeout) || !Unsent(err) {
 		t.Errorf("waiting: %v", err)
 	}
 	cancel()
