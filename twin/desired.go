@@ -31,6 +31,10 @@ type DesiredValue struct {
 	// differ.
 	Expires     *time.Time `json:"expires,omitempty"`
 	ExpiresInMS int64      `json:"expiresInMs,omitempty"`
+	// Settled is what became of the write, where the hub tells an edge of a value
+	// that was written before: an edge that has never heard of it does not write
+	// it once more.
+	Settled WriteState `json:"settled,omitempty"`
 }
 
 // Change is the circumstances of a change to desired values.
@@ -98,9 +102,10 @@ type Local struct {
 	Value    models.Value `json:"value"` // null withdraws
 	ID       string       `json:"id"`
 	Base     int64        `json:"base"`            // the Desired.Version that the edge saw
-	After    string       `json:"after,omitempty"` // id of the local write of this property before it
+	After    string       `json:"after,omitempty"` // id of the local write of this property that the hub hears of before it
 	Time     time.Time    `json:"time"`
 	By       string       `json:"by,omitempty"`
+	Reason   string       `json:"reason,omitempty"`  // stays at the edge
 	ClientID models.Value `json:"clientId,omitzero"` // the "$id" to echo; stays at the edge
 }
 

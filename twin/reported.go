@@ -20,10 +20,11 @@ type Reported struct {
 func (r Reported) Known() bool { return !r.Time.IsZero() || r.Quality != models.Good }
 
 // Observe returns r after a sample: a bad one keeps the last value and that
-// value's time. changed is false when nothing but the time moved.
+// value's time, and so does one that says that the value has turned stale.
+// changed is false when nothing but the time moved.
 func (r Reported) Observe(s models.Sample) (next Reported, changed bool) {
 	next = r
-	if s.Quality == models.Bad {
+	if s.Quality == models.Bad || s.Reason == models.ReasonStale && r.Known() {
 		if s.Reason != models.ReasonNone && !s.Value.IsNull() && r.Time.IsZero() {
 			next.Value, next.Time = s.Value, s.Time
 		}

@@ -1,6 +1,7 @@
 package twin
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -17,28 +18,44 @@ type Twin struct {
 	State    models.DeviceState
 	Problem  string // why State is not online
 	LastSeen time.Time
+	// Paused holds orders back: the device is locked, or nothing serves it.
+	// Deadlines run on.
+	Paused bool
 
 	defs   []models.ResolvedProperty
 	index  map[string]int
 	props  []property
 	cloud  Desired
-	locals []Local // on their way to the hub, oldest first
+	locals []Local           // on their way to the hub, oldest first: at most two of a property, see addLocal
+	others map[string]effort // writes of properties that the model lacks now: it may get them back
 }
 
 type property struct {
 	reported  Reported
-	refreshed time.Time
+	fresh     Reported  // reported as it was before Stale turned it
+	refreshed time.Time // by the edge's clock, while fresh may carry the device's
 	write     effort
 }
 
 // Stored is what a Twin must find again after a restart.
 type Stored struct {
+	Intent
+	Observed
+}
+
+// Intent is the part of a Stored that must be durable before anyone is told of
+// a change in it: forgetting it would repeat a once write or lose a promise.
+type Intent struct {
+	Cloud  Desired           `json:"cloud"`
+	Locals []Local           `json:"locals,omitempty"`
+	Writes map[string]effort `json:"writes,omitempty"`
+}
+
+// Observed is the part that a restart finds again by reading the device.
+type Observed struct {
 	Version  uint64              `json:"version"`
 	LastSeen time.Time           `json:"lastSeen,omitzero"`
-	Cloud    Desired             `json:"cloud"`
-	Locals   []Local             `json:"locals,omitempty"`
 	Reported map[string]Reported `json:"reported,omitempty"`
-	Writes   map[string]effort   `json:"writes,omitempty"`
 }
 
 // New returns the twin of a device with these properties, as stored (the zero
@@ -47,32 +64,70 @@ type Stored struct {
 // and not settled has lost its outcome.
 func New(defs []models.ResolvedProperty, stored Stored, now time.Time) *Twin {
 	t := &Twin{Version: stored.Version, State: models.StateUnknown, LastSeen: stored.LastSeen, defs: defs,
-		index: make(map[string]int, len(defs)), props: make([]property, len(defs)), cloud: stored.Cloud.Clone(), locals: stored.Locals}
+		index: make(map[string]int, len(defs)), props: make([]property, len(defs)), cloud: stored.Cloud.Clone(), locals: slices.Clone(stored.Locals),
+		others: maps.Clone(stored.Writes)}
 	for i := range defs {
 		name := defs[i].Name
 		t.index[name] = i
 		t.props[i].reported = stored.Reported[name].Degrade(now)
+		t.props[i].reported.Value = refit(t.props[i].reported.Value, defs[i].Type)
 		t.props[i].refreshed = now
 		if e, ok := stored.Writes[name]; ok {
-			if e.State == Pending && e.Sent {
+			// With an error the outcome is not hidden: it was unclear already then.
+			if e.State == Pending && e.Sent && e.Error == "" {
 				e.Hidden = true
 			}
+			e.Want = refit(e.Want, defs[i].Type)
 			t.props[i].write = e
+			delete(t.others, name)
 		}
 	}
 	return t
 }
 
+// refit gives a value that went through JSON its type again, as far as it fits:
+// 5.0 comes back as an int and bytes as a string.
+func refit(v models.Value, t models.Type) models.Value {
+	if fitted, err := v.Fit(t); err == nil && !v.IsNull() {
+		return fitted
+	}
+	return v
+}
+
 // Stored returns what must be kept. It shares nothing with t.
-func (t *Twin) Stored() Stored {
-	s := Stored{Version: t.Version, LastSeen: t.LastSeen, Cloud: t.cloud.Clone(), Locals: slices.Clone(t.locals),
-		Reported: make(map[string]Reported, len(t.props)), Writes: map[string]effort{}}
+func (t *Twin) Stored() Stored { return Stored{Intent: t.Intent(), Observed: t.Observed()} }
+
+// Intent returns what must be durable. It shares nothing with t.
+func (t *Twin) Intent() Intent {
+	s := Intent{Cloud: t.cloud.Clone(), Locals: slices.Clone(t.locals), Writes: map[string]effort{}}
+	for name, e := range t.others {
+		if want, _ := t.wantedOf(name); want.ID == e.ID { // else nobody will ask for it again
+			s.Writes[name] = e
+		}
+	}
+	for i := range t.props {
+		if t.props[i].write.ID != "" {
+			s.Writes[t.defs[i].Name] = t.props[i].write
+		}
+	}
+	return s
+}
+
+// IntentWith returns Intent as it will be once SetLocal has taken these.
+func (t *Twin) IntentWith(locals ...Local) Intent {
+	s := t.Intent()
+	for _, l := range locals {
+		s.Locals = t.addLocal(s.Locals, l)
+	}
+	return s
+}
+
+// Observed returns what was observed. It shares nothing with t.
+func (t *Twin) Observed() Observed {
+	s := Observed{Version: t.Version, LastSeen: t.LastSeen, Reported: make(map[string]Reported, len(t.props))}
 	for i := range t.props {
 		if t.props[i].reported.Known() {
 			s.Reported[t.defs[i].Name] = t.props[i].reported
-		}
-		if t.props[i].write.ID != "" {
-			s.Writes[t.defs[i].Name] = t.props[i].write
 		}
 	}
 	return s
@@ -98,27 +153,47 @@ func (t *Twin) Write(i int) (Write, models.Value) {
 // DesiredVersion returns the hub's desired version as the edge knows it.
 func (t *Twin) DesiredVersion() int64 { return t.cloud.Version }
 
-// Locals returns the local writes still on their way to the hub.
+// Locals returns the local writes that wait for the hub's verdict.
 func (t *Twin) Locals() []Local { return slices.Clone(t.locals) }
 
-// Report takes a sample of property i and reports whether the twin changed.
-func (t *Twin) Report(i int, s models.Sample) bool {
+// Uplink returns the local writes that the hub is to be told now: of each
+// property the oldest that waits, unless its values stay at the edge.
+func (t *Twin) Uplink() (out []Local) {
+	for i, l := range t.locals {
+		if !t.private(l.Property) && firstOf(t.locals, l.Property) == i {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// Report takes a sample of property i, which arrived at that time, and reports
+// whether the twin changed.
+func (t *Twin) Report(i int, s models.Sample, at time.Time) bool {
 	p := &t.props[i]
 	next, changed := p.reported.Observe(s)
-	p.reported = next
-	if s.Quality != models.Bad {
-		p.refreshed = s.Time
-	}
-	if changed {
+	if changed || !next.Time.Equal(p.reported.Time) {
 		t.Version++
+	}
+	p.reported, p.fresh = next, Reported{}
+	if s.Quality != models.Bad {
+		p.refreshed = at
 	}
 	return changed
 }
 
-// Refresh says that property i was read at that time and had not changed.
-func (t *Twin) Refresh(i int, at time.Time) {
-	t.props[i].refreshed = at
+// Refresh says that property i was read at that time and had not changed. It
+// reports whether a value that had turned stale is as good as before again.
+func (t *Twin) Refresh(i int, at time.Time) bool {
+	p := &t.props[i]
+	p.refreshed = at
 	t.LastSeen = at
+	if !p.fresh.Known() {
+		return false
+	}
+	p.reported, p.fresh = p.fresh, Reported{}
+	t.Version++
+	return true
 }
 
 // Stale turns the values stale that were not refreshed for three of their
@@ -130,6 +205,7 @@ func (t *Twin) Stale(now time.Time) (turned []int) {
 			!def.Access.Readable() || now.Sub(p.refreshed) < staleAfter*def.Every {
 			continue
 		}
+		p.fresh = p.reported
 		p.reported = p.reported.Degrade(now)
 		t.Version++
 		turned = append(turned, i)
@@ -137,10 +213,16 @@ func (t *Twin) Stale(now time.Time) (turned []int) {
 	return turned
 }
 
-// SetState takes the device's state and reports whether it changed.
+// SetState takes the device's state and reports whether it changed. A device
+// that is back gets its pending writes at once, whatever they waited for.
 func (t *Twin) SetState(s models.DeviceState, problem string) bool {
 	if t.State == s && t.Problem == problem {
 		return false
+	}
+	if up := func(s models.DeviceState) bool { return s == models.StateOnline || s == models.StateDegraded }; up(s) && !up(t.State) {
+		for i := range t.props {
+			t.props[i].write.next, t.props[i].write.tries = time.Time{}, 0
+		}
 	}
 	t.State, t.Problem = s, problem
 	t.Version++
@@ -180,11 +262,11 @@ func (t *Twin) SetCloud(d Desired, now time.Time) (changes []WriteChange) {
 	return changes
 }
 
-// SetLocal takes a desired value set at this edge, checked and stored by the
-// caller before anyone is told. A null withdraws.
+// SetLocal takes a desired value set at this edge, checked by the caller, and
+// stored (IntentWith) before anyone is told. A null withdraws.
 func (t *Twin) SetLocal(l Local, now time.Time) (changes []WriteChange) {
 	i, ok := t.index[l.Property]
-	t.locals = append(t.locals, l)
+	t.locals = t.addLocal(t.locals, l)
 	t.Version++
 	if !ok {
 		return nil
@@ -194,25 +276,55 @@ func (t *Twin) SetLocal(l Local, now time.Time) (changes []WriteChange) {
 
 // NextLocal completes a local write with what it is based on.
 func (t *Twin) NextLocal(l Local) Local {
-	l.Base = t.cloud.Version
-	for _, other := range t.locals {
-		if other.Property == l.Property {
-			l.After = other.ID
-		}
+	l.Base, l.After = t.cloud.Version, ""
+	if first := firstOf(t.locals, l.Property); first >= 0 && !t.private(l.Property) {
+		l.After = t.locals[first].ID
 	}
 	return l
 }
 
-// wanted returns the desired value that holds for property i now: the newest
-// local one, else the cloud's.
-func (t *Twin) wanted(i int) (v DesiredValue, client models.Value) {
-	name := t.defs[i].Name
+// addLocal appends l. Of a property it keeps the oldest, which the hub may be
+// hearing of already, and the newest, which goes up when the hub has judged the
+// oldest: so an edge that is away for months keeps two, and its hub can follow
+// from one to the next. Of values that stay at the edge it keeps the newest.
+func (t *Twin) addLocal(locals []Local, l Local) []Local {
+	out := make([]Local, 0, len(locals)+1)
+	first := firstOf(locals, l.Property)
+	for i, other := range locals {
+		if other.Property != l.Property || i == first && !t.private(l.Property) {
+			out = append(out, other)
+		}
+	}
+	return append(out, l)
+}
+
+func firstOf(locals []Local, property string) int {
+	return slices.IndexFunc(locals, func(l Local) bool { return l.Property == property })
+}
+
+// private reports whether the property's values stay at the edge.
+func (t *Twin) private(property string) bool {
+	i, ok := t.index[property]
+	return ok && t.defs[i].Uplink == models.UplinkNone
+}
+
+// wanted returns the desired value that holds for property i now.
+func (t *Twin) wanted(i int) (v DesiredValue, client models.Value) { return t.wantedOf(t.defs[i].Name) }
+
+// wantedOf returns the newest local desired value, else the cloud's.
+func (t *Twin) wantedOf(name string) (v DesiredValue, client models.Value) {
 	for _, l := range slices.Backward(t.locals) {
 		if l.Property == name {
-			return DesiredValue{Value: l.Value, ID: l.ID, Time: l.Time, By: l.By}, l.ClientID
+			return DesiredValue{Value: l.Value, ID: l.ID, Time: l.Time, By: l.By, Reason: l.Reason}, l.ClientID
 		}
 	}
 	return t.cloud.Properties[name], models.Null
+}
+
+// Live reports whether the property, in the model or not, has a desired value.
+func (t *Twin) Live(name string) bool {
+	v, _ := t.wantedOf(name)
+	return !v.Value.IsNull()
 }
 
 // aim makes property i's write follow what is wanted.
@@ -221,11 +333,22 @@ func (t *Twin) aim(i int, now time.Time) (changes []WriteChange) {
 	want, client := t.wanted(i)
 	if e.ID == want.ID {
 		e.Version = want.Version
-		if want.Value.IsNull() && e.State == Pending { // withdrawn under the same id: it expired at the hub
-			e.settle(Expired, "", now)
-			changes = append(changes, t.changed(i))
+		if !want.Value.IsNull() || e.ID == "" {
+			return nil
 		}
-		return changes
+		// Withdrawn under the same id: it expired at the hub. Where the device had
+		// confirmed it meanwhile the hub's word stands, or a hold would go on
+		// asserting what nobody asks for.
+		switch e.State {
+		case Pending:
+			e.settle(Expired, "not confirmed in time", now)
+		case Applied:
+			e.settle(Expired, "not confirmed in time", now)
+			e.Late = true
+		default:
+			return nil
+		}
+		return append(changes, t.changed(i))
 	}
 	if e.State == Pending {
 		e.settle(Superseded, "", now)
@@ -236,6 +359,12 @@ func (t *Twin) aim(i int, now time.Time) (changes []WriteChange) {
 		return changes
 	}
 	*e = effort{Write: Write{ID: want.ID, State: Pending, Time: now}, Value: want.Value, Version: want.Version, ClientID: client, Trace: want.Trace}
+	if want.Settled.Final() && t.defs[i].Write == models.Once {
+		// Some edge has written it already: this one, before it lost its disk, or the
+		// one that served the device before.
+		e.State, e.Sent = want.Settled, true
+		return changes
+	}
 	if want.ExpiresInMS > 0 {
 		e.Deadline = now.Add(time.Duration(want.ExpiresInMS) * time.Millisecond)
 	}
@@ -254,33 +383,41 @@ func (t *Twin) Expire(now time.Time) (changes []WriteChange) {
 	return changes
 }
 
-// Due returns the writes to send now. The caller stores the twin before it
+// Due returns the writes to send now, and those that it ended because the model
+// has changed and no longer allows them. The caller stores the twin before it
 // sends a once write, so that a crash cannot make it a second one.
-func (t *Twin) Due(now time.Time) (orders []Order) {
+func (t *Twin) Due(now time.Time) (orders []Order, changes []WriteChange) {
+	if t.Paused {
+		return nil, nil
+	}
 	for i := range t.props {
 		p, def := &t.props[i], &t.defs[i]
 		e := &p.write
 		if e.ID == "" || e.inFlight || now.Before(e.next) || !t.owed(p, def) {
 			continue
 		}
-		if v, err := def.CheckDesired(e.Value, ""); err == nil {
-			e.Value = v
-		} else { // the model changed under it
+		v, err := def.CheckDesired(e.Value, "")
+		if err != nil {
 			e.settle(Failed, err.Error(), now)
 			e.Refused = true
+			changes = append(changes, t.changed(i))
 			continue
 		}
-		orders = append(orders, Order{Property: i, ID: e.ID, Value: e.Value, Once: def.Write == models.Once, Trace: e.Trace})
+		if e.State == Applied && now.Sub(e.next) > e.wait {
+			e.tries = 0 // it stuck for longer than it was waited for: this is a new drift, not the same fight
+		}
+		e.Value = v
 		e.inFlight, e.Sent = true, true
+		orders = append(orders, Order{Property: i, ID: e.ID, Value: e.Value, Once: def.Write == models.Once, Trace: e.Trace})
 	}
-	return orders
+	return orders, changes
 }
 
 // NextDue returns the earliest time at which Due or Expire may have something
 // that they do not have now; zero for never.
 func (t *Twin) NextDue() (at time.Time) {
 	earlier := func(other time.Time) {
-		if !other.IsZero() && (at.IsZero() || other.Before(at)) {
+		if at.IsZero() || other.Before(at) {
 			at = other
 		}
 	}
@@ -289,10 +426,10 @@ func (t *Twin) NextDue() (at time.Time) {
 		if e.ID == "" {
 			continue
 		}
-		if e.State == Pending {
+		if e.State == Pending && !e.Deadline.IsZero() {
 			earlier(e.Deadline)
 		}
-		if !e.inFlight && t.owed(&t.props[i], &t.defs[i]) {
+		if !t.Paused && !e.inFlight && !e.next.IsZero() && t.owed(&t.props[i], &t.defs[i]) {
 			earlier(e.next)
 		}
 	}
@@ -309,7 +446,7 @@ func (t *Twin) owed(p *property, def *models.ResolvedProperty) bool {
 	case Pending:
 		return true
 	case Applied: // it held: does it still?
-		return p.reported.Known() && p.reported.Quality == models.Good && !Same(p.reported.Value, e.want)
+		return p.reported.Known() && p.reported.Quality == models.Good && !Same(p.reported.Value, e.Want)
 	}
 	return false
 }
@@ -326,9 +463,9 @@ func (t *Twin) Settle(r Result, now time.Time) (changes []WriteChange) {
 	expired := e.State == Expired
 	switch r.Outcome {
 	case Confirmed:
-		e.want = e.Value
+		e.Want = e.Value
 		if r.ReadBack != nil {
-			e.want = r.ReadBack.Value
+			e.Want = r.ReadBack.Value
 		}
 		if expired {
 			e.Late = true
@@ -352,8 +489,10 @@ func (t *Twin) Settle(r Result, now time.Time) (changes []WriteChange) {
 		e.Refused = true
 	case !once:
 		e.backOff(now)
-		e.Error = r.Err
-		return nil
+		if e.Error == r.Err {
+			return nil
+		}
+		e.Error = r.Err // pending as before, but now it can be seen why
 	case r.ReadBack != nil:
 		e.settle(Failed, r.Err, now)
 	case !t.defs[r.Property].Access.Readable():
@@ -366,17 +505,18 @@ func (t *Twin) Settle(r Result, now time.Time) (changes []WriteChange) {
 }
 
 // Learn settles writes whose outcome went missing by what property i reads
-// now. The caller calls it after a good Report or Refresh of i; canonical is
-// the pending value as the device would show it.
+// now. The caller calls it after a Report or Refresh of i that tells of the time
+// after the write was sent; canonical is the pending value as the device would
+// show it.
 func (t *Twin) Learn(i int, canonical models.Value, now time.Time) (changes []WriteChange) {
 	p, def := &t.props[i], &t.defs[i]
 	e := &p.write
-	if !t.Unsettled(i) || p.reported.Quality != models.Good || p.reported.Time.Before(e.Time) {
+	if !t.Unsettled(i) || p.reported.Quality != models.Good {
 		return nil
 	}
 	switch {
 	case Same(p.reported.Value, canonical):
-		e.want = p.reported.Value
+		e.Want = p.reported.Value
 		e.settle(Applied, "", now)
 	case def.Write == models.Hold:
 		e.Hidden, e.Sent = false, false

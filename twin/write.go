@@ -72,11 +72,12 @@ type effort struct {
 	Deadline time.Time    `json:"deadline,omitzero"`
 	ClientID models.Value `json:"clientId,omitzero"`
 	Trace    string       `json:"trace,omitempty"`
+	Want     models.Value `json:"want,omitzero"` // what the device read when the write was confirmed
 
 	inFlight bool
-	tries    int          // since the value was last right
-	next     time.Time    // not before
-	want     models.Value // what the device read when the write was confirmed
+	tries    int           // in a row that did not stick
+	wait     time.Duration // the back-off before next
+	next     time.Time     // not before
 }
 
 // The back-off of a hold that does not stick, and of writes that may be
@@ -87,8 +88,8 @@ const (
 )
 
 func (e *effort) backOff(now time.Time) {
-	wait := firstRetry << min(e.tries, 12)
-	e.next = now.Add(min(wait, lastRetry))
+	e.wait = min(firstRetry<<min(e.tries, 12), lastRetry)
+	e.next = now.Add(e.wait)
 	e.tries++
 }
 
