@@ -1,0 +1,378 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
+)
+
+// trimAt is how many acknowledged records are worth a transaction before the
+// next sync makes one anyway.
+const trimAt = 512
+
+// Run is the one loop that writes: it stores what Append took, forgets what Ack
+// acknowledged, syncs and keeps the bounds. A disk that fails does not end it.
+// When ctx ends it stores what was accepted and returns nil.
+func (o *Outbox) Run(ctx context.Context) error {
+	o.mu.Lock()
+	if o.running || o.closed {
+		o.mu.Unlock()
+		return fmt.Errorf("run outbox: %w", errors.Join(ErrClosed, errors.New("it runs once")))
+	}
+	o.running = true
+	o.mu.Unlock()
+
+	every := o.cfg.Fsync
+	if every < 0 {
+		every = DefaultFsync // of the chores: records are synced one by one
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	linger := time.NewTimer(0)
+	defer linger.Stop()
+	for {
+		chores := false
+		select {
+		case <-ctx.Done():
+			o.finish()
+			return nil
+		case <-o.wake:
+		case <-linger.C:
+		case <-tick.C:
+			chores = true
+		}
+		o.repair(chores)
+		o.trim(chores)
+		for {
+			b, takeGaps, wait := o.due()
+			if b == nil {
+				if wait > 0 {
+					linger.Reset(wait)
+				}
+				break
+			}
+			if !o.store(b, takeGaps) {
+				break
+			}
+		}
+		if chores {
+			o.chores()
+		}
+	}
+}
+
+// finish stores what is there, so that a stop loses nothing, and lets nothing in
+// any more.
+func (o *Outbox) finish() {
+	o.mu.Lock()
+	pending := o.shutLocked()
+	o.mu.Unlock()
+	if !pending.begun.IsZero() {
+		o.store(pending, false)
+	}
+	o.trim(true)
+	o.chores()
+}
+
+// due returns the batch whose time has come, or how long the present one may
+// still linger. takeGaps says that gaps become a record, or part of one.
+func (o *Outbox) due() (b *batch, takeGaps bool, wait time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return nil, false, 0
+	}
+	takeGaps = o.wantGaps && len(o.view.gaps) > 0
+	b = o.filling
+	if !takeGaps {
+		if b.begun.IsZero() {
+			return nil, false, 0
+		}
+		waited := time.Since(b.begun)
+		if !b.urgent && b.build.Size() < softRecord/2 && waited < o.cfg.Linger {
+			return nil, false, o.cfg.Linger - waited
+		}
+	}
+	o.filling, o.spare = o.spare, nil
+	close(o.room)
+	o.room = make(chan struct{})
+	return b, takeGaps, 0
+}
+
+// store makes a record of a batch, tells who waits for it, and takes the batch
+// back for further use. It reports whether the record was stored.
+func (o *Outbox) store(b *batch, takeGaps bool) bool {
+	now := o.cfg.Now()
+	samples := uint64(b.build.Samples())
+	from, to := b.build.Span()
+	if takeGaps {
+		for _, g := range o.view.gaps { // the file's: Run is the one who changes it
+			b.build.AddGap(g)
+		}
+	}
+
+	err := o.write(b, takeGaps, now)
+	if corrupt(err) {
+		o.mu.Lock()
+		o.broken = true
+		o.mu.Unlock()
+		o.repair(true)
+		err = o.write(b, false, now)
+	}
+	if full(err) && now.Sub(o.roomMade).Abs() >= time.Second {
+		// What fills the disk may be our own -wal file.
+		o.roomMade = now
+		if o.file.makeRoom() == nil {
+			err = o.write(b, takeGaps, now)
+		}
+	}
+	seq := o.nextSeq - 1
+
+	o.mu.Lock()
+	if err != nil {
+		seq = 0
+		if samples > 0 {
+			lost := []edgelink.Gap{o.lost}
+			if o.lost.Samples == 0 {
+				lost = nil
+			}
+			o.lost = mergeGap(lost, edgelink.Gap{Reason: edgelink.GapDiskFull, Samples: samples, From: from, To: to})[0]
+		}
+	} else {
+		o.lost = edgelink.Gap{}
+		if takeGaps {
+			o.wantGaps = false
+		}
+	}
+	o.mu.Unlock()
+	if err != nil {
+		if full(err) {
+			err = fmt.Errorf("%w: %w: %w", ErrNotStored, ErrDiskFull, err)
+		} else {
+			err = fmt.Errorf("%w: %w", ErrNotStored, err)
+		}
+	}
+	o.report(err)
+	o.publish()
+	for _, done := range b.done {
+		done(seq, err)
+	}
+
+	b.build.Reset()
+	clear(b.done)
+	*b = batch{build: b.build, done: b.done[:0]}
+	o.spare = b
+	return err == nil
+}
+
+// write gives the batch the next seq and puts it into the file. A seq whose
+// write failed is not used again: parts of it may be on the disk.
+func (o *Outbox) write(b *batch, takeGaps bool, now time.Time) error {
+	if o.file == nil {
+		return errors.New("the file is damaged and cannot be made anew")
+	}
+	o.buf = b.build.AppendTo(o.buf[:0])
+	from, to := b.build.Span()
+	r := row{
+		seq: o.nextSeq, samples: b.build.Samples(), gaps: b.build.Gaps(), created: now, ran: o.ran(),
+		from: microseconds(from), to: microseconds(to), body: o.buf,
+	}
+	o.nextSeq++
+	o.mu.Lock()
+	lost := o.lost
+	o.mu.Unlock()
+	return o.file.append(r, takeGaps, lost, o.cfg.MaxBytes)
+}
+
+// ran returns how long the log has been open, over all its lives.
+func (o *Outbox) ran() time.Duration { return o.ranAt + max(o.cfg.Now().Sub(o.opened), 0) }
+
+// publish shows the file's state to the other methods and wakes who waits for
+// records.
+func (o *Outbox) publish() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.file == nil {
+		return
+	}
+	o.view = o.file.state
+	for id := range o.acked {
+		if !o.view.has(id) {
+			delete(o.acked, id)
+		}
+	}
+	if !o.closed {
+		close(o.grown)
+		o.grown = make(chan struct{})
+	}
+}
+
+func (s *state) has(epoch string) bool {
+	for i := range s.epochs {
+		if s.epochs[i].id == epoch {
+			return true
+		}
+	}
+	return false
+}
+
+// report keeps and logs the outcome of storing, once per change.
+func (o *Outbox) report(err error) {
+	o.mu.Lock()
+	changed := (err == nil) != (o.failing == nil)
+	o.failing = err
+	o.mu.Unlock()
+	switch {
+	case !changed:
+	case err != nil:
+		o.cfg.Log.Error("the outbox cannot store records: samples are dropped", "path", o.cfg.Path, "err", err)
+	default:
+		o.cfg.Log.Info("the outbox stores records again", "path", o.cfg.Path)
+	}
+}
+
+// trim forgets what was acknowledged, when it is much or now is the time.
+func (o *Outbox) trim(now bool) {
+	if o.file == nil {
+		return
+	}
+	o.mu.Lock()
+	head := o.headLocked()
+	acked := make(map[string]uint64, len(o.acked))
+	for id, seq := range o.acked {
+		acked[id] = seq
+	}
+	o.mu.Unlock()
+	waiting := head - o.file.state.floor
+	if head <= o.file.state.floor || waiting < trimAt && !now {
+		return
+	}
+	more, err := o.file.trim(acked, o.ran())
+	if err != nil {
+		o.grumble("forget acknowledged records", err)
+		return
+	}
+	if more {
+		o.nudge()
+	}
+	o.publish()
+}
+
+// repair sets aside what readers found damaged. When there is no file, because a
+// new one could not be made, it tries again only if it may.
+func (o *Outbox) repair(again bool) {
+	o.mu.Lock()
+	broken := o.broken
+	var damaged []uint64
+	for seq := range o.damaged {
+		damaged = append(damaged, seq)
+	}
+	clear(o.damaged)
+	o.broken = false
+	o.mu.Unlock()
+	if broken || o.file == nil && again {
+		if err := o.replace(); err != nil {
+			o.grumble("make a new file in place of a damaged one", err)
+		}
+		return
+	}
+	if len(damaged) == 0 || o.file == nil {
+		return
+	}
+	o.cfg.Log.Error("records in the outbox are damaged: they are left out", "path", o.cfg.Path, "records", len(damaged))
+	if err := o.file.setAside(damaged, o.ran()); err != nil {
+		o.grumble("leave out damaged records", err)
+		return
+	}
+	o.mu.Lock()
+	o.wantGaps = true // a reader found them
+	o.mu.Unlock()
+	o.publish()
+}
+
+// replace sets the file aside and begins a new one, whose seqs go on and whose
+// first epoch descends from the old file's last.
+func (o *Outbox) replace() error {
+	o.files.Lock()
+	defer o.files.Unlock()
+	o.mu.Lock()
+	closed := o.closed
+	o.mu.Unlock()
+	if closed {
+		return nil
+	}
+	if o.file != nil {
+		o.cfg.Log.Error("the outbox is damaged: it is set aside and a new one begun", "path", o.cfg.Path)
+		old := o.file.state
+		o.former = *old.current()
+		o.former.last = o.nextSeq - 1
+		o.orphans = append(o.orphans, old.gaps...)
+		o.mu.Lock()
+		for i, e := range old.epochs {
+			first := max(e.parentLast, o.acked[e.id], old.floor) + 1
+			if first <= e.last {
+				o.orphans = append(o.orphans, edgelink.Gap{Reason: edgelink.GapUnreadable, Epoch: old.epochs[i].id, FirstSeq: first, LastSeq: e.last})
+			}
+		}
+		for i := range causes {
+			o.before[i] += old.by[i]
+		}
+		o.mu.Unlock()
+		_ = o.file.close() // it is damaged
+		o.file = nil
+		if err := setAsideFile(o.cfg.Path); err != nil {
+			return err
+		}
+	}
+	f, err := openFile(context.Background(), o.cfg.Path, o.cfg.Fsync < 0, o.cfg.Now(), o.former)
+	if err != nil {
+		return err
+	}
+	if err := f.note(o.orphans, o.ran()); err != nil {
+		_ = f.close()
+		return err
+	}
+	o.orphans = nil
+	o.mu.Lock()
+	o.acked = map[string]uint64{}
+	o.use(f)
+	o.mu.Unlock()
+	return nil
+}
+
+// chores are what is done once per Fsync interval.
+func (o *Outbox) chores() {
+	if o.file == nil {
+		return
+	}
+	if age := o.cfg.MaxAge; age > 0 {
+		if before := o.ran() - age; before > 0 {
+			dropped := o.file.state.dropped
+			if err := o.file.expire(before, o.ran()); err != nil {
+				o.grumble("drop old records", err)
+			} else if o.file.state.dropped != dropped {
+				o.publish()
+			}
+		}
+	}
+	if err := o.file.sync(o.ran()); err != nil {
+		o.grumble("sync", err)
+	}
+	if err := o.file.vacuum(); err != nil {
+		o.grumble("give back space", err)
+	}
+}
+
+// grumble logs a failure that the next round tries to mend, and looks whether it
+// is the file's end.
+func (o *Outbox) grumble(what string, err error) {
+	o.cfg.Log.Warn("outbox: cannot "+what, "path", o.cfg.Path, "err", err)
+	if corrupt(err) && o.file != nil {
+		o.mu.Lock()
+		o.broken = true
+		o.mu.Unlock()
+	}
+}
