@@ -25,7 +25,7 @@ type device struct {
 	client *wire.Client // of made, replaced when the line is made anew
 	made   *wire.Line
 	found  []found // by point, what the Read under way has brought
-	extra  int     // requests that the Read under way may still spend on finding refusals
+	spare  int     // refusals that the Read under way may still look into
 
 	mu      sync.Mutex // guards what Plan reads too
 	terrain terrain
@@ -49,11 +49,10 @@ type route struct {
 	next   int   // of asides, which to try again next
 }
 
-// maxExtra bounds the requests that one Read may spend on finding out which
-// part of a refused request can be read, so that a device that refuses
-// everything does not hold the line. What is not found out is bad until the
-// next Read goes on.
-const maxExtra = 16
+// maxRefusals bounds how many refused requests one Read looks into, to find out
+// which part of them can be read, so that a device that refuses everything does
+// not hold the line. What is not found out is bad until the next Read goes on.
+const maxRefusals = 16
 
 // maxPlans bounds the cached plans: the Runner asks for the same few sets.
 const maxPlans = 64
@@ -157,7 +156,7 @@ func (d *device) Read(ctx context.Context, points []int, out []mappers.Result) e
 	for _, p := range points {
 		d.found[p] = found{}
 	}
-	d.extra = maxExtra
+	d.spare = maxRefusals
 	r := d.route(points)
 	for i := range r.blocks {
 		if _, err := d.readBlock(ctx, &r.blocks[i]); err != nil {
@@ -193,6 +192,7 @@ func (d *device) readBlock(ctx context.Context, b *block) (whole bool, err error
 		d.refuse(b) // it is not about this request: a smaller one would fare no better
 		return false, nil
 	}
+	d.spare = max(0, d.spare-1)
 	parts := b.split()
 	if len(parts) == 0 {
 		d.refuse(b)
@@ -201,12 +201,11 @@ func (d *device) readBlock(ctx context.Context, b *block) (whole bool, err error
 	}
 	allWhole := true
 	for i := range parts {
-		if d.extra == 0 {
+		if d.spare == 0 {
 			d.refuse(&parts[i])
 			allWhole = false
 			continue
 		}
-		d.extra--
 		whole, err := d.readBlock(ctx, &parts[i])
 		if err != nil {
 			return false, err
