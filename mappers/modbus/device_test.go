@@ -540,7 +540,7 @@ func TestUnitsShareALine(t *testing.T) {
 	if len(drv.lines.byTarget) != 0 {
 		t.Errorf("lines left: %v", drv.lines.byTarget)
 	}
-	for deadline := time.Now().Add(5 * time.Second); sim.Connections() > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); sim.Connections() > 0; time.Sleep(time.Millisecond) { //sleep: polls a condition
 		if time.Now().After(deadline) {
 			t.Fatal("the connection was not hung up")
 		}
