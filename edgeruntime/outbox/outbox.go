@@ -381,8 +381,9 @@ func sizeOf(e *Entry) (int, error) {
 
 // Next returns unacknowledged records after from, in order and across epochs,
 // up to maxBytes of them but at least one. It blocks until there is one or ctx
-// ends. It returns the same ones again for the same cursor until they are
-// acknowledged; seqs may jump where records were dropped.
+// ends; when ctx has ended already, it returns what is there. It returns the same
+// ones again for the same cursor until they are acknowledged; seqs may jump
+// where records were dropped.
 func (o *Outbox) Next(ctx context.Context, from Cursor, maxBytes int) ([]Record, error) {
 	for {
 		o.mu.Lock()

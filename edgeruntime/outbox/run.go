@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
@@ -240,14 +241,14 @@ func (o *Outbox) trim(now bool) {
 		return
 	}
 	o.mu.Lock()
-	head := o.headLocked()
-	acked := make(map[string]uint64, len(o.acked))
-	for id, seq := range o.acked {
-		acked[id] = seq
-	}
+	waiting := o.headLocked() - o.file.state.floor
+	acked := maps.Clone(o.acked)
 	o.mu.Unlock()
-	waiting := head - o.file.state.floor
-	if head <= o.file.state.floor || waiting < trimAt && !now {
+	news := false
+	for _, e := range o.file.state.epochs {
+		news = news || acked[e.id] > e.acked
+	}
+	if waiting < trimAt && !(now && (news || waiting > 0)) {
 		return
 	}
 	more, err := o.file.trim(acked, o.ran())
