@@ -1,0 +1,336 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+)
+
+// Epochs implements store.Log.
+func (s *Store) Epochs(ctx context.Context, nodeUID string) ([]store.Epoch, error) {
+	rows, err := s.pool.Query(ctx, `SELECT node_uid, epoch, rank, acked, started FROM epochs WHERE node_uid = $1`, nodeUID)
+	if err != nil {
+		return nil, fmt.Errorf("epochs of node %s: %w", nodeUID, err)
+	}
+	epochs, err := pgx.CollectRows(rows, scanEpoch)
+	if err != nil {
+		return nil, fmt.Errorf("epochs of node %s: %w", nodeUID, err)
+	}
+	slices.SortFunc(epochs, func(a, b store.Epoch) int { return cmp.Compare(a.Rank, b.Rank) })
+	return epochs, nil
+}
+
+func scanEpoch(row pgx.CollectableRow) (e store.Epoch, err error) {
+	var rank, acked int64
+	err = row.Scan(&e.NodeUID, &e.ID, &rank, &acked, &e.Started)
+	e.Rank, e.Acked = uint64(rank), uint64(acked)
+	return e, err
+}
+
+// StartEpoch implements store.Log.
+func (s *Store) StartEpoch(ctx context.Context, nodeUID, epoch string, now time.Time) (store.Epoch, error) {
+	for {
+		// Two at once may see the same highest rank; the second is refused then.
+		_, err := s.pool.Exec(ctx, `INSERT INTO epochs (node_uid, epoch, rank, acked, started)
+			SELECT $1, $2, coalesce(max(rank), 0) + 1, 0, $3 FROM epochs WHERE node_uid = $1
+			ON CONFLICT (node_uid, epoch) DO NOTHING`, nodeUID, epoch, now)
+		if code(err) == codeUnique {
+			continue
+		}
+		if err != nil {
+			return store.Epoch{}, fmt.Errorf("start epoch %s of node %s: %w", epoch, nodeUID, err)
+		}
+		break
+	}
+	rows, err := s.pool.Query(ctx, `SELECT node_uid, epoch, rank, acked, started FROM epochs WHERE node_uid = $1 AND epoch = $2`, nodeUID, epoch)
+	if err != nil {
+		return store.Epoch{}, fmt.Errorf("start epoch %s of node %s: %w", epoch, nodeUID, err)
+	}
+	e, err := pgx.CollectExactlyOneRow(rows, scanEpoch)
+	if err != nil {
+		return store.Epoch{}, fmt.Errorf("start epoch %s of node %s: %w", epoch, nodeUID, err)
+	}
+	return e, nil
+}
+
+// SeriesIDs implements store.Log.
+func (s *Store) SeriesIDs(ctx context.Context, keys []store.SeriesKey) ([]int64, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	ids := make(map[store.SeriesKey]int64, len(keys))
+	if err := s.findSeries(ctx, keys, ids); err != nil {
+		return nil, err
+	}
+	var missing []store.SeriesKey
+	for _, k := range keys {
+		if _, ok := ids[k]; !ok {
+			missing = append(missing, k)
+		}
+	}
+	if len(missing) > 0 {
+		if err := s.makeSeries(ctx, missing); err != nil {
+			return nil, err
+		}
+		if err := s.findSeries(ctx, missing, ids); err != nil {
+			return nil, err
+		}
+	}
+	out := make([]int64, len(keys))
+	for i, k := range keys {
+		id, ok := ids[k]
+		if !ok {
+			return nil, fmt.Errorf("series of device %s, property %s, was made and is not there", k.DeviceUID, k.Property)
+		}
+		out[i] = id
+	}
+	return out, nil
+}
+
+func seriesColumns(keys []store.SeriesKey) (devices, properties []string, assignments []int64) {
+	for _, k := range keys {
+		devices, properties, assignments = append(devices, k.DeviceUID), append(properties, k.Property), append(assignments, int64(k.Assignment))
+	}
+	return devices, properties, assignments
+}
+
+func (s *Store) findSeries(ctx context.Context, keys []store.SeriesKey, ids map[store.SeriesKey]int64) error {
+	devices, properties, assignments := seriesColumns(keys)
+	rows, err := s.pool.Query(ctx, `SELECT s.id, s.device_uid, s.property, s.assignment FROM series s
+		JOIN unnest($1::text[], $2::text[], $3::bigint[]) AS k (d, p, a)
+		ON s.device_uid = k.d AND s.property = k.p AND s.assignment = k.a`, devices, properties, assignments)
+	if err != nil {
+		return fmt.Errorf("find series: %w", err)
+	}
+	var id, assignment int64
+	var key store.SeriesKey
+	if _, err := pgx.ForEachRow(rows, []any{&id, &key.DeviceUID, &key.Property, &assignment}, func() error {
+		key.Assignment = uint64(assignment)
+		ids[key] = id
+		return nil
+	}); err != nil {
+		return fmt.Errorf("find series: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) makeSeries(ctx context.Context, keys []store.SeriesKey) error {
+	devices, properties, assignments := seriesColumns(keys)
+	// In one order, so that two that make the same series cannot deadlock.
+	_, err := s.pool.Exec(ctx, `INSERT INTO series (device_uid, property, assignment)
+		SELECT DISTINCT d, p, a FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (d, p, a) ORDER BY d, p, a
+		ON CONFLICT (device_uid, property, assignment) DO NOTHING`, devices, properties, assignments)
+	if err != nil {
+		return fmt.Errorf("make series: %w", err)
+	}
+	return nil
+}
+
+// Ingest implements store.Log. The samples of neighbouring batches share a row.
+func (s *Store) Ingest(ctx context.Context, batches []store.Batch) error {
+	if len(batches) == 0 {
+		return nil
+	}
+	b := &pgx.Batch{}
+	var nodes, epochs []string
+	var acked []int64
+	for i := range batches {
+		nodes, epochs, acked = append(nodes, batches[i].NodeUID), append(epochs, batches[i].Epoch), append(acked, int64(batches[i].Acked))
+	}
+	// First, so that who conflicts has written nothing and who waits for the same
+	// epoch waits here.
+	b.Queue(`SELECT acknowledge(n, e, a) FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (n, e, a)`, nodes, epochs, acked)
+	var r row
+	for i := range batches {
+		batch := &batches[i]
+		if batch.Samples.Len() > 0 {
+			if r.len() > 0 && (r.backfill != batch.Backfill || !r.received.Equal(batch.Received) || r.len() >= rowSamples) {
+				r.queue(b)
+				r = row{}
+			}
+			r.backfill, r.received = batch.Backfill, batch.Received
+			r.add(&batch.Samples)
+		}
+	}
+	if r.len() > 0 {
+		r.queue(b)
+	}
+	for i := range batches {
+		queueGaps(b, batches[i].Gaps)
+	}
+	if err := s.send(ctx, b); err != nil {
+		return fmt.Errorf("ingest: %w", err)
+	}
+	return nil
+}
+
+// rowSamples is how many samples are enough for one row of samples_batch.
+const rowSamples = 10_000
+
+// row is one row of samples_batch in the making.
+type row struct {
+	received time.Time
+	backfill bool
+	samples  store.Samples
+
+	kind, quality                             []int16
+	text                                      [][]byte
+	reason                                    []*string
+	anyInt, anyFloat, anyText, anyBad, anyWhy bool
+}
+
+func (r *row) len() int { return r.samples.Len() }
+
+func (r *row) add(s *store.Samples) {
+	to := &r.samples
+	to.Series, to.TimeUS = append(to.Series, s.Series...), append(to.TimeUS, s.TimeUS...)
+	to.Int, to.Float = append(to.Int, s.Int...), append(to.Float, s.Float...)
+	for i := range s.Series {
+		r.kind, r.quality = append(r.kind, int16(s.Kind[i])), append(r.quality, int16(s.Quality[i]))
+		r.anyInt = r.anyInt || s.Int[i] != 0
+		r.anyFloat = r.anyFloat || s.Float[i] != 0
+		r.anyBad = r.anyBad || s.Quality[i] != 0
+		var text []byte // nil is NULL: empty
+		if s.Text[i] != "" {
+			r.anyText, text = true, []byte(s.Text[i])
+		}
+		r.text = append(r.text, text)
+		var reason *string
+		if s.Reason[i] != "" {
+			r.anyWhy, reason = true, &s.Reason[i]
+		}
+		r.reason = append(r.reason, reason)
+	}
+}
+
+func (r *row) queue(b *pgx.Batch) {
+	s := &r.samples
+	b.Queue(`INSERT INTO samples_batch (received, backfill, t0, t1, series, time_us, kind, int_v, float_v, text_v, quality, reason)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+		r.received, r.backfill, slices.Min(s.TimeUS), slices.Max(s.TimeUS), s.Series, s.TimeUS, r.kind,
+		orNull(r.anyInt, s.Int), orNull(r.anyFloat, s.Float), orNull(r.anyText, r.text), orNull(r.anyBad, r.quality), orNull(r.anyWhy, r.reason))
+}
+
+// orNull is the column, or NULL for one that says nothing.
+func orNull[T any](says bool, column []T) any {
+	if !says {
+		return nil
+	}
+	return column
+}
+
+func queueGaps(b *pgx.Batch, gaps []store.Gap) {
+	for _, g := range gaps {
+		b.Queue(`INSERT INTO gaps (node_uid, reason, epoch, first_seq, last_seq, samples, from_us, to_us, recorded)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+			g.NodeUID, g.Reason, g.Epoch, int64(g.FirstSeq), int64(g.LastSeq), int64(g.Samples), micros(g.From), micros(g.To), g.Recorded)
+	}
+}
+
+// AddGaps implements store.Log.
+func (s *Store) AddGaps(ctx context.Context, gaps []store.Gap) error {
+	if len(gaps) == 0 {
+		return nil
+	}
+	b := &pgx.Batch{}
+	queueGaps(b, gaps)
+	if err := s.send(ctx, b); err != nil {
+		return fmt.Errorf("add gaps: %w", err)
+	}
+	return nil
+}
+
+// Gaps implements store.Log.
+func (s *Store) Gaps(ctx context.Context, nodeUID string, f func(store.Gap) error) error {
+	rows, err := s.pool.Query(ctx, `SELECT node_uid, reason, epoch, first_seq, last_seq, samples, from_us, to_us, recorded
+		FROM gaps WHERE node_uid = $1 ORDER BY id`, nodeUID)
+	if err != nil {
+		return fmt.Errorf("gaps of node %s: %w", nodeUID, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var g store.Gap
+		var first, last, samples int64
+		var from, to *int64
+		if err := rows.Scan(&g.NodeUID, &g.Reason, &g.Epoch, &first, &last, &samples, &from, &to, &g.Recorded); err != nil {
+			return fmt.Errorf("gaps of node %s: %w", nodeUID, err)
+		}
+		g.FirstSeq, g.LastSeq, g.Samples = uint64(first), uint64(last), uint64(samples)
+		g.From, g.To = fromMicros(from), fromMicros(to)
+		if err := f(g); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("gaps of node %s: %w", nodeUID, err)
+	}
+	return nil
+}
+
+// micros is a time as microseconds since 1970, NULL for the zero time.
+func micros(t time.Time) *int64 {
+	if t.IsZero() {
+		return nil
+	}
+	return new(t.UnixMicro())
+}
+
+func fromMicros(us *int64) time.Time {
+	if us == nil {
+		return time.Time{}
+	}
+	return time.UnixMicro(*us).UTC()
+}
+
+// Samples implements store.Log. The server sorts, so that however many there are
+// they need no memory here.
+func (s *Store) Samples(ctx context.Context, deviceUID, property string, fromUS, toUS int64, f func(store.Sample) error) error {
+	fail := func(err error) error {
+		return fmt.Errorf("samples of device %s, property %s: %w", deviceUID, property, err)
+	}
+	rows, err := s.pool.Query(ctx, `SELECT id FROM series WHERE device_uid = $1 AND property = $2`, deviceUID, property)
+	if err != nil {
+		return fail(err)
+	}
+	series, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return fail(err)
+	}
+	if len(series) == 0 {
+		return nil
+	}
+	// All columns are unnested together: an element picked by its index out of a
+	// compressed array would unpack the whole array each time.
+	rows, err = s.pool.Query(ctx, `SELECT v.t, v.k, coalesce(v.i, 0), coalesce(v.f, 0), coalesce(v.x, ''::bytea), coalesce(v.q, 0::smallint), coalesce(v.why, ''), b.backfill
+		FROM samples_batch b,
+			unnest(b.series, b.time_us, b.kind, b.int_v, b.float_v, b.text_v, b.quality, b.reason)
+			WITH ORDINALITY AS v (s, t, k, i, f, x, q, why, n)
+		WHERE b.series && $1 AND b.t0 < $3 AND b.t1 >= $2 AND v.s = ANY($1) AND v.t >= $2 AND v.t < $3
+		ORDER BY v.t, b.id, v.n`, series, fromUS, toUS)
+	if err != nil {
+		return fail(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var v store.Sample
+		var kind, quality int16
+		var text []byte
+		if err := rows.Scan(&v.TimeUS, &kind, &v.Int, &v.Float, &text, &quality, &v.Reason, &v.Backfill); err != nil {
+			return fail(err)
+		}
+		v.Kind, v.Quality, v.Text = uint8(kind), uint8(quality), string(text)
+		if err := f(v); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fail(err)
+	}
+	return nil
+}

@@ -1,0 +1,416 @@
+package storetest
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+)
+
+// Memory is a store.Store that keeps everything in memory, for tests that want
+// a quick one. It passes the suite of this package, and it can be told to fail.
+type Memory struct {
+	mu      sync.Mutex
+	closed  bool
+	fault   func(step string) error
+	lineage string
+	data    data
+	answers map[answerKey]answer
+}
+
+// data is what calls change as a whole or not at all.
+type data struct {
+	revision int64
+	objects  map[objectKey]store.Object
+	desired  map[string]store.Desired
+	twins    map[string][]byte
+	epochs   map[string][]store.Epoch // by node uid, by rank
+	series   map[store.SeriesKey]int64
+	samples  map[int64][]numbered // by series
+	count    int                  // of all samples
+	gaps     []store.Gap
+}
+
+type (
+	objectKey struct{ kind, namespace, name string }
+	answerKey struct{ caller, key string }
+)
+
+type numbered struct {
+	store.Sample
+	n int // in the order in which samples came
+}
+
+type answer struct {
+	store.IdempotentAnswer
+	created time.Time
+}
+
+var _ store.Store = (*Memory)(nil)
+
+var errClosed = errors.New("storetest: the store is closed")
+
+// NewMemory returns an empty store.
+func NewMemory() *Memory {
+	return &Memory{
+		lineage: ulid.MustNew(ulid.Now(), rand.Reader).String(),
+		answers: map[answerKey]answer{},
+		data: data{
+			objects: map[objectKey]store.Object{}, desired: map[string]store.Desired{}, twins: map[string][]byte{},
+			epochs: map[string][]store.Epoch{}, series: map[store.SeriesKey]int64{}, samples: map[int64][]numbered{},
+		},
+	}
+}
+
+// Reopen returns the same database opened again, as after a restart.
+func (m *Memory) Reopen() *Memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = false
+	return m
+}
+
+// Fault sets a function that every call asks at its steps, nil for none: the
+// name of the method when the call begins, for example "Ingest", and that name
+// with ":done" when what it changes is stored and the caller does not know yet,
+// "Ingest:done". An error of f is the error of the call. f may block; no lock is
+// held meanwhile.
+func (m *Memory) Fault(f func(step string) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fault = f
+}
+
+func (m *Memory) step(ctx context.Context, name string) error {
+	m.mu.Lock()
+	f, closed := m.fault, m.closed
+	m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if closed {
+		return errClosed
+	}
+	if f != nil {
+		return f(name)
+	}
+	return nil
+}
+
+// do runs one call: f under the lock, between the call's steps.
+func (m *Memory) do(ctx context.Context, name string, f func() error) error {
+	if err := m.step(ctx, name); err != nil {
+		return err
+	}
+	if err := m.locked(f); err != nil {
+		return err
+	}
+	return m.step(context.WithoutCancel(ctx), name+":done")
+}
+
+func (m *Memory) locked(f func() error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return f()
+}
+
+// Close implements store.Store.
+func (m *Memory) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	return nil
+}
+
+// Lineage implements store.Meta.
+func (m *Memory) Lineage(ctx context.Context) (string, error) {
+	return m.lineage, m.step(ctx, "Lineage")
+}
+
+// Load implements store.Objects.
+func (m *Memory) Load(ctx context.Context, object func(store.Object) error, desired func(store.Desired) error) (int64, error) {
+	var revision int64
+	var objects []store.Object
+	var values []store.Desired
+	err := m.do(ctx, "Load", func() error {
+		revision = m.data.revision
+		for _, o := range m.data.objects {
+			o.JSON = slices.Clone(o.JSON)
+			objects = append(objects, o)
+		}
+		for _, d := range m.data.desired {
+			d.JSON = slices.Clone(d.JSON)
+			values = append(values, d)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, o := range objects {
+		if err := object(o); err != nil {
+			return 0, err
+		}
+	}
+	for _, d := range values {
+		if err := desired(d); err != nil {
+			return 0, err
+		}
+	}
+	return revision, nil
+}
+
+// Commit implements store.Objects.
+func (m *Memory) Commit(ctx context.Context, c store.Commit) error {
+	return m.do(ctx, "Commit", func() error {
+		d := &m.data
+		if c.Revision <= d.revision {
+			return store.ErrConflict
+		}
+		d.revision = c.Revision
+		for _, o := range c.Put {
+			o.JSON, o.Created = slices.Clone(o.JSON), micro(o.Created)
+			d.objects[objectKey{o.Kind, o.Namespace, o.Name}] = o
+		}
+		for _, o := range c.Delete {
+			key := objectKey{o.Kind, o.Namespace, o.Name}
+			if d.objects[key].UID == o.UID {
+				delete(d.objects, key)
+			}
+		}
+		for _, v := range c.PutDesired {
+			v.JSON = slices.Clone(v.JSON)
+			d.desired[v.DeviceUID] = v
+		}
+		for _, uid := range c.DeletedDevices {
+			delete(d.desired, uid)
+			delete(d.twins, uid)
+		}
+		return nil
+	})
+}
+
+// micro is a time as the databases keep it.
+func micro(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()).UTC() }
+
+// LoadTwins implements store.Twins.
+func (m *Memory) LoadTwins(ctx context.Context, f func(store.Checkpoint) error) error {
+	var all []store.Checkpoint
+	err := m.do(ctx, "LoadTwins", func() error {
+		for uid, json := range m.data.twins {
+			all = append(all, store.Checkpoint{DeviceUID: uid, JSON: slices.Clone(json)})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if err := f(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SaveTwins implements store.Twins.
+func (m *Memory) SaveTwins(ctx context.Context, c []store.Checkpoint) error {
+	return m.do(ctx, "SaveTwins", func() error {
+		for i := range c {
+			m.data.twins[c[i].DeviceUID] = slices.Clone(c[i].JSON)
+		}
+		return nil
+	})
+}
+
+// Epochs implements store.Log.
+func (m *Memory) Epochs(ctx context.Context, nodeUID string) (epochs []store.Epoch, err error) {
+	err = m.do(ctx, "Epochs", func() error {
+		epochs = slices.Clone(m.data.epochs[nodeUID])
+		return nil
+	})
+	return epochs, err
+}
+
+// StartEpoch implements store.Log.
+func (m *Memory) StartEpoch(ctx context.Context, nodeUID, epoch string, now time.Time) (e store.Epoch, err error) {
+	err = m.do(ctx, "StartEpoch", func() error {
+		known := m.data.epochs[nodeUID]
+		for _, e = range known {
+			if e.ID == epoch {
+				return nil
+			}
+		}
+		e = store.Epoch{NodeUID: nodeUID, ID: epoch, Rank: uint64(len(known)) + 1, Started: micro(now)}
+		m.data.epochs[nodeUID] = append(known, e)
+		return nil
+	})
+	if err != nil {
+		return store.Epoch{}, err
+	}
+	return e, nil
+}
+
+// SeriesIDs implements store.Log.
+func (m *Memory) SeriesIDs(ctx context.Context, keys []store.SeriesKey) (ids []int64, err error) {
+	err = m.do(ctx, "SeriesIDs", func() error {
+		for _, k := range keys {
+			id, ok := m.data.series[k]
+			if !ok {
+				id = int64(len(m.data.series)) + 1
+				m.data.series[k] = id
+			}
+			ids = append(ids, id)
+		}
+		return nil
+	})
+	return ids, err
+}
+
+// Ingest implements store.Log.
+func (m *Memory) Ingest(ctx context.Context, batches []store.Batch) error {
+	return m.do(ctx, "Ingest", func() error {
+		// On a copy first: nothing may change when one of them does not fit.
+		epochs := map[string][]store.Epoch{}
+		for i := range batches {
+			b := &batches[i]
+			if epochs[b.NodeUID] == nil {
+				epochs[b.NodeUID] = slices.Clone(m.data.epochs[b.NodeUID])
+			}
+			at := slices.IndexFunc(epochs[b.NodeUID], func(e store.Epoch) bool { return e.ID == b.Epoch })
+			if at < 0 || b.Acked <= epochs[b.NodeUID][at].Acked {
+				return fmt.Errorf("acknowledge %d of epoch %s: %w", b.Acked, b.Epoch, store.ErrConflict)
+			}
+			epochs[b.NodeUID][at].Acked = b.Acked
+		}
+		maps.Copy(m.data.epochs, epochs)
+		for i := range batches {
+			m.addSamplesLocked(&batches[i])
+			m.addGapsLocked(batches[i].Gaps)
+		}
+		return nil
+	})
+}
+
+func (m *Memory) addSamplesLocked(b *store.Batch) {
+	s := &b.Samples
+	for i, series := range s.Series {
+		m.data.count++
+		m.data.samples[series] = append(m.data.samples[series], numbered{n: m.data.count, Sample: store.Sample{
+			TimeUS: s.TimeUS[i], Kind: s.Kind[i], Int: s.Int[i], Float: s.Float[i], Text: s.Text[i],
+			Quality: s.Quality[i], Reason: s.Reason[i], Backfill: b.Backfill,
+		}})
+	}
+}
+
+func (m *Memory) addGapsLocked(gaps []store.Gap) {
+	for _, g := range gaps {
+		g.Recorded = micro(g.Recorded)
+		for _, t := range []*time.Time{&g.From, &g.To} {
+			if !t.IsZero() {
+				*t = micro(*t)
+			}
+		}
+		m.data.gaps = append(m.data.gaps, g)
+	}
+}
+
+// AddGaps implements store.Log.
+func (m *Memory) AddGaps(ctx context.Context, gaps []store.Gap) error {
+	return m.do(ctx, "AddGaps", func() error {
+		m.addGapsLocked(gaps)
+		return nil
+	})
+}
+
+// Gaps implements store.Log.
+func (m *Memory) Gaps(ctx context.Context, nodeUID string, f func(store.Gap) error) error {
+	var found []store.Gap
+	err := m.do(ctx, "Gaps", func() error {
+		for _, g := range m.data.gaps {
+			if g.NodeUID == nodeUID {
+				found = append(found, g)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, g := range found {
+		if err := f(g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Samples implements store.Log.
+func (m *Memory) Samples(ctx context.Context, deviceUID, property string, fromUS, toUS int64, f func(store.Sample) error) error {
+	var found []numbered
+	err := m.do(ctx, "Samples", func() error {
+		for key, id := range m.data.series {
+			if key.DeviceUID != deviceUID || key.Property != property {
+				continue
+			}
+			for _, s := range m.data.samples[id] {
+				if s.TimeUS >= fromUS && s.TimeUS < toUS {
+					found = append(found, s)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(found, func(a, b numbered) int {
+		return cmp.Or(cmp.Compare(a.TimeUS, b.TimeUS), cmp.Compare(a.n, b.n))
+	})
+	for _, s := range found {
+		if err := f(s.Sample); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReserveKey implements store.Idempotency.
+func (m *Memory) ReserveKey(ctx context.Context, caller, key, fingerprint string, now time.Time, maxAge time.Duration) (a store.IdempotentAnswer, err error) {
+	err = m.do(ctx, "ReserveKey", func() error {
+		k := answerKey{caller, key}
+		if have, ok := m.answers[k]; ok && !have.created.Before(micro(now.Add(-maxAge))) {
+			a = have.IdempotentAnswer
+			a.Body = slices.Clone(a.Body)
+			return store.ErrConflict
+		}
+		m.answers[k] = answer{IdempotentAnswer: store.IdempotentAnswer{Fingerprint: fingerprint}, created: micro(now)}
+		return nil
+	})
+	return a, err
+}
+
+// AnswerKey implements store.Idempotency.
+func (m *Memory) AnswerKey(ctx context.Context, caller, key string, a store.IdempotentAnswer) error {
+	return m.do(ctx, "AnswerKey", func() error {
+		k := answerKey{caller, key}
+		have, ok := m.answers[k]
+		switch {
+		case a.Status == 0:
+			delete(m.answers, k)
+		case ok:
+			have.Status, have.ETag, have.Body = a.Status, a.ETag, slices.Clone(a.Body)
+			m.answers[k] = have
+		}
+		return nil
+	})
+}
