@@ -90,11 +90,14 @@ type WriteRequest struct {
 }
 
 // Canonicalizer is a Device that can say what a value will be once the device
-// has stored it (rounded to a float32, to a scaled int16). The Runner compares
-// read-back values after Canonical; without it, before.
+// has stored it (rounded to a float32, to a scaled int16). The Runner asks it
+// before a write, to refuse what cannot be held, and again to compare what was
+// read back; without it, values are compared as they are.
 type Canonicalizer interface {
 	// Canonical returns v as Read would return it after v was written, or an
-	// error when the point cannot hold v.
+	// error when the point cannot hold v. It does not ask the device; where that
+	// takes something not known yet, it returns v. It is called from the
+	// goroutine that calls Read and Write.
 	Canonical(point int, v models.Value) (models.Value, error)
 }
 
