@@ -1,0 +1,141 @@
+package cloudapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humaecho"
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// Prefix is where the resources are. Health, metrics and the OpenAPI document
+// are at the root.
+const Prefix = "/api/v1"
+
+// The defaults of a Config.
+const (
+	DefaultRate      = 200 // requests a second of one caller
+	DefaultBurst     = 400
+	DefaultHeartbeat = 15 * time.Second
+)
+
+// The bounds of a request.
+const (
+	maxBodyBytes  = models.MaxDocumentBytes + 64<<10 // a document and what YAML adds to it
+	maxHeader     = 64 << 10
+	headerTimeout = 10 * time.Second
+	bodyTimeout   = 30 * time.Second
+	writeTimeout  = 30 * time.Second // of one write: an answer, or a line of a stream
+	idleTimeout   = 2 * time.Minute
+	readyTimeout  = 5 * time.Second
+)
+
+// Config is what an API is made of. Objects, Twins, Access, Idempotency and Log
+// are required.
+type Config struct {
+	Objects     Objects
+	Twins       Twins
+	Access      Access
+	Idempotency Idempotency
+	// Ready are the checks behind /readyz by name. Each must end when its context
+	// does.
+	Ready    map[string]func(context.Context) error
+	Gatherer prometheus.Gatherer // behind /metrics; nil for none
+	Log      *slog.Logger
+	Version  string // in the OpenAPI document
+
+	Rate      float64       // requests a second of one caller; 0: DefaultRate, negative: unlimited
+	Burst     int           // 0: DefaultBurst
+	Heartbeat time.Duration // how often a stream is tended; 0: DefaultHeartbeat
+}
+
+// api is a Config at work.
+type api struct {
+	Config
+	limits  limits
+	schemas schemas
+	spec    []byte // /openapi.json
+	metrics http.Handler
+	router  http.Handler
+}
+
+// New returns the API's handler. Serve it with Server.
+func New(c Config) (http.Handler, error) {
+	if c.Objects == nil || c.Twins == nil || c.Access == nil || c.Idempotency == nil || c.Log == nil {
+		return nil, errors.New("cloudapi: Objects, Twins, Access, Idempotency and Log are required")
+	}
+	if c.Rate == 0 {
+		c.Rate = DefaultRate
+	}
+	if c.Burst <= 0 {
+		c.Burst = DefaultBurst
+	}
+	if c.Heartbeat <= 0 {
+		c.Heartbeat = DefaultHeartbeat
+	}
+	if c.Gatherer == nil {
+		c.Gatherer = prometheus.NewRegistry()
+	}
+	a := &api{Config: c, limits: limits{rate: c.Rate, burst: c.Burst}, metrics: metricsHandler(c)}
+	e := echo.New()
+	e.HTTPErrorHandler = a.unrouted
+	// No paths of huma's own, and no hooks: the hooks add $schema to answers.
+	config := huma.DefaultConfig("Whimbrel", c.Version)
+	config.OpenAPIPath, config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", "", nil
+	h := humaecho.New(e, config)
+	a.schemas = newSchemas(h.OpenAPI())
+	routes, err := a.routes()
+	if err != nil {
+		return nil, fmt.Errorf("cloudapi: %w", err)
+	}
+	for i := range routes {
+		a.mount(h, &routes[i])
+	}
+	if a.spec, err = a.schemas.document(h.OpenAPI()); err != nil {
+		return nil, fmt.Errorf("cloudapi: %w", err)
+	}
+	a.router = e
+	return a, nil
+}
+
+// routes lists every endpoint.
+func (a *api) routes() ([]route, error) {
+	routes := a.rootRoutes()
+	for _, r := range resources {
+		more, err := a.objectRoutes(r)
+		if err != nil {
+			return nil, err
+		}
+		routes = append(routes, more...)
+	}
+	routes = append(routes, a.twinRoutes()...)
+	return append(routes, a.tokenRoutes()...), nil
+}
+
+// Server returns a server for an API's handler, without address and TLS. Its
+// timeouts let streams and waits live; Shutdown ends those at once and lets
+// other requests finish.
+func Server(h http.Handler) *http.Server {
+	drain, stop := context.WithCancel(context.Background())
+	s := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		// No ReadTimeout and no WriteTimeout: they would end streams. Bodies and
+		// writes have deadlines of their own.
+	}
+	ctx := context.WithValue(context.Background(), drainKey{}, drain)
+	s.BaseContext = baseContext(ctx)
+	s.RegisterOnShutdown(sync.OnceFunc(stop))
+	return s
+}

@@ -1,0 +1,118 @@
+package cloudapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// beginAfter is how long a stream waits for its first line before it says 200
+// all the same. A source that refuses, because the cursor is too old, does so
+// within it and gets its own status.
+const beginAfter = 50 * time.Millisecond
+
+// stream is an answer that goes on until the caller leaves, the source fails,
+// the server shuts down or the caller's token stops being good.
+type stream struct {
+	c           *call
+	contentType string
+	first       []byte // written when the stream begins
+	beat        []byte // written every Heartbeat
+
+	mu    sync.Mutex
+	begun bool
+	err   error // of the first write that failed; all further ones fail with it
+}
+
+// run calls feed, which writes with s.write, and returns its error: as an answer
+// while nothing was written, else for the last line.
+func (s *stream) run(may func() error, feed func(context.Context) error) error {
+	ctx, cancel := s.c.long()
+	var tender sync.WaitGroup
+	tender.Go(func() { s.tend(ctx, cancel, may) })
+	defer tender.Wait()
+	defer cancel(nil)
+	err := feed(ctx)
+	if err == nil {
+		err = s.write(nil)
+	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}
+
+// tend begins the stream when the source is quiet, beats, and looks whether the
+// caller may still read it.
+func (s *stream) tend(ctx context.Context, cancel context.CancelCauseFunc, may func() error) {
+	quiet := time.NewTimer(beginAfter)
+	defer quiet.Stop()
+	tick := time.NewTicker(s.c.api.Heartbeat)
+	defer tick.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-quiet.C:
+			err = s.write(nil)
+		case <-tick.C:
+			// The call's own caller is left alone: its handler reads it.
+			now := *s.c
+			if err = now.authenticate(); err == nil && now.caller != s.c.caller {
+				err = errChanged
+			}
+			if err == nil {
+				err = may()
+			}
+			if err == nil {
+				err = s.write(s.beat)
+			}
+		}
+		if err != nil {
+			cancel(err)
+			return
+		}
+	}
+}
+
+var errChanged = models.Errorf(models.KindUnauthorized, "the caller's role has changed")
+
+// write sends and flushes. A peer that does not take it within writeTimeout
+// loses the stream, so nothing is queued here.
+func (s *stream) write(p []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	control := http.NewResponseController(s.c.w)
+	if !s.begun {
+		s.begun = true
+		s.c.w.Header().Set("Content-Type", s.contentType)
+		s.c.w.Header().Set("X-Accel-Buffering", "no") // proxies would hold lines back
+		s.c.begin(http.StatusOK)
+		p = append(append([]byte{}, s.first...), p...)
+	} else {
+		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	}
+	if len(p) > 0 {
+		_, s.err = s.c.w.Write(p)
+	}
+	if s.err == nil {
+		s.err = control.Flush()
+	}
+	return s.err
+}
+
+// started reports whether the answer has begun, so that an error can no longer
+// be one.
+func (s *stream) started() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun
+}
