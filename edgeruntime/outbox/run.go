@@ -34,8 +34,8 @@ func (o *Outbox) Run(ctx context.Context) error {
 	defer tick.Stop()
 	linger := time.NewTimer(0)
 	defer linger.Stop()
+	rested := time.Now() // when the chores were last done
 	for {
-		chores := false
 		select {
 		case <-ctx.Done():
 			o.finish()
@@ -43,24 +43,25 @@ func (o *Outbox) Run(ctx context.Context) error {
 		case <-o.wake:
 		case <-linger.C:
 		case <-tick.C:
-			chores = true
 		}
+		// By the clock and not by the tick: under load there is always something
+		// else to select. For the same reason each round stores one record only.
+		now := time.Now()
+		chores := now.Sub(rested) >= every*9/10 // a tick may be a little early
 		o.repair(chores)
 		o.trim(chores)
-		for {
-			b, takeGaps, wait := o.due()
-			if b == nil {
-				if wait > 0 {
-					linger.Reset(wait)
-				}
-				break
-			}
-			if !o.store(b, takeGaps) {
-				break
-			}
+		switch b, takeGaps, wait := o.due(); {
+		case b == nil && wait > 0:
+			linger.Reset(wait)
+		case b == nil:
+		case o.store(b, takeGaps):
+			o.nudge() // there may be more
+		default:
+			linger.Reset(DefaultLinger)
 		}
 		if chores {
 			o.chores()
+			rested = now
 		}
 	}
 }
