@@ -1,0 +1,92 @@
+// Command bench measures Whimbrel against a baseline taken in the same run and
+// prints ratios: on a noisy machine only those mean anything. `make bench` runs
+// it.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// result is one line of the report.
+type result struct {
+	what     string
+	ours     string
+	baseline string
+	ratio    string
+	goal     string
+	ok       bool
+}
+
+// sections are the measurements by name, in their order.
+var sections = []struct {
+	name string
+	run  func(context.Context, settings) ([]result, error)
+}{
+	{"modbus", benchModbus},
+	{"write", benchWrite},
+	{"edge", benchEdge},
+}
+
+// settings bound what one run costs.
+type settings struct {
+	duration time.Duration // of each timed loop
+	rounds   int           // of each comparison; the median counts
+}
+
+func main() {
+	var s settings
+	var only string
+	flag.DurationVar(&s.duration, "duration", 2*time.Second, "how long each timed loop runs")
+	flag.IntVar(&s.rounds, "rounds", 5, "how often each comparison is made; the median ratio counts")
+	flag.StringVar(&only, "only", "", "sections to run, joined by commas (default all)")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, s, only, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, s settings, only string, out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "what\twhimbrel\tbaseline\tratio\tgoal\t")
+	for _, section := range sections {
+		if only != "" && !slices.Contains(strings.Split(only, ","), section.name) {
+			continue
+		}
+		results, err := section.run(ctx, s)
+		for _, r := range results {
+			verdict := "met"
+			if !r.ok {
+				verdict = "MISSED"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.what, r.ours, r.baseline, r.ratio, r.goal, verdict)
+		}
+		if err != nil {
+			_ = w.Flush()
+			return fmt.Errorf("%s: %w", section.name, err)
+		}
+	}
+	return w.Flush()
+}
+
+// median returns the middle of the values.
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
+}
+
+// percentile returns the value below which a share of the sorted durations lies.
+func percentile(sorted []time.Duration, share float64) time.Duration {
+	return sorted[min(int(share*float64(len(sorted))), len(sorted)-1)]
+}

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// world is a hub and an edge that has joined it, each in a process of its own,
+// linked over TLS on loopback.
+type world struct {
+	dir    string
+	server string // the hub's REST API
+	token  string
+	hub    *process
+	edge   *process
+	client http.Client
+}
+
+// process is a running binary.
+type process struct {
+	cmd *exec.Cmd
+	log bytes.Buffer
+}
+
+func start(binary string, args ...string) (*process, error) {
+	p := &process{cmd: exec.Command(binary, args...)}
+	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
+	return p, p.cmd.Start()
+}
+
+func (p *process) stop() {
+	if p != nil && p.cmd.Process != nil {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		_ = p.cmd.Wait() // ended by the signal, or gone before
+	}
+}
+
+// build builds a binary as it ships and returns its path.
+func build(ctx context.Context, dir, name string) (string, error) {
+	path := filepath.Join(dir, name)
+	out, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", path, "github.com/whimbrel-edge/whimbrel/cmd/"+name).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
+	}
+	return path, nil
+}
+
+// newWorld starts a hub on SQLite and an edge called bench that has joined it.
+func newWorld(ctx context.Context) (w *world, err error) {
+	dir, err := os.MkdirTemp("", "whimbrel-bench-*")
+	if err != nil {
+		return nil, err
+	}
+	w = &world{dir: dir}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	hub, err := build(ctx, dir, "whimbrel")
+	if err != nil {
+		return w, err
+	}
+	edge, err := build(ctx, dir, "whimbrel-edge")
+	if err != nil {
+		return w, err
+	}
+	w.hub, err = start(hub, "hub", "--data", filepath.Join(dir, "hub"), "--listen", "127.0.0.1:0", "--link", "127.0.0.1:0", "--insecure-http")
+	if err != nil {
+		return w, err
+	}
+	var c struct{ Server, Token string }
+	if err := w.until(ctx, 20*time.Second, "the hub to be ready", func() bool {
+		text, err := os.ReadFile(filepath.Join(dir, "hub", "context.json"))
+		if err != nil || json.Unmarshal(text, &c) != nil {
+			return false
+		}
+		w.server, w.token = c.Server, c.Token
+		return w.call(ctx, "GET", "/api/v1/nodes", nil, nil) == nil
+	}); err != nil {
+		return w, err
+	}
+	var join struct{ Token, Command string }
+	if err := w.call(ctx, "POST", "/api/v1/tokens", map[string]string{"node": "bench"}, &join); err != nil {
+		return w, err
+	}
+	words := strings.Fields(join.Command)
+	link := words[slices.Index(words, "--hub")+1]
+	w.edge, err = start(edge, "--hub", link, "--token", join.Token, "--name", "bench", "--data", filepath.Join(dir, "edge"),
+		"--mqtt", "127.0.0.1:0", "--api", "127.0.0.1:0")
+	if err != nil {
+		return w, err
+	}
+	return w, w.until(ctx, 20*time.Second, "the edge to connect", func() bool {
+		var node struct {
+			Status struct {
+				Conditions []struct{ Type, Status string }
+			}
+		}
+		if w.call(ctx, "GET", "/api/v1/nodes/bench", nil, &node) != nil {
+			return false
+		}
+		for _, c := range node.Status.Conditions {
+			if c.Type == "Ready" && c.Status == "True" {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// close ends everything and removes the directory.
+func (w *world) close() error {
+	w.edge.stop()
+	w.hub.stop()
+	return os.RemoveAll(w.dir)
+}
+
+// until polls a condition.
+func (w *world) until(ctx context.Context, limit time.Duration, what string, ok func() bool) error {
+	deadline := time.Now().Add(limit)
+	for !ok() {
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return fmt.Errorf("waited %s for %s; hub and edge say:\n%s\n%s", limit, what, w.hub.said(), w.edge.said())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return nil
+}
+
+// said is the end of a process' log.
+func (p *process) said() string {
+	if p == nil {
+		return "(not started)"
+	}
+	return tail(p.log.String(), 2000)
+}
+
+func tail(s string, n int) string { return s[max(0, len(s)-n):] }
+
+// call makes a request to the hub's REST API.
+func (w *world) call(ctx context.Context, method, path string, body any, into any) error {
+	var r io.Reader
+	switch b := body.(type) {
+	case nil:
+	case string:
+		r = strings.NewReader(b)
+	default:
+		text, err := json.Marshal(b)
+		if err != nil {
+			return err
+		}
+		r = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, w.server+path, r)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+w.token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := w.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, tail(string(text), 500))
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(text, into)
+}
+
+// register makes a model and devices of it.
+func (w *world) register(ctx context.Context, model string, properties []map[string]any, devices map[string]string) error {
+	err := w.call(ctx, "POST", "/api/v1/devicemodels", map[string]any{"apiVersion": "whimbrel/v1", "kind": "DeviceModel",
+		"metadata": map[string]any{"name": model}, "spec": map[string]any{"protocol": "modbus", "properties": properties}}, nil)
+	if err != nil {
+		return err
+	}
+	for name, addr := range devices {
+		err := w.call(ctx, "POST", "/api/v1/devices", map[string]any{"apiVersion": "whimbrel/v1", "kind": "Device", "metadata": map[string]any{"name": name},
+			"spec": map[string]any{"model": model, "node": "bench", "connection": map[string]any{"url": "tcp://" + addr, "unit": 1}}}, nil)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// good reports whether every property of a device is reported good.
+func (w *world) good(ctx context.Context, device string, properties int) bool {
+	var doc struct {
+		Properties map[string]struct {
+			Reported struct{ Quality string }
+		}
+	}
+	if w.call(ctx, "GET", "/api/v1/devices/"+device+"/twin", nil, &doc) != nil {
+		return false
+	}
+	n := 0
+	for _, p := range doc.Properties {
+		if p.Reported.Quality == "good" {
+			n++
+		}
+	}
+	return n == properties
+}
+
+// rss returns the resident set of a process in bytes.
+func rss(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kb, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return kb << 10, err
+		}
+	}
+	return 0, fmt.Errorf("no VmRSS for process %d", pid)
+}
