@@ -472,7 +472,7 @@ func TestUrgentFirst(t *testing.T) {
 	var wg sync.WaitGroup
 	waiting := func(queue, n int) {
 		t.Helper()
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) { //sleep: between looks at a condition, with a deadline
 			l.gate.mu.Lock()
 			have := len(l.gate.queues[queue])
 			l.gate.mu.Unlock()
@@ -496,7 +496,7 @@ func TestUrgentFirst(t *testing.T) {
 	}
 	ask(read(c, 100))
 	for len(d.requests()) == 0 {
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) //sleep: between looks at a condition
 	}
 	for i := range 3 {
 		ask(read(c, uint16(i)))
@@ -542,7 +542,7 @@ func TestGateLetsReadsThrough(t *testing.T) {
 		if n == 60 {
 			break
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) //sleep: between looks at a condition
 	}
 	g.unlock()
 	wg.Wait()
@@ -587,11 +587,11 @@ func TestIdleHangUp(t *testing.T) {
 	wantRegister(t, got, err, 1)
 	d.hangUp()
 	// Longer than idleCheck, and longer than the first request's deadline.
-	time.Sleep(120 * time.Millisecond)
+	time.Sleep(120 * time.Millisecond) //sleep: the device must have been idle for longer than idleCheck
 	if err := c.WriteCoil(t.Context(), 2, true); err != nil {
 		t.Errorf("write after the device hung up: %v", err)
 	}
-	time.Sleep(120 * time.Millisecond)
+	time.Sleep(120 * time.Millisecond) //sleep: the device must have been idle for longer than idleCheck
 	got, err = c.ReadHolding(t.Context(), 3, 1)
 	wantRegister(t, got, err, 3)
 	if s := l.Stats(); s.Dials != 2 || s.Errors() != 0 {

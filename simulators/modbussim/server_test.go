@@ -49,7 +49,7 @@ func wantGet(t *testing.T, s *Server, unit, point string, want any) {
 // eventually waits for a condition with a deadline.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) { //sleep: between looks at a condition, with a deadline
 		if time.Now().After(deadline) {
 			t.Fatalf("not within 5s: %s", what)
 		}
