@@ -125,7 +125,8 @@ func (s *Samples) Len() int { return len(s.Series) }
 type Batch struct {
 	NodeUID  string
 	Epoch    string
-	Acked    uint64    // the epoch's new acknowledged seq
+	After    uint64    // the acknowledged seq that it continues
+	Acked    uint64    // the epoch's new acknowledged seq, above After
 	Received time.Time // by the hub's clock
 	Backfill bool      // the samples were made while there was no link
 	Samples  Samples
@@ -164,8 +165,9 @@ type Log interface {
 	// SeriesIDs returns the id of each series, making those that are new.
 	SeriesIDs(ctx context.Context, keys []SeriesKey) ([]int64, error)
 	// Ingest commits the batches durably, samples, gaps and acknowledged numbers
-	// in one transaction. A batch whose Acked is not above the epoch's is
-	// ErrConflict and nothing is stored: someone else ingests this node's log.
+	// in one transaction. A batch whose After is not the epoch's acknowledged seq
+	// is ErrConflict and nothing is stored: someone else ingests this node's log,
+	// or an attempt that seemed to fail has been committed.
 	Ingest(ctx context.Context, batches []Batch) error
 	// AddGaps stores gap records that come with no batch.
 	AddGaps(ctx context.Context, gaps []Gap) error

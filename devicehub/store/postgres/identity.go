@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -10,77 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
-	"github.com/whimbrel-edge/whimbrel/devicehub/store"
-	"github.com/whimbrel-edge/whimbrel/models"
 )
-
-// Identities returns the stores that package identity asks for.
-func (s *Store) Identities() identity.Stores {
-	return identity.Stores{Secrets: s, JoinTokens: s, APITokens: s, Users: s, Nodes: s}
-}
-
-// binding is an identity.Binding as it is stored.
-type binding struct {
-	Role      string `json:"role"`
-	Namespace string `json:"namespace"`
-}
-
-func encodeBindings(bindings []identity.Binding) (string, error) {
-	out := make([]binding, len(bindings))
-	for i, b := range bindings {
-		out[i] = binding{Role: string(b.Role), Namespace: b.Namespace}
-	}
-	text, err := json.Marshal(out)
-	return string(text), err
-}
-
-func decodeBindings(text string) ([]identity.Binding, error) {
-	var in []binding
-	if err := json.Unmarshal([]byte(text), &in); err != nil {
-		return nil, err
-	}
-	var out []identity.Binding
-	for _, b := range in {
-		out = append(out, identity.Binding{Role: identity.Role(b.Role), Namespace: b.Namespace})
-	}
-	return out, nil
-}
-
-// queueIdentityPut keeps what decides in step with the User and Node objects.
-func queueIdentityPut(b *pgx.Batch, o store.Object) {
-	switch o.Kind {
-	case "User":
-		b.Queue(`INSERT INTO users (name, uid, bindings) VALUES ($1, $2, $3::text::json)
-			ON CONFLICT (name) DO UPDATE SET uid = excluded.uid, bindings = excluded.bindings`, o.Name, o.UID, bindingsOf(o.JSON))
-	case "Node":
-		// Under another uid it is another node, and has not joined.
-		b.Queue(`INSERT INTO nodes AS old (name, uid, key_current, key_next) VALUES ($1, $2, '', '')
-			ON CONFLICT (name) DO UPDATE SET uid = excluded.uid, key_current = '', key_next = '' WHERE old.uid <> excluded.uid`, o.Name, o.UID)
-	}
-}
-
-func queueIdentityDelete(b *pgx.Batch, o store.Object) {
-	switch o.Kind {
-	case "User":
-		b.Queue(`DELETE FROM users WHERE name = $1 AND uid = $2`, o.Name, o.UID)
-	case "Node":
-		b.Queue(`DELETE FROM nodes WHERE name = $1 AND uid = $2`, o.Name, o.UID)
-	}
-}
-
-// bindingsOf reads a User object's role. One that cannot be read may do nothing.
-func bindingsOf(object []byte) string {
-	var u models.User
-	if err := json.Unmarshal(object, &u); err != nil || u.Spec.Role == "" {
-		return "[]"
-	}
-	u.Default()
-	text, err := encodeBindings([]identity.Binding{{Role: identity.Role(u.Spec.Role), Namespace: u.Spec.Namespace}})
-	if err != nil {
-		return "[]"
-	}
-	return text
-}
 
 // orNone turns pgx's "no rows" into identity's error.
 func orNone(err error) error {
@@ -283,71 +212,4 @@ func (s *Store) DeleteAPIToken(ctx context.Context, id string) error {
 // TouchAPIToken implements identity.APITokens.
 func (s *Store) TouchAPIToken(ctx context.Context, id string, used time.Time) error {
 	return s.affect(ctx, "touch api token "+id, `UPDATE api_tokens SET last_used = greatest(last_used, $2) WHERE id = $1`, id, used)
-}
-
-// User implements identity.Users.
-func (s *Store) User(ctx context.Context, name string) (identity.User, error) {
-	u := identity.User{Name: name}
-	var text string
-	err := s.pool.QueryRow(ctx, `SELECT uid, bindings FROM users WHERE name = $1`, name).Scan(&u.UID, &text)
-	if err == nil {
-		u.Bindings, err = decodeBindings(text)
-	}
-	if err != nil {
-		return identity.User{}, fmt.Errorf("user %s: %w", name, orNone(err))
-	}
-	return u, nil
-}
-
-// PutUser implements identity.Users. It does not make the User object.
-func (s *Store) PutUser(ctx context.Context, u identity.User) (identity.User, error) {
-	text, err := encodeBindings(u.Bindings)
-	if err == nil {
-		err = s.pool.QueryRow(ctx, `INSERT INTO users (name, uid, bindings) VALUES ($1, $2, $3::text::json)
-			ON CONFLICT (name) DO UPDATE SET bindings = excluded.bindings RETURNING uid`, u.Name, newUID(), text).Scan(&u.UID)
-	}
-	if err != nil {
-		return identity.User{}, fmt.Errorf("put user %s: %w", u.Name, err)
-	}
-	u.Bindings = append([]identity.Binding(nil), u.Bindings...)
-	return u, nil
-}
-
-// NodeRecord implements identity.Nodes.
-func (s *Store) NodeRecord(ctx context.Context, name string) (identity.NodeRecord, error) {
-	n := identity.NodeRecord{Name: name}
-	err := s.pool.QueryRow(ctx, `SELECT uid, key_current, key_next FROM nodes WHERE name = $1`, name).Scan(&n.UID, &n.Keys.Current, &n.Keys.Next)
-	if err != nil {
-		return identity.NodeRecord{}, fmt.Errorf("node %s: %w", name, orNone(err))
-	}
-	return n, nil
-}
-
-// EnrollNode implements identity.Nodes. It does not make the Node object.
-func (s *Store) EnrollNode(ctx context.Context, name, keyHash string) (identity.NodeRecord, error) {
-	n := identity.NodeRecord{Name: name, Keys: identity.NodeKeys{Current: keyHash}}
-	err := s.pool.QueryRow(ctx, `INSERT INTO nodes (name, uid, key_current, key_next) VALUES ($1, $2, $3, '')
-		ON CONFLICT (name) DO UPDATE SET key_current = excluded.key_current, key_next = '' RETURNING uid`, name, newUID(), keyHash).Scan(&n.UID)
-	if err != nil {
-		return identity.NodeRecord{}, fmt.Errorf("enroll node %s: %w", name, err)
-	}
-	return n, nil
-}
-
-// SwapNodeKeys implements identity.Nodes.
-func (s *Store) SwapNodeKeys(ctx context.Context, was identity.NodeRecord, keys identity.NodeKeys) error {
-	tag, err := s.pool.Exec(ctx, `UPDATE nodes SET key_current = $5, key_next = $6
-		WHERE name = $1 AND uid = $2 AND key_current = $3 AND key_next = $4`,
-		was.Name, was.UID, was.Keys.Current, was.Keys.Next, keys.Current, keys.Next)
-	if err == nil && tag.RowsAffected() == 0 {
-		err = identity.ErrConflict
-		var one int
-		if missing := s.pool.QueryRow(ctx, `SELECT 1 FROM nodes WHERE name = $1`, was.Name).Scan(&one); missing != nil {
-			err = orNone(missing)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("change keys of node %s: %w", was.Name, err)
-	}
-	return nil
 }

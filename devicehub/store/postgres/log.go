@@ -139,13 +139,14 @@ func (s *Store) Ingest(ctx context.Context, batches []store.Batch) error {
 	}
 	b := &pgx.Batch{}
 	var nodes, epochs []string
-	var acked []int64
+	var after, acked []int64
 	for i := range batches {
-		nodes, epochs, acked = append(nodes, batches[i].NodeUID), append(epochs, batches[i].Epoch), append(acked, int64(batches[i].Acked))
+		nodes, epochs = append(nodes, batches[i].NodeUID), append(epochs, batches[i].Epoch)
+		after, acked = append(after, int64(batches[i].After)), append(acked, int64(batches[i].Acked))
 	}
 	// First, so that who conflicts has written nothing and who waits for the same
 	// epoch waits here.
-	b.Queue(`SELECT acknowledge(n, e, a) FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (n, e, a)`, nodes, epochs, acked)
+	b.Queue(`SELECT acknowledge(n, e, f, a) FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS k (n, e, f, a)`, nodes, epochs, after, acked)
 	var r row
 	for i := range batches {
 		batch := &batches[i]

@@ -121,11 +121,6 @@ func queuePut(b *pgx.Batch, objects []store.Object) {
 		ON CONFLICT (kind, namespace, name) DO UPDATE SET uid = excluded.uid, revision = excluded.revision,
 			generation = excluded.generation, assignment = excluded.assignment, created = excluded.created, json = excluded.json`,
 		kinds, namespaces, names, uids, revisions, generations, assignments, created, jsons)
-	for i, o := range objects {
-		if last[key{o.Kind, o.Namespace, o.Name}] == i {
-			queueIdentityPut(b, o)
-		}
-	}
 }
 
 func queueDelete(b *pgx.Batch, objects []store.Object) {
@@ -138,9 +133,6 @@ func queueDelete(b *pgx.Batch, objects []store.Object) {
 	}
 	b.Queue(`DELETE FROM objects o USING unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS gone (k, ns, n, u)
 		WHERE o.kind = k AND o.namespace = ns AND o.name = n AND o.uid = u`, kinds, namespaces, names, uids)
-	for _, o := range objects {
-		queueIdentityDelete(b, o)
-	}
 }
 
 // LoadTwins implements store.Twins.

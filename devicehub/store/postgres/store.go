@@ -36,8 +36,6 @@ var (
 	_ identity.Secrets    = (*Store)(nil)
 	_ identity.JoinTokens = (*Store)(nil)
 	_ identity.APITokens  = (*Store)(nil)
-	_ identity.Users      = (*Store)(nil)
-	_ identity.Nodes      = (*Store)(nil)
 )
 
 // What the SQLSTATEs that are asked for mean.
@@ -139,6 +137,3 @@ func code(err error) string {
 	}
 	return ""
 }
-
-// newUID names a row that had no name yet.
-func newUID() string { return ulid.Make().String() }

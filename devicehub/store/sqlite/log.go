@@ -132,12 +132,12 @@ func (s *Store) Ingest(ctx context.Context, batches []store.Batch) error {
 	return nil
 }
 
-// acknowledge sets the epoch's number if it is higher than the one that is there.
+// acknowledge moves the epoch's number on, if it is where the batch begins.
 func acknowledge(tx *sql.Tx, b *store.Batch) error {
 	var bits int64
 	err := tx.QueryRow(`SELECT acked FROM epochs WHERE node_uid = ? AND epoch = ?`, b.NodeUID, b.Epoch).Scan(&bits)
-	if errors.Is(err, sql.ErrNoRows) || err == nil && b.Acked <= uint64(bits) {
-		return fmt.Errorf("acknowledge %d of epoch %s: %w", b.Acked, b.Epoch, store.ErrConflict)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && (b.After != uint64(bits) || b.Acked <= b.After) {
+		return fmt.Errorf("epoch %s is not acknowledged up to %d: %w", b.Epoch, b.After, store.ErrConflict)
 	}
 	if err != nil {
 		return err

@@ -64,15 +64,9 @@ func (s *Store) Commit(ctx context.Context, c store.Commit) error {
 				o.Kind, o.Namespace, o.Name, o.UID, o.Revision, o.Generation, o.Assignment, o.Created.UnixMicro(), string(o.JSON)); err != nil {
 				return err
 			}
-			if err := putIdentity(tx, o); err != nil {
-				return err
-			}
 		}
 		for _, o := range c.Delete {
 			if _, err := tx.Exec(`DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ? AND uid = ?`, o.Kind, o.Namespace, o.Name, o.UID); err != nil {
-				return err
-			}
-			if err := deleteIdentity(tx, o); err != nil {
 				return err
 			}
 		}

@@ -41,8 +41,6 @@ var (
 	_ identity.Secrets    = (*Store)(nil)
 	_ identity.JoinTokens = (*Store)(nil)
 	_ identity.APITokens  = (*Store)(nil)
-	_ identity.Users      = (*Store)(nil)
-	_ identity.Nodes      = (*Store)(nil)
 )
 
 const (
@@ -204,6 +202,3 @@ func fromMicros(us sql.NullInt64) time.Time {
 	}
 	return time.UnixMicro(us.Int64).UTC()
 }
-
-// newUID names a row that had no name yet.
-func newUID() string { return ulid.Make().String() }

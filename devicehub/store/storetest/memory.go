@@ -287,8 +287,8 @@ func (m *Memory) Ingest(ctx context.Context, batches []store.Batch) error {
 				epochs[b.NodeUID] = slices.Clone(m.data.epochs[b.NodeUID])
 			}
 			at := slices.IndexFunc(epochs[b.NodeUID], func(e store.Epoch) bool { return e.ID == b.Epoch })
-			if at < 0 || b.Acked <= epochs[b.NodeUID][at].Acked {
-				return fmt.Errorf("acknowledge %d of epoch %s: %w", b.Acked, b.Epoch, store.ErrConflict)
+			if at < 0 || b.After != epochs[b.NodeUID][at].Acked || b.Acked <= b.After {
+				return fmt.Errorf("epoch %s is not acknowledged up to %d: %w", b.Epoch, b.After, store.ErrConflict)
 			}
 			epochs[b.NodeUID][at].Acked = b.Acked
 		}

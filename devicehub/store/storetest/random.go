@@ -108,8 +108,20 @@ func (m *machine) ingest(t *rapid.T) {
 		// Mostly what is due; now and then a resend or an unknown epoch.
 		for _, e := range readEpochs(t, m.want, b.NodeUID) {
 			if e.ID == b.Epoch {
-				b.Acked = e.Acked + rapid.Uint64Range(0, 5).Draw(t, "ahead")
+				b.After = e.Acked
 			}
+		}
+		for i := range want {
+			if want[i].NodeUID == b.NodeUID && want[i].Epoch == b.Epoch {
+				b.After = want[i].Acked
+			}
+		}
+		b.Acked = b.After + rapid.Uint64Range(1, 5).Draw(t, "ahead")
+		switch rapid.IntRange(0, 19).Draw(t, "fault") {
+		case 0:
+			b.After++
+		case 1:
+			b.Acked = b.After
 		}
 		for range rapid.IntRange(0, 2).Draw(t, "gaps") {
 			b.Gaps = append(b.Gaps, m.gap(t))

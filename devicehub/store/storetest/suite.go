@@ -438,8 +438,9 @@ func epochs(t *testing.T, s *subject) {
 
 	// Numbers are unsigned, and compared so.
 	for _, acked := range []uint64{1, math.MaxInt64, math.MaxInt64 + 1, math.MaxUint64 - 1, math.MaxUint64} {
-		must(t, s.Ingest(ctx, []store.Batch{{NodeUID: "n1", Epoch: "z", Acked: acked, Received: now}}))
-		wantErr(t, "the same again", s.Ingest(ctx, []store.Batch{{NodeUID: "n1", Epoch: "z", Acked: acked, Received: now}}), store.ErrConflict)
+		b := []store.Batch{{NodeUID: "n1", Epoch: "z", After: want[0].Acked, Acked: acked, Received: now}}
+		must(t, s.Ingest(ctx, b))
+		wantErr(t, "the same again", s.Ingest(ctx, b), store.ErrConflict)
 		want[0].Acked = acked
 		wantSame(t, "acknowledged", readEpochs(t, s, "n1"), want)
 	}
@@ -553,7 +554,7 @@ func samplesExact(t *testing.T, s *subject) {
 	must(t, s.Ingest(ctx, []store.Batch{batch}))
 	for i, v := range exact {
 		v.TimeUS, v.Backfill = int64(1000+i), i%2 == 0
-		one := store.Batch{NodeUID: "n", Epoch: "e", Acked: uint64(i) + 2, Received: now, Backfill: v.Backfill}
+		one := store.Batch{NodeUID: "n", Epoch: "e", After: uint64(i) + 1, Acked: uint64(i) + 2, Received: now, Backfill: v.Backfill}
 		Add(&one.Samples, id, v)
 		must(t, s.Ingest(ctx, []store.Batch{one}))
 		want = append(want, v)
@@ -570,7 +571,7 @@ func samplesInOrder(t *testing.T, s *subject) {
 	// Order of arrival is told by the value.
 	var v int64
 	batch := func(node string, acked uint64, backfill bool, at ...[2]int64) store.Batch {
-		b := store.Batch{NodeUID: node, Epoch: "e", Acked: acked, Received: now, Backfill: backfill}
+		b := store.Batch{NodeUID: node, Epoch: "e", After: acked - 1, Acked: acked, Received: now, Backfill: backfill}
 		for _, a := range at {
 			v++
 			Add(&b.Samples, a[0], intSample(a[1], v))
@@ -623,7 +624,7 @@ func samplesMany(t *testing.T, s *subject) {
 	ids, err := s.SeriesIDs(ctx, keys)
 	must(t, err)
 	for call := range samples / perCall {
-		b := store.Batch{NodeUID: "n", Epoch: "e", Acked: uint64(call) + 1, Received: now}
+		b := store.Batch{NodeUID: "n", Epoch: "e", After: uint64(call), Acked: uint64(call) + 1, Received: now}
 		for i := range perCall {
 			n := call*perCall + i
 			Add(&b.Samples, ids[n%series], store.Sample{TimeUS: int64(n), Kind: uint8(models.KindFloat), Float: float64(n) / 8})
@@ -648,23 +649,26 @@ func ingestConflicts(t *testing.T, s *subject) {
 	s.start(t, "n", "e")
 	s.start(t, "m", "e")
 	id := s.seriesID(t, "d", "p")
-	batch := func(node, epoch string, acked uint64) store.Batch {
-		b := store.Batch{NodeUID: node, Epoch: epoch, Acked: acked, Received: now, Gaps: []store.Gap{{NodeUID: node, Reason: "r", Recorded: now}}}
+	batch := func(node, epoch string, after, acked uint64) store.Batch {
+		b := store.Batch{NodeUID: node, Epoch: epoch, After: after, Acked: acked, Received: now, Gaps: []store.Gap{{NodeUID: node, Reason: "r", Recorded: now}}}
 		Add(&b.Samples, id, intSample(1, int64(acked)))
 		return b
 	}
-	must(t, s.Ingest(ctx, []store.Batch{batch("n", "e", 5)}))
+	must(t, s.Ingest(ctx, []store.Batch{batch("n", "e", 0, 5)}))
 	for what, call := range map[string][]store.Batch{
-		"equal":                     {batch("n", "e", 5)},
-		"lower":                     {batch("n", "e", 4)},
-		"zero":                      {batch("n", "e", 0)},
-		"zero of a fresh epoch":     {batch("m", "e", 0)},
-		"an epoch not started":      {batch("n", "other", 9)},
-		"a node not known":          {batch("nobody", "e", 9)},
-		"good, then equal":          {batch("m", "e", 1), batch("n", "e", 5)},
-		"equal, then good":          {batch("n", "e", 5), batch("m", "e", 1)},
-		"one epoch twice":           {batch("n", "e", 7), batch("n", "e", 7)},
-		"one epoch, in wrong order": {batch("n", "e", 8), batch("n", "e", 7)},
+		"the same again":              {batch("n", "e", 0, 5)},
+		"after less":                  {batch("n", "e", 4, 6)},
+		"after more":                  {batch("n", "e", 6, 7)},
+		"backwards":                   {batch("n", "e", 5, 4)},
+		"nothing new":                 {batch("n", "e", 5, 5)},
+		"nothing new in a new epoch":  {batch("m", "e", 0, 0)},
+		"an epoch not started":        {batch("n", "other", 0, 9)},
+		"a node not known":            {batch("nobody", "e", 0, 9)},
+		"good, then stale":            {batch("m", "e", 0, 1), batch("n", "e", 4, 6)},
+		"stale, then good":            {batch("n", "e", 4, 6), batch("m", "e", 0, 1)},
+		"one epoch twice":             {batch("n", "e", 5, 7), batch("n", "e", 5, 7)},
+		"one epoch, in wrong order":   {batch("n", "e", 7, 8), batch("n", "e", 5, 7)},
+		"one epoch, with a seq to go": {batch("n", "e", 5, 7), batch("n", "e", 8, 9)},
 	} {
 		wantErr(t, what, s.Ingest(ctx, call), store.ErrConflict)
 	}
@@ -677,7 +681,7 @@ func ingestConflicts(t *testing.T, s *subject) {
 	if e := readEpochs(t, s, "n")[0]; e.Acked != 5 {
 		t.Fatalf("acknowledged is %d after conflicts, want 5", e.Acked)
 	}
-	must(t, s.Ingest(ctx, []store.Batch{batch("n", "e", 6), batch("m", "e", 1), batch("n", "e", 70)}))
+	must(t, s.Ingest(ctx, []store.Batch{batch("n", "e", 5, 6), batch("m", "e", 0, 1), batch("n", "e", 6, 70)}))
 	if e := readEpochs(t, s, "n")[0]; e.Acked != 70 {
 		t.Fatalf("acknowledged is %d, want 70", e.Acked)
 	}
@@ -727,7 +731,7 @@ func ingestManyNodes(t *testing.T, s *subject) {
 			return err
 		}
 		for call := range calls {
-			b := store.Batch{NodeUID: node, Epoch: "e", Acked: uint64(call) + 1, Received: now}
+			b := store.Batch{NodeUID: node, Epoch: "e", After: uint64(call), Acked: uint64(call) + 1, Received: now}
 			for k := range perCall {
 				Add(&b.Samples, ids[0], intSample(int64(k%3), int64(call*perCall+k)))
 			}
@@ -962,7 +966,7 @@ func reopened(t *testing.T, s *subject) {
 	wantErr(t, "ingest", s.Ingest(ctx, []store.Batch{b}), store.ErrConflict)
 
 	// What comes now still comes after what was there.
-	b.Acked, b.Samples = 5, store.Samples{}
+	b.After, b.Acked, b.Samples = 4, 5, store.Samples{}
 	Add(&b.Samples, id, intSample(0, 4711))
 	must(t, s.Ingest(ctx, []store.Batch{b}))
 	at0 := readSamples(t, s, "d", "p", 0, 1)

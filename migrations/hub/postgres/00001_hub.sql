@@ -137,21 +137,6 @@ CREATE TABLE api_tokens (
 
 CREATE INDEX api_tokens_user ON api_tokens (user_name);
 
--- What decides about users and nodes. Kept in step with the objects of kind User
--- and Node by the transaction that changes these.
-CREATE TABLE users (
-    name     text PRIMARY KEY,
-    uid      text NOT NULL,
-    bindings json NOT NULL
-);
-
-CREATE TABLE nodes (
-    name        text PRIMARY KEY,
-    uid         text NOT NULL,
-    key_current text NOT NULL, -- hashes of public keys
-    key_next    text NOT NULL
-);
-
 -- The two compare-and-set steps are functions that fail, so that they and all
 -- that depends on them can be sent in one go.
 
@@ -166,15 +151,15 @@ END
 $$;
 -- +goose StatementEnd
 
--- Flipping the highest bit compares the numbers as unsigned.
+-- Seqs are unsigned: flipping the highest bit compares them so.
 -- +goose StatementBegin
-CREATE FUNCTION acknowledge(of_node text, of_epoch text, to_seq bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION acknowledge(of_node text, of_epoch text, after_seq bigint, to_seq bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE epochs SET acked = to_seq
-    WHERE node_uid = of_node AND epoch = of_epoch
-      AND (acked # '-9223372036854775808'::bigint) < (to_seq # '-9223372036854775808'::bigint);
+    WHERE node_uid = of_node AND epoch = of_epoch AND acked = after_seq
+      AND (after_seq # '-9223372036854775808'::bigint) < (to_seq # '-9223372036854775808'::bigint);
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'seq % of epoch % is not above the acknowledged one', to_seq, of_epoch USING ERRCODE = 'WB001';
+        RAISE EXCEPTION 'epoch % is not acknowledged up to %', of_epoch, after_seq USING ERRCODE = 'WB001';
     END IF;
 END
 $$;

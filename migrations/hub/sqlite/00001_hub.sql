@@ -127,18 +127,3 @@ CREATE TABLE api_tokens (
 );
 
 CREATE INDEX api_tokens_user ON api_tokens (user_name);
-
--- What decides about users and nodes. Kept in step with the objects of kind User
--- and Node by the transaction that changes these.
-CREATE TABLE users (
-    name     TEXT NOT NULL PRIMARY KEY,
-    uid      TEXT NOT NULL,
-    bindings TEXT NOT NULL -- JSON
-);
-
-CREATE TABLE nodes (
-    name        TEXT NOT NULL PRIMARY KEY,
-    uid         TEXT NOT NULL,
-    key_current TEXT NOT NULL, -- hashes of public keys
-    key_next    TEXT NOT NULL
-);

@@ -1,12 +1,12 @@
-CREATE FUNCTION public.acknowledge(of_node text, of_epoch text, to_seq bigint) RETURNS void
+CREATE FUNCTION public.acknowledge(of_node text, of_epoch text, after_seq bigint, to_seq bigint) RETURNS void
     LANGUAGE plpgsql
     AS $$
 BEGIN
     UPDATE epochs SET acked = to_seq
-    WHERE node_uid = of_node AND epoch = of_epoch
-      AND (acked # '-9223372036854775808'::bigint) < (to_seq # '-9223372036854775808'::bigint);
+    WHERE node_uid = of_node AND epoch = of_epoch AND acked = after_seq
+      AND (after_seq # '-9223372036854775808'::bigint) < (to_seq # '-9223372036854775808'::bigint);
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'seq % of epoch % is not above the acknowledged one', to_seq, of_epoch USING ERRCODE = 'WB001';
+        RAISE EXCEPTION 'epoch % is not acknowledged up to %', of_epoch, after_seq USING ERRCODE = 'WB001';
     END IF;
 END
 $$;
@@ -103,12 +103,6 @@ CREATE TABLE public.join_tokens (
     used_at timestamp with time zone,
     used_key text NOT NULL
 );
-CREATE TABLE public.nodes (
-    name text NOT NULL,
-    uid text NOT NULL,
-    key_current text NOT NULL,
-    key_next text NOT NULL
-);
 CREATE TABLE public.objects (
     kind text NOT NULL,
     namespace text NOT NULL,
@@ -166,21 +160,15 @@ CREATE TABLE public.twins (
     json json NOT NULL
 )
 WITH (fillfactor='70');
-CREATE TABLE public.users (
-    name text NOT NULL,
-    uid text NOT NULL,
-    bindings json NOT NULL
-);
 INSERT INTO public.api_tokens VALUES ('a', 'ah', 'anna', 'uid-of-anna', '', '2026-03-04 05:06:07.890123+00', NULL, NULL);
 INSERT INTO public.desired VALUES ('uid-of-boiler-1', 3, '{"version":1}');
 INSERT INTO public.epochs VALUES ('uid-of-gateway-1', 'e', 1, -1, '2026-03-04 05:06:07.890123+00');
 INSERT INTO public.gaps OVERRIDING SYSTEM VALUE VALUES (1, 'uid-of-gateway-1', 'outbox-full', 'e', 1, 2, 3, 1772600767890123, NULL, '2026-03-04 05:06:07.890123+00');
-INSERT INTO public.goose_db_version VALUES (1, 0, true, '2026-11-22 12:03:42.69288');
-INSERT INTO public.goose_db_version VALUES (2, 1, true, '2026-11-22 12:03:42.699545');
-INSERT INTO public.hub VALUES (true, '01M81J821H0T6H0C3NTZW2RE3P', 3);
+INSERT INTO public.goose_db_version VALUES (1, 0, true, '2026-11-22 12:08:27.910108');
+INSERT INTO public.goose_db_version VALUES (2, 1, true, '2026-11-22 12:08:27.914458');
+INSERT INTO public.hub VALUES (true, '01M81JGRH0B4553MY765RH2H4F', 3);
 INSERT INTO public.idempotency VALUES ('anna', '\x6b6579', 'f', 0, '', '\x', '2026-03-04 05:06:07.890123+00', '2140-04-01 21:06:07.890123+00');
 INSERT INTO public.join_tokens VALUES ('j', 'jh', 'gateway-1', '', '2026-03-04 05:06:07.890123+00', '2026-03-04 05:06:07.890123+00', NULL, '');
-INSERT INTO public.nodes VALUES ('gateway-1', 'uid-of-gateway-1', 'key-hash', '');
 INSERT INTO public.objects VALUES ('Device', 'default', 'boiler-1', 'uid-of-boiler-1', 1, 1, 0, '2026-03-04 05:06:07.890123+00', '{"revision": 1}');
 INSERT INTO public.objects VALUES ('Node', '', 'gateway-1', 'uid-of-gateway-1', 2, 1, 0, '2026-03-04 05:06:07.890123+00', '{"revision": 2}');
 INSERT INTO public.objects VALUES ('User', '', 'anna', 'uid-of-anna', 3, 1, 0, '2026-03-04 05:06:07.890123+00', '{"apiVersion":"whimbrel/v1","kind":"User","metadata":{"name":"anna"},"spec":{"role":"operator","namespace":"plant"}}');
@@ -188,7 +176,6 @@ INSERT INTO public.samples_batch OVERRIDING SYSTEM VALUE VALUES (1, '2026-03-04 
 INSERT INTO public.secrets VALUES ('ca', '\x000102ff');
 INSERT INTO public.series OVERRIDING SYSTEM VALUE VALUES (1, 'uid-of-boiler-1', 1, 'p');
 INSERT INTO public.twins VALUES ('uid-of-boiler-1', '{"version":812}');
-INSERT INTO public.users VALUES ('anna', 'uid-of-anna', '[{"role":"operator","namespace":"plant"}]');
 SELECT pg_catalog.setval('public.gaps_id_seq', 1, true);
 SELECT pg_catalog.setval('public.goose_db_version_id_seq', 2, true);
 SELECT pg_catalog.setval('public.samples_batch_id_seq', 1, true);
@@ -215,8 +202,6 @@ ALTER TABLE ONLY public.join_tokens
     ADD CONSTRAINT join_tokens_hash_key UNIQUE (hash);
 ALTER TABLE ONLY public.join_tokens
     ADD CONSTRAINT join_tokens_pkey PRIMARY KEY (id);
-ALTER TABLE ONLY public.nodes
-    ADD CONSTRAINT nodes_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY public.objects
     ADD CONSTRAINT objects_pkey PRIMARY KEY (kind, namespace, name);
 ALTER TABLE ONLY public.samples_batch
@@ -229,8 +214,6 @@ ALTER TABLE ONLY public.series
     ADD CONSTRAINT series_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.twins
     ADD CONSTRAINT twins_pkey PRIMARY KEY (device_uid);
-ALTER TABLE ONLY public.users
-    ADD CONSTRAINT users_pkey PRIMARY KEY (name);
 CREATE INDEX api_tokens_user ON public.api_tokens USING btree (user_name);
 CREATE INDEX gaps_node ON public.gaps USING btree (node_uid, id);
 CREATE INDEX idempotency_keep_until ON public.idempotency USING btree (keep_until);

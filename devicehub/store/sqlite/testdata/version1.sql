@@ -67,12 +67,6 @@ CREATE TABLE join_tokens (
     used_us    INTEGER, -- NULL: not yet
     used_key   TEXT    NOT NULL
 );
-CREATE TABLE nodes (
-    name        TEXT NOT NULL PRIMARY KEY,
-    uid         TEXT NOT NULL,
-    key_current TEXT NOT NULL, -- hashes of public keys
-    key_next    TEXT NOT NULL
-);
 CREATE TABLE objects (
     kind       TEXT    NOT NULL,
     namespace  TEXT    NOT NULL, -- empty for kinds that are in none
@@ -111,11 +105,6 @@ CREATE TABLE twins (
     device_uid TEXT NOT NULL PRIMARY KEY,
     json       TEXT NOT NULL
 );
-CREATE TABLE users (
-    name     TEXT NOT NULL PRIMARY KEY,
-    uid      TEXT NOT NULL,
-    bindings TEXT NOT NULL -- JSON
-);
 CREATE INDEX api_tokens_user ON api_tokens (user_name);
 CREATE INDEX gaps_node ON gaps (node_uid, id);
 CREATE INDEX idempotency_keep_until ON idempotency (keep_until_us);
@@ -123,12 +112,11 @@ INSERT INTO api_tokens (id, hash, user_name, user_uid, description, created_us, 
 INSERT INTO desired (device_uid, revision, json) VALUES ('uid-of-boiler-1', 3, '{"version":1}');
 INSERT INTO epochs (node_uid, epoch, rank, acked, started_us) VALUES ('uid-of-gateway-1', 'e', 1, -1, 1772600767890123);
 INSERT INTO gaps (id, node_uid, reason, epoch, first_seq, last_seq, samples, from_us, to_us, recorded_us) VALUES (1, 'uid-of-gateway-1', 'outbox-full', 'e', 1, 2, 3, 1772600767890123, NULL, 1772600767890123);
-INSERT INTO goose_db_version (id, version_id, is_applied, tstamp) VALUES (1, 0, 1, '2026-11-22 12:01:58');
-INSERT INTO goose_db_version (id, version_id, is_applied, tstamp) VALUES (2, 1, 1, '2026-11-22 12:01:58');
-INSERT INTO hub (id, lineage, revision, samples) VALUES (1, '01M81J4W9TT611P0Y0RG1HD629', 3, 23);
+INSERT INTO goose_db_version (id, version_id, is_applied, tstamp) VALUES (1, 0, 1, '2026-11-22 12:08:11');
+INSERT INTO goose_db_version (id, version_id, is_applied, tstamp) VALUES (2, 1, 1, '2026-11-22 12:08:11');
+INSERT INTO hub (id, lineage, revision, samples) VALUES (1, '01M81JG8EEDT6WXGSTHG1VBRXB', 3, 23);
 INSERT INTO idempotency (caller, key, fingerprint, status, etag, body, created_us, keep_until_us) VALUES ('anna', X'6B6579', 'f', 0, '', X'', 1772600767890123, 5372600767890123);
 INSERT INTO join_tokens (id, hash, node, created_by, created_us, expires_us, used_us, used_key) VALUES ('j', 'jh', 'gateway-1', '', 1772600767890123, 1772600767890123, NULL, '');
-INSERT INTO nodes (name, uid, key_current, key_next) VALUES ('gateway-1', 'uid-of-gateway-1', 'key-hash', '');
 INSERT INTO objects (kind, namespace, name, uid, revision, generation, assignment, created_us, json) VALUES ('Device', 'default', 'boiler-1', 'uid-of-boiler-1', 1, 1, 0, 1772600767890123, '{"revision": 1}');
 INSERT INTO objects (kind, namespace, name, uid, revision, generation, assignment, created_us, json) VALUES ('Node', '', 'gateway-1', 'uid-of-gateway-1', 2, 1, 0, 1772600767890123, '{"revision": 2}');
 INSERT INTO objects (kind, namespace, name, uid, revision, generation, assignment, created_us, json) VALUES ('User', '', 'anna', 'uid-of-anna', 3, 1, 0, 1772600767890123, '{"apiVersion":"whimbrel/v1","kind":"User","metadata":{"name":"anna"},"spec":{"role":"operator","namespace":"plant"}}');
@@ -158,4 +146,3 @@ INSERT INTO samples (series, time_us, n, kind, quality, backfill, value, reason)
 INSERT INTO secrets (key, blob) VALUES ('ca', X'000102FF');
 INSERT INTO series (id, device_uid, assignment, property) VALUES (1, 'uid-of-boiler-1', 1, 'p');
 INSERT INTO twins (device_uid, json) VALUES ('uid-of-boiler-1', '{"version":812}');
-INSERT INTO users (name, uid, bindings) VALUES ('anna', 'uid-of-anna', '[{"role":"operator","namespace":"plant"}]');
