@@ -1,0 +1,249 @@
+package registry
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// check checks an object against the others, and compiles what it needs.
+func (s *stage) check(o models.Object) (*entry, error) {
+	switch o := o.(type) {
+	case *models.Mapper:
+		return s.checkMapper(o)
+	case *models.DeviceModel:
+		return &entry{}, s.checkModel(o)
+	case *models.Device:
+		return s.checkDevice(o)
+	}
+	return &entry{}, nil
+}
+
+func (s *stage) mapper(name string) *entry { return s.get(models.Key{Kind: "Mapper", Name: name}) }
+
+func (s *stage) checkMapper(m *models.Mapper) (*entry, error) {
+	compiled, err := compileSchemas(m)
+	if err != nil {
+		return nil, err
+	}
+	e := &entry{schemas: compiled}
+	// What is registered must go on fitting.
+	for _, model := range s.modelsOf(m.Metadata.Name) {
+		if errs := compiled.checkModel(model); len(errs) > 0 {
+			return nil, models.Invalid("/spec/address", "%s no longer fits: %s", models.KeyOf(model), errs[0].Error())
+		}
+		for _, d := range s.devices(usesModel(model)) {
+			if err := compiled.checkDevice(d.object.(*models.Device), d.props); err != nil {
+				return nil, models.Invalid("/spec", "%s no longer fits: %s", models.KeyOf(d.object), err)
+			}
+		}
+	}
+	return e, nil
+}
+
+func usesModel(m *models.DeviceModel) func(*models.Device) bool {
+	return func(d *models.Device) bool {
+		return d.Spec.Model == m.Metadata.Name && d.Metadata.Namespace == m.Metadata.Namespace
+	}
+}
+
+func (s *stage) checkModel(m *models.DeviceModel) error {
+	mapper := s.mapper(m.Spec.Protocol)
+	if mapper == nil {
+		var known []string
+		for k := range s.keys("Mapper") {
+			known = append(known, k.Name)
+		}
+		slices.Sort(known)
+		return models.Invalid("/spec/protocol", "no mapper is called %q; there are: %s", m.Spec.Protocol, strings.Join(known, ", "))
+	}
+	if errs := mapper.schemas.checkModel(m); len(errs) > 0 {
+		return &models.Error{Kind: models.KindInvalid, Fields: errs}
+	}
+	// Its devices must go on fitting; they follow the model at once.
+	for _, d := range s.devices(usesModel(m)) {
+		device := d.object.(*models.Device)
+		props, err := models.Resolve(m, device)
+		if err == nil {
+			err = mapper.schemas.checkDevice(device, props)
+		}
+		if err != nil {
+			return models.Invalid("/spec", "%s would no longer fit: %s", models.KeyOf(device), err)
+		}
+		next := *d
+		next.props = props
+		key := models.KeyOf(device)
+		s.objects[key] = &next
+		s.changes = append(s.changes, change{revision: s.revision, typ: models.Modified, entry: &next, before: d, quiet: true})
+	}
+	return nil
+}
+
+func (s *stage) checkDevice(d *models.Device) (*entry, error) {
+	me := s.get(modelKey(d))
+	if me == nil {
+		return nil, models.Invalid("/spec/model", "no DeviceModel is called %q in namespace %s; apply the model first", d.Spec.Model, d.Metadata.Namespace)
+	}
+	model := me.object.(*models.DeviceModel)
+	props, err := models.Resolve(model, d)
+	if err != nil {
+		return nil, err
+	}
+	mapper := s.mapper(model.Spec.Protocol)
+	if mapper == nil {
+		return nil, models.Invalid("/spec/model", "its protocol's mapper %q is gone", model.Spec.Protocol)
+	}
+	return &entry{props: props}, mapper.schemas.checkDevice(d, props)
+}
+
+// inUse refuses the deletion of what others refer to.
+func (s *stage) inUse(o models.Object) error {
+	var users []string
+	switch o := o.(type) {
+	case *models.DeviceModel:
+		for _, d := range s.devices(usesModel(o)) {
+			users = append(users, d.object.Meta().Name)
+		}
+		return inUseError(o, "devices", users)
+	case *models.Mapper:
+		for _, m := range s.modelsOf(o.Metadata.Name) {
+			users = append(users, m.Metadata.Namespace+"/"+m.Metadata.Name)
+		}
+		slices.Sort(users)
+		return inUseError(o, "device models", users)
+	}
+	return nil
+}
+
+func inUseError(o models.Object, what string, users []string) error {
+	if len(users) == 0 {
+		return nil
+	}
+	more := ""
+	if len(users) > 10 {
+		more = fmt.Sprintf(" and %d more", len(users)-10)
+		users = users[:10]
+	}
+	return models.Errorf(models.KindConflict, "%s is in use by %s %s%s", models.KeyOf(o), what, strings.Join(users, ", "), more)
+}
+
+// schemas is a Mapper's schemas, compiled.
+type schemas struct {
+	connection, address *jsonschema.Schema
+	broken              error // stored schemas that no longer compile
+}
+
+// noLoader refuses references to anything outside the schema itself.
+type noLoader struct{}
+
+func (noLoader) Load(url string) (any, error) {
+	return nil, fmt.Errorf("reference to %s: a mapper's schema must stand alone", url)
+}
+
+func compileSchemas(m *models.Mapper) (*schemas, error) {
+	var out schemas
+	for _, c := range []struct {
+		field string
+		text  json.RawMessage
+		into  **jsonschema.Schema
+	}{{"connection", m.Spec.Connection, &out.connection}, {"address", m.Spec.Address, &out.address}} {
+		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(c.text))
+		if err == nil {
+			compiler := jsonschema.NewCompiler()
+			compiler.DefaultDraft(jsonschema.Draft2020)
+			compiler.UseLoader(noLoader{})
+			url := "mapper:" + c.field
+			if err = compiler.AddResource(url, doc); err == nil {
+				*c.into, err = compiler.Compile(url)
+			}
+		}
+		if err != nil {
+			return nil, models.Invalid("/spec/"+c.field, "is not a JSON Schema (2020-12) that stands alone: %s", err)
+		}
+	}
+	return &out, nil
+}
+
+func (c *schemas) checkModel(m *models.DeviceModel) (errs []models.FieldError) {
+	if c.broken != nil {
+		return []models.FieldError{{Pointer: "/spec/protocol", Detail: "the mapper's schemas do not compile"}}
+	}
+	for i, p := range m.Spec.Properties {
+		if len(p.Address) > 0 { // else its devices must give one
+			errs = append(errs, validate(c.address, p.Address, "/spec/properties/"+strconv.Itoa(i)+"/address")...)
+		}
+	}
+	return errs
+}
+
+func (c *schemas) checkDevice(d *models.Device, props []models.ResolvedProperty) error {
+	if c.broken != nil {
+		return models.Invalid("/spec/model", "its mapper's schemas do not compile")
+	}
+	errs := validate(c.connection, d.Spec.Connection, "/spec/connection")
+	for i, o := range d.Spec.Properties {
+		if len(o.Address) > 0 {
+			errs = append(errs, validate(c.address, o.Address, "/spec/properties/"+strconv.Itoa(i)+"/address")...)
+		}
+	}
+	for _, p := range props {
+		if len(p.Address) == 0 {
+			errs = append(errs, models.FieldError{Pointer: "/spec/properties", Detail: fmt.Sprintf("%s has no address, neither in the model nor here", p.Name)})
+		}
+	}
+	if len(errs) > 0 {
+		return &models.Error{Kind: models.KindInvalid, Fields: errs}
+	}
+	return nil
+}
+
+// validate checks a document against a schema; at is where it stands.
+func validate(schema *jsonschema.Schema, doc json.RawMessage, at string) []models.FieldError {
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(doc))
+	if err != nil {
+		return []models.FieldError{{Pointer: at, Detail: "is not JSON"}}
+	}
+	err = schema.Validate(v)
+	if err == nil {
+		return nil
+	}
+	var invalid *jsonschema.ValidationError
+	if !errors.As(err, &invalid) {
+		return []models.FieldError{{Pointer: at, Detail: err.Error()}}
+	}
+	var out []models.FieldError
+	leaves(invalid, func(leaf *jsonschema.ValidationError) {
+		pointer := at
+		for _, step := range leaf.InstanceLocation {
+			pointer += "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(step)
+		}
+		f := models.FieldError{Pointer: pointer, Detail: leaf.ErrorKind.LocalizedString(printer)}
+		if len(out) < 10 && !slices.Contains(out, f) {
+			out = append(out, f)
+		}
+	})
+	return out
+}
+
+var printer = message.NewPrinter(language.English)
+
+// leaves visits the errors that have no causes: the ones to mend.
+func leaves(e *jsonschema.ValidationError, visit func(*jsonschema.ValidationError)) {
+	if len(e.Causes) == 0 {
+		visit(e)
+		return
+	}
+	for _, c := range e.Causes {
+		leaves(c, visit)
+	}
+}

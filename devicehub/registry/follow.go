@@ -1,0 +1,219 @@
+package registry
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/twin"
+)
+
+// Item is one piece of the state that a node is to hold.
+type Item struct {
+	Kind       string // DeviceModel, Device, Desired
+	Namespace  string
+	Name       string
+	UID        string // of the object; of the device, for Desired
+	Revision   uint64
+	Assignment uint64 // of a Device
+	JSON       []byte // nil in a Wanted list
+}
+
+// Ref names an Item.
+type Ref struct{ Kind, Namespace, Name string }
+
+// Follower hears which items of one node changed. It holds at most one entry
+// for each item, so it is bounded by what the node serves.
+type Follower struct {
+	r    *Registry
+	node string
+	c    chan struct{} // one slot
+
+	mu    sync.Mutex
+	dirty map[Ref]struct{}
+}
+
+// Follow starts to follow a node. Close ends it.
+func (r *Registry) Follow(node string) *Follower {
+	f := &Follower{r: r, node: node, c: make(chan struct{}, 1), dirty: map[Ref]struct{}{}}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.follower[node] == nil {
+		r.follower[node] = map[*Follower]struct{}{}
+	}
+	r.follower[node][f] = struct{}{}
+	return f
+}
+
+// Close ends the following.
+func (f *Follower) Close() {
+	f.r.mu.Lock()
+	defer f.r.mu.Unlock()
+	delete(f.r.follower[f.node], f)
+	if len(f.r.follower[f.node]) == 0 {
+		delete(f.r.follower, f.node)
+	}
+}
+
+// Changed receives when Take has something.
+func (f *Follower) Changed() <-chan struct{} { return f.c }
+
+// Take returns the items that changed since the last Take, in sending order.
+func (f *Follower) Take() []Ref {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]Ref, 0, len(f.dirty))
+	for ref := range f.dirty {
+		out = append(out, ref)
+	}
+	clear(f.dirty)
+	slices.SortFunc(out, func(a, b Ref) int { return compareItems(a.Kind, a.Namespace, a.Name, b.Kind, b.Namespace, b.Name) })
+	return out
+}
+
+// itemOrder sends models before their devices, and devices before their
+// desired values.
+var itemOrder = map[string]int{"DeviceModel": 0, "Device": 1, "Desired": 2}
+
+func compareItems(aKind, aNS, aName, bKind, bNS, bName string) int {
+	if d := itemOrder[aKind] - itemOrder[bKind]; d != 0 {
+		return d
+	}
+	if c := strings.Compare(aNS, bNS); c != 0 {
+		return c
+	}
+	return strings.Compare(aName, bName)
+}
+
+// tellFollowersLocked marks what a change means for the nodes that hold it.
+// r.mu is held, and the maps are still as before the change.
+func (r *Registry) tellFollowersLocked(c change) {
+	mark := func(node string, refs ...Ref) {
+		for f := range r.follower[node] {
+			f.mu.Lock()
+			for _, ref := range refs {
+				f.dirty[ref] = struct{}{}
+			}
+			f.mu.Unlock()
+			select {
+			case f.c <- struct{}{}:
+			default:
+			}
+		}
+	}
+	if c.desired != nil {
+		if e := r.byUID[c.deviceUID]; e != nil {
+			d := e.object.(*models.Device)
+			mark(d.Spec.Node, Ref{"Desired", d.Metadata.Namespace, d.Metadata.Name})
+		}
+		return
+	}
+	if c.quiet {
+		return // what the node holds is the same; the model tells it the rest
+	}
+	switch o := c.entry.object.(type) {
+	case *models.DeviceModel:
+		key := models.KeyOf(o)
+		nodes := map[string]bool{}
+		for uid := range r.byModel[key] {
+			nodes[r.byUID[uid].object.(*models.Device).Spec.Node] = true
+		}
+		for node := range nodes {
+			mark(node, Ref{"DeviceModel", key.Namespace, key.Name})
+		}
+	case *models.Device:
+		m := o.Metadata
+		refs := []Ref{{"Device", m.Namespace, m.Name}, {"Desired", m.Namespace, m.Name}, {"DeviceModel", m.Namespace, o.Spec.Model}}
+		if c.before != nil {
+			before := c.before.object.(*models.Device)
+			if before.Spec.Model != o.Spec.Model {
+				refs = append(refs, Ref{"DeviceModel", m.Namespace, before.Spec.Model})
+			}
+			if before.Spec.Node != o.Spec.Node {
+				mark(before.Spec.Node, refs...)
+			}
+		}
+		mark(o.Spec.Node, refs...)
+	}
+}
+
+// Wanted lists everything a node is to hold, in sending order, without bodies.
+func (r *Registry) Wanted(node string) []Item {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []Item
+	models_ := map[models.Key]bool{}
+	for uid := range r.byNode[node] {
+		e := r.byUID[uid]
+		d := e.object.(*models.Device)
+		out = append(out, Item{Kind: "Device", Namespace: d.Metadata.Namespace, Name: d.Metadata.Name, UID: uid,
+			Revision: uint64(e.revision), Assignment: e.assignment})
+		if desired, ok := r.desired[uid]; ok {
+			out = append(out, Item{Kind: "Desired", Namespace: d.Metadata.Namespace, Name: d.Metadata.Name, UID: uid, Revision: uint64(desired.revision)})
+		}
+		if key := modelKey(d); !models_[key] && r.objects[key] != nil {
+			models_[key] = true
+			me := r.objects[key]
+			out = append(out, Item{Kind: "DeviceModel", Namespace: key.Namespace, Name: key.Name, UID: me.object.Meta().UID, Revision: uint64(me.revision)})
+		}
+	}
+	slices.SortFunc(out, func(a, b Item) int { return compareItems(a.Kind, a.Namespace, a.Name, b.Kind, b.Namespace, b.Name) })
+	return out
+}
+
+// Item returns one item with its body if the node is to hold it.
+func (r *Registry) Item(node string, ref Ref) (Item, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	item := Item{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
+	if ref.Kind == "DeviceModel" {
+		key := models.Key{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
+		e := r.objects[key]
+		if e == nil {
+			return item, false
+		}
+		for uid := range r.byModel[key] {
+			if r.byUID[uid].object.(*models.Device).Spec.Node == node {
+				item.UID, item.Revision, item.JSON = e.object.Meta().UID, uint64(e.revision), e.json
+				return item, true
+			}
+		}
+		return item, false
+	}
+	e := r.objects[models.Key{Kind: "Device", Namespace: ref.Namespace, Name: ref.Name}]
+	if e == nil || e.object.(*models.Device).Spec.Node != node {
+		return item, false
+	}
+	item.UID = e.object.Meta().UID
+	if ref.Kind == "Device" {
+		item.Revision, item.Assignment, item.JSON = uint64(e.revision), e.assignment, e.json
+		return item, true
+	}
+	desired, ok := r.desired[item.UID]
+	if !ok {
+		return item, false
+	}
+	item.Revision = uint64(desired.revision)
+	text, err := json.Marshal(forEdge(desired.desired, r.now()))
+	if err != nil {
+		return item, false
+	}
+	item.JSON = text
+	return item, true
+}
+
+// forEdge writes expiries as the time that is left, since clocks differ.
+func forEdge(d twin.Desired, now time.Time) twin.Desired {
+	out := d.Clone()
+	for name, v := range out.Properties {
+		if v.Expires != nil {
+			v.ExpiresInMS = max(v.Expires.Sub(now).Milliseconds(), 1)
+			v.Expires = nil
+			out.Properties[name] = v
+		}
+	}
+	return out
+}

@@ -1,0 +1,342 @@
+// Package registry holds the hub's objects and desired values: it checks them
+// against each other, gives every change a revision, stores changes in groups,
+// and tells watchers and sessions.
+//
+// One loop, the sequencer, makes all changes. It takes what callers queued,
+// applies each to a staged view, commits the group to the store in one
+// transaction, and only then shows it: nobody sees what is not stored. Readers
+// never wait for the store: everything is in memory. Objects in it are never
+// changed, only replaced.
+package registry
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/twin"
+)
+
+// Statuses knows what objects' documents say under status.
+type Statuses interface {
+	// DeviceStatus returns a device's status; called with any lock of the
+	// registry free.
+	DeviceStatus(d *models.Device, assignment uint64) *models.DeviceStatus
+	// NodeStatus returns a node's status.
+	NodeStatus(n *models.Node) *models.NodeStatus
+}
+
+// Config is what a Registry needs.
+type Config struct {
+	Store    store.Objects
+	Statuses Statuses // may be set later, before Run, with SetStatuses
+	Now      func() time.Time
+	Log      *slog.Logger
+}
+
+// Bounds of a Registry.
+const (
+	queueLength = 256    // changes that wait for the sequencer; further callers block
+	groupLength = 128    // changes in one commit
+	eventsKept  = 16_384 // changes a watcher can catch up on; older is KindGone
+)
+
+// Registry is the hub's objects. Its methods are safe for concurrent use.
+type Registry struct {
+	store    store.Objects
+	statuses Statuses
+	now      func() time.Time
+	log      *slog.Logger
+	ops      chan *op
+	stopped  chan struct{} // closed when the sequencer has ended
+
+	mu       sync.RWMutex // protects all below; held only for memory work
+	revision int64
+	objects  map[models.Key]*entry
+	byUID    map[string]*entry              // devices
+	byModel  map[models.Key]map[string]bool // DeviceModel to uids of its devices
+	byNode   map[string]map[string]bool     // node name to uids of its devices
+	desired  map[string]desiredEntry        // by device uid
+	expiring map[string]struct{}            // uids of devices with a desired value that may expire
+	events   []event                        // oldest first, at most eventsKept
+	floor    int64                          // revision before the oldest event kept
+	watchers map[*watcher]struct{}
+	follower map[string]map[*Follower]struct{} // by node name
+}
+
+// entry is one object. It is never changed.
+type entry struct {
+	object     models.Object // no status; server-owned metadata filled in
+	revision   int64
+	assignment uint64                    // devices
+	props      []models.ResolvedProperty // devices
+	schemas    *schemas                  // mappers
+	json       []byte                    // what is stored and sent to edges
+}
+
+type desiredEntry struct {
+	revision int64
+	desired  twin.Desired
+}
+
+type event struct {
+	revision int64
+	typ      models.EventType
+	entry    *entry
+}
+
+// op is one queued change.
+type op struct {
+	ctx   context.Context
+	apply func(*stage) error
+	done  chan error
+}
+
+// Open loads the registry from its store. Run must be called for changes to be
+// possible.
+func Open(ctx context.Context, cfg Config) (*Registry, error) {
+	r := &Registry{store: cfg.Store, statuses: cfg.Statuses, now: cfg.Now, log: cfg.Log, ops: make(chan *op, queueLength),
+		stopped: make(chan struct{}), objects: map[models.Key]*entry{}, byUID: map[string]*entry{},
+		byModel: map[models.Key]map[string]bool{}, byNode: map[string]map[string]bool{}, desired: map[string]desiredEntry{}, expiring: map[string]struct{}{},
+		watchers: map[*watcher]struct{}{}, follower: map[string]map[*Follower]struct{}{}}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	var entries []*entry
+	revision, err := cfg.Store.Load(ctx, func(o store.Object) error {
+		e, err := decodeStored(o)
+		if err != nil {
+			return fmt.Errorf("stored %s %s/%s: %w", o.Kind, o.Namespace, o.Name, err)
+		}
+		entries = append(entries, e)
+		return nil
+	}, func(d store.Desired) error {
+		var v twin.Desired
+		if err := json.Unmarshal(d.JSON, &v); err != nil {
+			return fmt.Errorf("stored desired values of %s: %w", d.DeviceUID, err)
+		}
+		r.setDesiredLocked(d.DeviceUID, desiredEntry{d.Revision, v})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load registry: %w", err)
+	}
+	r.revision, r.floor = revision, revision
+	for _, e := range entries {
+		r.index(e)
+	}
+	for _, e := range entries { // when all models are there
+		if d, ok := e.object.(*models.Device); ok {
+			e.props = r.resolveLoaded(d)
+		}
+		if m, ok := e.object.(*models.Mapper); ok {
+			if e.schemas, err = compileSchemas(m); err != nil {
+				r.log.Error("stored mapper's schemas do not compile; nothing fits it", "mapper", m.Metadata.Name, "error", err)
+				e.schemas = &schemas{broken: err}
+			}
+		}
+	}
+	return r, nil
+}
+
+// resolveLoaded resolves a stored device, or returns nil when its model no
+// longer fits; the device then has no properties until either is mended.
+func (r *Registry) resolveLoaded(d *models.Device) []models.ResolvedProperty {
+	e := r.objects[modelKey(d)]
+	if e == nil {
+		r.log.Error("stored device has no model", "device", d.Metadata.Name, "model", d.Spec.Model)
+		return nil
+	}
+	props, err := models.Resolve(e.object.(*models.DeviceModel), d)
+	if err != nil {
+		r.log.Error("stored device does not fit its model", "device", d.Metadata.Name, "error", err)
+	}
+	return props
+}
+
+// SetStatuses says who knows statuses. It must be called before Run.
+func (r *Registry) SetStatuses(s Statuses) { r.statuses = s }
+
+func modelKey(d *models.Device) models.Key {
+	return models.Key{Kind: "DeviceModel", Namespace: d.Metadata.Namespace, Name: d.Spec.Model}
+}
+
+func decodeStored(o store.Object) (*entry, error) {
+	info, ok := models.KindByName(o.Kind)
+	if !ok || info.Kind != o.Kind {
+		return nil, fmt.Errorf("unknown kind %q", o.Kind)
+	}
+	obj := info.New()
+	// Tolerant: a newer hub may have stored fields that this one does not know.
+	if err := json.Unmarshal(o.JSON, obj); err != nil {
+		return nil, err
+	}
+	obj.Default()
+	stamp(obj, o.UID, o.Generation, o.Revision, o.Created)
+	return &entry{object: obj, revision: o.Revision, assignment: uint64(o.Assignment), json: o.JSON}, nil
+}
+
+// stamp fills in the metadata that the hub owns.
+func stamp(o models.Object, uid string, generation, revision int64, created time.Time) {
+	m := o.Meta()
+	m.UID, m.Generation, m.ResourceVersion = uid, generation, strconv.FormatInt(revision, 10)
+	m.CreationTimestamp = new(created.UTC().Truncate(time.Second))
+}
+
+// index puts an entry into the maps. r.mu is held, or r is not shared yet.
+func (r *Registry) index(e *entry) {
+	key := models.KeyOf(e.object)
+	r.unindex(r.objects[key])
+	r.objects[key] = e
+	if d, ok := e.object.(*models.Device); ok {
+		r.byUID[d.Metadata.UID] = e
+		add(r.byModel, modelKey(d), d.Metadata.UID)
+		add(r.byNode, d.Spec.Node, d.Metadata.UID)
+	}
+}
+
+func (r *Registry) unindex(e *entry) {
+	if e == nil {
+		return
+	}
+	delete(r.objects, models.KeyOf(e.object))
+	if d, ok := e.object.(*models.Device); ok {
+		delete(r.byUID, d.Metadata.UID)
+		remove(r.byModel, modelKey(d), d.Metadata.UID)
+		remove(r.byNode, d.Spec.Node, d.Metadata.UID)
+	}
+}
+
+func add[K comparable](m map[K]map[string]bool, k K, uid string) {
+	if m[k] == nil {
+		m[k] = map[string]bool{}
+	}
+	m[k][uid] = true
+}
+
+func remove[K comparable](m map[K]map[string]bool, k K, uid string) {
+	delete(m[k], uid)
+	if len(m[k]) == 0 {
+		delete(m, k)
+	}
+}
+
+// Run is the sequencer. It ends with ctx, after the group at hand.
+func (r *Registry) Run(ctx context.Context) error {
+	defer close(r.stopped)
+	for {
+		var group []*op
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case first := <-r.ops:
+			group = append(group, first)
+		}
+	more:
+		for len(group) < groupLength {
+			select {
+			case next := <-r.ops:
+				group = append(group, next)
+			default:
+				break more
+			}
+		}
+		r.commit(ctx, group)
+	}
+}
+
+// change queues one change and waits for its fate.
+func (r *Registry) change(ctx context.Context, apply func(*stage) error) error {
+	o := &op{ctx: ctx, apply: apply, done: make(chan error, 1)}
+	select {
+	case r.ops <- o:
+	case <-r.stopped:
+		return models.Errorf(models.KindUnavailable, "the hub is stopping")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-o.done:
+		return err
+	case <-r.stopped:
+		select {
+		case err := <-o.done:
+			return err
+		default:
+			return models.Errorf(models.KindUnavailable, "the hub is stopping")
+		}
+	}
+}
+
+// commit applies a group, stores it, and shows it.
+func (r *Registry) commit(ctx context.Context, group []*op) {
+	s := newStage(r)
+	failed := make([]error, len(group))
+	for i, o := range group {
+		if failed[i] = o.ctx.Err(); failed[i] == nil {
+			failed[i] = s.try(o.apply)
+		}
+	}
+	if len(s.changes) > 0 {
+		err := r.store.Commit(context.WithoutCancel(ctx), s.stored())
+		if err != nil {
+			r.log.Error("store a group of changes", "changes", len(s.changes), "error", err)
+			err = models.Errorf(models.KindUnavailable, "the change could not be stored; nothing has changed, try again")
+			for i := range failed {
+				if failed[i] == nil {
+					failed[i] = err
+				}
+			}
+		} else {
+			r.show(s)
+		}
+	}
+	for i, o := range group {
+		o.done <- failed[i]
+	}
+}
+
+// show makes a stored group visible.
+func (r *Registry) show(s *stage) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range s.changes {
+		r.tellFollowersLocked(c)
+		switch {
+		case c.desired != nil:
+			r.setDesiredLocked(c.deviceUID, *c.desired)
+			continue
+		case c.typ == models.Deleted:
+			r.unindex(r.objects[models.KeyOf(c.entry.object)])
+			delete(r.desired, c.entry.object.Meta().UID)
+			delete(r.expiring, c.entry.object.Meta().UID)
+		default:
+			r.index(c.entry)
+		}
+		if c.quiet {
+			continue
+		}
+		r.events = append(r.events, event{c.revision, c.typ, c.entry})
+	}
+	if extra := len(r.events) - eventsKept; extra > 0 {
+		r.floor = r.events[extra-1].revision
+		r.events = slices.Clone(r.events[extra:])
+	}
+	r.revision = s.revision
+	for w := range r.watchers {
+		w.wake()
+	}
+}
+
+// NewUID returns a new object's uid or a new write's id.
+func NewUID() string { return ulid.MustNew(ulid.Now(), rand.Reader).String() }

@@ -1,0 +1,235 @@
+package registry
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/twin"
+)
+
+// stage is the registry as it will be when the group at hand is stored. Only
+// the sequencer has one; it reads the registry's maps without a lock because
+// nobody else writes them.
+type stage struct {
+	r        *Registry
+	revision int64
+	changes  []change
+	objects  map[models.Key]*entry // nil: deleted
+	desired  map[string]desiredEntry
+}
+
+// change is one change of one object, or of one device's desired values.
+type change struct {
+	revision  int64
+	typ       models.EventType
+	entry     *entry        // as it is now; as it was, for Deleted
+	before    *entry        // as it was, nil for Added
+	desired   *desiredEntry // set: the desired values of deviceUID changed
+	deviceUID string
+	quiet     bool // stored and delivered, but no event: only what belongs to the hub changed
+}
+
+func newStage(r *Registry) *stage {
+	return &stage{r: r, revision: r.revision, objects: map[models.Key]*entry{}, desired: map[string]desiredEntry{}}
+}
+
+// try applies one change; an error leaves the stage as it was.
+func (s *stage) try(apply func(*stage) error) error {
+	sub := &stage{r: s.r, revision: s.revision, objects: map[models.Key]*entry{}, desired: map[string]desiredEntry{}}
+	// A change sees those before it through the parent's maps.
+	for k, e := range s.objects {
+		sub.objects[k] = e
+	}
+	for uid, d := range s.desired {
+		sub.desired[uid] = d
+	}
+	if err := apply(sub); err != nil {
+		return err
+	}
+	s.revision, s.objects, s.desired = sub.revision, sub.objects, sub.desired
+	s.changes = append(s.changes, sub.changes...)
+	return nil
+}
+
+// get returns an object as staged, nil when there is none.
+func (s *stage) get(key models.Key) *entry {
+	if e, staged := s.objects[key]; staged {
+		return e
+	}
+	return s.r.objects[key]
+}
+
+// devices returns the staged devices that ok chooses, in the order of their names.
+func (s *stage) devices(ok func(*models.Device) bool) (out []*entry) {
+	seen := func(e *entry) {
+		if e != nil {
+			if d, is := e.object.(*models.Device); is && ok(d) {
+				out = append(out, e)
+			}
+		}
+	}
+	for _, e := range s.r.byUID {
+		if _, staged := s.objects[models.KeyOf(e.object)]; !staged {
+			seen(e)
+		}
+	}
+	for _, e := range s.objects {
+		seen(e)
+	}
+	slices.SortFunc(out, func(a, b *entry) int { return strings.Compare(a.object.Meta().Name, b.object.Meta().Name) })
+	return out
+}
+
+// models returns the staged DeviceModels of a protocol.
+func (s *stage) modelsOf(protocol string) (out []*models.DeviceModel) {
+	for key := range s.keys("DeviceModel") {
+		if m := s.get(key).object.(*models.DeviceModel); m.Spec.Protocol == protocol {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// keys yields the keys of the staged objects of a kind.
+func (s *stage) keys(kind string) func(func(models.Key) bool) {
+	return func(yield func(models.Key) bool) {
+		for k := range s.r.objects {
+			if _, staged := s.objects[k]; k.Kind == kind && !staged && !yield(k) {
+				return
+			}
+		}
+		for k, e := range s.objects {
+			if k.Kind == kind && e != nil && !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// desiredOf returns a device's staged desired values.
+func (s *stage) desiredOf(uid string) twin.Desired {
+	if d, staged := s.desired[uid]; staged {
+		return d.desired
+	}
+	return s.r.desired[uid].desired
+}
+
+// put stages an object that has been checked. It fills in what the hub owns and
+// returns the object as stored; nothing changes when it equals what is there.
+func (s *stage) put(o models.Object, e *entry) error {
+	key := models.KeyOf(o)
+	before := s.get(key)
+	o.ClearStatus()
+	m := o.Meta()
+	m.UID, m.Generation, m.ResourceVersion, m.CreationTimestamp = "", 0, "", nil
+	text, err := json.Marshal(o)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", key, err)
+	}
+	if len(text) > models.MaxDocumentBytes {
+		return models.Invalid("", "the object has %d bytes, at most %d are allowed", len(text), models.MaxDocumentBytes)
+	}
+	e.object, e.json = o, text
+	typ := models.Added
+	uid, generation, created := "", int64(1), s.r.now()
+	if before != nil {
+		if bytes.Equal(before.json, text) {
+			*e = *before
+			return nil
+		}
+		typ = models.Modified
+		bm := before.object.Meta()
+		uid, generation, created = bm.UID, bm.Generation, *bm.CreationTimestamp
+		if !sameSpec(before.json, text) {
+			generation++
+		}
+		e.assignment = before.assignment
+	} else {
+		uid = NewUID()
+	}
+	if d, ok := o.(*models.Device); ok && (before == nil || before.object.(*models.Device).Spec.Node != d.Spec.Node) {
+		e.assignment++
+	}
+	s.revision++
+	e.revision = s.revision
+	stamp(o, uid, generation, e.revision, created)
+	s.objects[key] = e
+	s.changes = append(s.changes, change{revision: s.revision, typ: typ, entry: e, before: before})
+	return nil
+}
+
+func sameSpec(a, b []byte) bool {
+	var x, y struct{ Spec json.RawMessage }
+	if json.Unmarshal(a, &x) != nil || json.Unmarshal(b, &y) != nil {
+		return false
+	}
+	return bytes.Equal(x.Spec, y.Spec)
+}
+
+// drop stages the deletion of an object that is there.
+func (s *stage) drop(key models.Key) {
+	before := s.get(key)
+	s.revision++
+	s.objects[key] = nil
+	gone := *before // the deletion has a revision of its own
+	gone.revision = s.revision
+	gone.object = clone(before.object)
+	gone.object.Meta().ResourceVersion = strconv.FormatInt(s.revision, 10)
+	s.changes = append(s.changes, change{revision: s.revision, typ: models.Deleted, entry: &gone, before: before})
+}
+
+// setDesired stages a device's desired values.
+func (s *stage) setDesired(uid string, d twin.Desired) {
+	s.revision++
+	e := desiredEntry{s.revision, d}
+	s.desired[uid] = e
+	s.changes = append(s.changes, change{revision: s.revision, desired: &e, deviceUID: uid})
+}
+
+// stored returns the group as the store takes it.
+func (s *stage) stored() store.Commit {
+	c := store.Commit{Revision: s.revision}
+	puts := map[models.Key]int{}
+	desired := map[string]int{}
+	for _, ch := range s.changes {
+		if ch.desired != nil {
+			text, err := json.Marshal(ch.desired.desired)
+			if err != nil { // it came from JSON, or from values that always have one
+				continue
+			}
+			row := store.Desired{DeviceUID: ch.deviceUID, Revision: ch.revision, JSON: text}
+			if i, ok := desired[ch.deviceUID]; ok {
+				c.PutDesired[i] = row
+			} else {
+				desired[ch.deviceUID] = len(c.PutDesired)
+				c.PutDesired = append(c.PutDesired, row)
+			}
+		}
+	}
+	for key, e := range s.objects { // only the last state of each counts
+		before := s.r.objects[key]
+		if e == nil || before != nil && e != nil && before.object.Meta().UID != e.object.Meta().UID {
+			if before != nil {
+				c.Delete = append(c.Delete, store.Object{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name, UID: before.object.Meta().UID})
+				if key.Kind == "Device" {
+					c.DeletedDevices = append(c.DeletedDevices, before.object.Meta().UID)
+				}
+			}
+		}
+		if e == nil || e == before || before != nil && before.revision == e.revision {
+			continue // gone, or only what is compiled from it changed
+		}
+		m := e.object.Meta()
+		puts[key] = len(c.Put)
+		c.Put = append(c.Put, store.Object{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name, UID: m.UID, Revision: e.revision,
+			Generation: m.Generation, Assignment: int64(e.assignment), Created: *m.CreationTimestamp, JSON: e.json})
+	}
+	c.PutDesired = slices.DeleteFunc(c.PutDesired, func(d store.Desired) bool { return slices.Contains(c.DeletedDevices, d.DeviceUID) })
+	return c
+}

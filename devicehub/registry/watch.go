@@ -1,0 +1,174 @@
+package registry
+
+import (
+	"context"
+	"slices"
+	"sort"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// bookmarkEvery is how often a quiet watch says how far it is.
+const bookmarkEvery = 30 * time.Second
+
+// watcher is one running Watch. Wake-ups coalesce; status holds the objects
+// whose status changed since it last looked, so it is bounded by their number.
+type watcher struct {
+	kind string
+	c    chan struct{} // one slot
+
+	mu     sync.Mutex
+	status map[models.Key]struct{}
+}
+
+func (w *watcher) wake() {
+	select {
+	case w.c <- struct{}{}:
+	default:
+	}
+}
+
+// StatusChanged tells watchers that an object's status has changed.
+func (r *Registry) StatusChanged(key models.Key) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for w := range r.watchers {
+		if w.kind != key.Kind {
+			continue
+		}
+		w.mu.Lock()
+		w.status[key] = struct{}{}
+		w.mu.Unlock()
+		w.wake()
+	}
+}
+
+// Watch sends changes until ctx ends or send fails. See cloudapi.Objects.
+func (r *Registry) Watch(ctx context.Context, o models.ListOptions, resourceVersion string, send func(models.Event) error) error {
+	w := &watcher{kind: o.Kind, c: make(chan struct{}, 1), status: map[models.Key]struct{}{}}
+	r.mu.Lock()
+	r.watchers[w] = struct{}{}
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		delete(r.watchers, w)
+		r.mu.Unlock()
+	}()
+	shown := map[models.Key]bool{} // what the watcher believes is there
+	var cursor int64
+	if resourceVersion == "" {
+		entries, revision := r.selected(o)
+		for _, e := range entries {
+			shown[models.KeyOf(e.object)] = true
+			if err := send(models.Event{Type: models.Added, Object: r.withStatus(e)}); err != nil {
+				return err
+			}
+		}
+		cursor = revision
+		if err := send(bookmark(o.Kind, cursor)); err != nil {
+			return err
+		}
+	} else {
+		v, err := strconv.ParseInt(resourceVersion, 10, 64)
+		if err != nil || v < 0 {
+			return models.Errorf(models.KindMalformed, "resourceVersion %q is not one that a list or watch gave", resourceVersion)
+		}
+		cursor = v
+		entries, _ := r.selected(o)
+		for _, e := range entries {
+			if e.revision <= cursor {
+				shown[models.KeyOf(e.object)] = true
+			}
+		}
+	}
+	tick := time.NewTicker(bookmarkEvery)
+	defer tick.Stop()
+	for {
+		events, revision, err := r.since(cursor)
+		if err != nil {
+			return err
+		}
+		for _, ev := range events {
+			if err := r.sendEvent(ev, o, shown, send); err != nil {
+				return err
+			}
+		}
+		cursor = revision
+		if err := r.sendStatuses(w, o, shown, send); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.c:
+		case <-tick.C:
+			if err := send(bookmark(o.Kind, cursor)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func bookmark(kind string, revision int64) models.Event {
+	info, _ := models.KindByName(kind)
+	o := info.New()
+	*o.Type() = models.TypeMeta{APIVersion: info.APIVersion, Kind: kind}
+	o.Meta().ResourceVersion = strconv.FormatInt(revision, 10)
+	return models.Event{Type: models.Bookmark, Object: o}
+}
+
+// since returns the events after a revision.
+func (r *Registry) since(cursor int64) ([]event, int64, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if cursor < r.floor || cursor > r.revision {
+		return nil, 0, models.Errorf(models.KindGone, "resourceVersion %d is too old or from another hub: list again and watch from there", cursor)
+	}
+	i := sort.Search(len(r.events), func(i int) bool { return r.events[i].revision > cursor })
+	return slices.Clone(r.events[i:]), r.revision, nil
+}
+
+// sendEvent sends an event as someone sees it who watches through a selector:
+// an object that stops matching is deleted, one that starts to is added.
+func (r *Registry) sendEvent(ev event, o models.ListOptions, shown map[models.Key]bool, send func(models.Event) error) error {
+	key := models.KeyOf(ev.entry.object)
+	if key.Kind != o.Kind || o.Namespace != "" && key.Namespace != "" && key.Namespace != o.Namespace {
+		return nil
+	}
+	match := ev.typ != models.Deleted && o.Selector.Matches(ev.entry.object.Meta().Labels)
+	typ := models.Modified
+	switch {
+	case !match && !shown[key]:
+		return nil
+	case !match:
+		typ = models.Deleted
+		delete(shown, key)
+		return send(models.Event{Type: typ, Object: ev.entry.object})
+	case !shown[key]:
+		typ = models.Added
+	}
+	shown[key] = true
+	return send(models.Event{Type: typ, Object: r.withStatus(ev.entry)})
+}
+
+func (r *Registry) sendStatuses(w *watcher, o models.ListOptions, shown map[models.Key]bool, send func(models.Event) error) error {
+	w.mu.Lock()
+	changed := w.status
+	w.status = map[models.Key]struct{}{}
+	w.mu.Unlock()
+	for key := range changed {
+		r.mu.RLock()
+		e := r.objects[key]
+		r.mu.RUnlock()
+		if e == nil || !shown[key] {
+			continue
+		}
+		if err := send(models.Event{Type: models.Modified, Object: r.withStatus(e)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
