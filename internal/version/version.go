@@ -14,15 +14,15 @@ var Version = "dev"
 // commit when the toolchain recorded one, and what it was built with and for.
 func String() string {
 	s := "whimbrel " + Version
-	if rev := revision(); rev != "" {
+	if rev := Revision(); rev != "" {
 		s += " (" + rev + ")"
 	}
 	return s + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
 }
 
-// revision is the commit stamped by the toolchain, shortened, or "" for builds
+// Revision is the commit stamped by the toolchain, shortened, or "" for builds
 // without version control (a source archive, go build -buildvcs=false).
-func revision() string {
+func Revision() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""

@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/cloudapi/client"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/twin"
+)
+
+// dial returns the hub at t. It does not connect yet.
+func dial(t target) (hub, error) {
+	c, err := client.New(t.Server, t.Token, t.CA)
+	if err != nil {
+		return nil, fmt.Errorf("context %s: %w", t.origin, err)
+	}
+	return remote{c}, nil
+}
+
+// remote is a hub behind its REST API.
+type remote struct{ c *client.Client }
+
+func (r remote) Get(ctx context.Context, key models.Key) (models.Object, error) {
+	return r.c.Get(ctx, key)
+}
+
+func (o selection) options() client.ListOptions {
+	return client.ListOptions{Namespace: o.namespace, LabelSelector: o.selector}
+}
+
+func (r remote) List(ctx context.Context, o selection) (models.List, error) {
+	opts := o.options()
+	all, err := r.c.List(ctx, o.kind, opts)
+	for err == nil && all.Continue != "" {
+		var page models.List
+		opts.Continue = all.Continue
+		page, err = r.c.List(ctx, o.kind, opts)
+		// The version of the first page is the one to watch from: what changed since
+		// is then told again, not missed.
+		all.Items, all.Continue = append(all.Items, page.Items...), page.Continue
+	}
+	return all, err
+}
+
+func (r remote) Apply(ctx context.Context, o models.Object) (models.Object, bool, error) {
+	return r.c.Apply(ctx, o)
+}
+
+func (r remote) Create(ctx context.Context, o models.Object) error {
+	_, err := r.c.Create(ctx, o)
+	return err
+}
+
+func (r remote) Delete(ctx context.Context, key models.Key) error {
+	_, err := r.c.Delete(ctx, key)
+	return err
+}
+
+func (r remote) Watch(ctx context.Context, o selection, version string, send func(models.Event) error) error {
+	return r.c.Watch(ctx, o.kind, o.options(), version, send)
+}
+
+func (r remote) Twin(ctx context.Context, namespace, device string) (twin.Document, error) {
+	return r.c.Twin(ctx, namespace, device)
+}
+
+func (r remote) PatchDesired(ctx context.Context, namespace, device string, patch map[string]models.Value, o setOptions) (twin.Document, bool, error) {
+	doc, err := r.c.PatchDesired(ctx, namespace, device, patch, client.DesiredOptions{Wait: o.Wait, Expire: o.Expire, Reason: o.Reason})
+	return doc, doc.Device != "", err
+}
+
+func (r remote) StreamTwins(ctx context.Context, o selection, send func(twin.Document) error) error {
+	return r.c.StreamTwins(ctx, o.options(), "", func(c client.TwinChange) error {
+		return send(twin.Document{Device: c.Device, Namespace: c.Namespace, Version: c.Version, State: c.State, Properties: c.Properties})
+	})
+}
+
+func (r remote) CreateJoinToken(ctx context.Context, node string, ttl time.Duration) (client.Token, error) {
+	return r.c.CreateJoinToken(ctx, node, ttl)
+}
+
+func (r remote) CreateUserToken(ctx context.Context, user string, ttl time.Duration) (client.Token, error) {
+	return r.c.CreateUserToken(ctx, user, ttl)
+}
+
+func (r remote) Tokens(ctx context.Context) ([]client.TokenInfo, error) { return r.c.Tokens(ctx) }
+
+func (r remote) DeleteToken(ctx context.Context, id string) error { return r.c.DeleteToken(ctx, id) }
+
+// interrupted reports whether a stream ended because the person has seen
+// enough.
+func interrupted(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err()))
+}

@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"context"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/cloudapi/client"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/twin"
+)
+
+// hub is what the commands need of a hub. Errors that it answered are
+// *models.Error; any other means that it could not be asked.
+type hub interface {
+	Get(ctx context.Context, key models.Key) (models.Object, error)
+	// List returns every object that o chooses, all pages of it.
+	List(ctx context.Context, o selection) (models.List, error)
+	// Apply makes an object be as o says: it replaces the one there is.
+	Apply(ctx context.Context, o models.Object) (stored models.Object, created bool, err error)
+	// Create makes an object that must not be there yet.
+	Create(ctx context.Context, o models.Object) error
+	Delete(ctx context.Context, key models.Key) error
+	// Watch calls send with every change after a resourceVersion ("": first with
+	// all there is) until ctx ends or send fails. A connection that breaks is made
+	// again. KindGone: the version is too old.
+	Watch(ctx context.Context, o selection, resourceVersion string, send func(models.Event) error) error
+
+	Twin(ctx context.Context, namespace, device string) (twin.Document, error)
+	// PatchDesired returns the twin also with the error of a write that was
+	// accepted and then not confirmed; ok says that there is one.
+	PatchDesired(ctx context.Context, namespace, device string, patch map[string]models.Value, o setOptions) (doc twin.Document, ok bool, err error)
+	// StreamTwins calls send with the changed properties of every twin that
+	// changes, at first with all of each, until ctx ends or send fails. A connection
+	// that breaks is made again.
+	StreamTwins(ctx context.Context, o selection, send func(twin.Document) error) error
+
+	CreateJoinToken(ctx context.Context, node string, ttl time.Duration) (client.Token, error)
+	CreateUserToken(ctx context.Context, user string, ttl time.Duration) (client.Token, error)
+	Tokens(ctx context.Context) ([]client.TokenInfo, error)
+	DeleteToken(ctx context.Context, id string) error
+}
+
+// setOptions are the circumstances of a desired write.
+type setOptions struct {
+	Wait   time.Duration
+	Expire time.Duration
+	Reason string
+}
+
+// selection chooses objects of one kind.
+type selection struct {
+	kind      string
+	namespace string // "" for every one that the user may see
+	selector  string
+}

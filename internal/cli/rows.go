@@ -1,0 +1,177 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/cloudapi/client"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// wideColumns are shown with -o wide only.
+var wideColumns = []string{"CONNECTION", "CONDITIONS", "LABELS", "DESCRIPTION", "SYSTEM", "ADDRESS", "OUTBOX", "CERTIFICATE"}
+
+// The column IN is the namespace, shown with --all-namespaces only.
+var objectTitles = map[string][]string{
+	"DeviceModel": {"IN", "NAME!", "PROTOCOL", "PROPERTIES", "AGE", "DESCRIPTION", "LABELS"},
+	"Device":      {"IN", "NAME!", "MODEL", "NODE", "STATE", "AGE", "LASTSEEN", "CONNECTION", "CONDITIONS", "LABELS"},
+	"Node":        {"IN", "NAME!", "STATUS", "VERSION", "AGE", "LASTSEEN", "SYSTEM", "ADDRESS", "OUTBOX", "CERTIFICATE", "LABELS"},
+	"Mapper":      {"IN", "NAME!", "VERSION", "AGE", "DESCRIPTION", "LABELS"},
+	"User":        {"IN", "NAME!", "ROLE", "NAMESPACE", "AGE", "LABELS"},
+}
+
+var tokenTitles = []string{"ID!", "KIND", "FOR!", "AGE", "EXPIRES"}
+
+func objectTable(r ref) *table {
+	titles := objectTitles[r.info.Kind]
+	if r.tokens {
+		titles = tokenTitles
+	}
+	return &table{titles: append([]string{}, titles...)}
+}
+
+// objectRow is an object's row under its kind's titles.
+func objectRow(o models.Object, now time.Time) []string {
+	meta := o.Meta()
+	made := since(meta.CreationTimestamp, now)
+	switch o := o.(type) {
+	case *models.DeviceModel:
+		return []string{meta.Namespace, meta.Name, o.Spec.Protocol, fmt.Sprint(len(o.Spec.Properties)), made, orNothing(o.Spec.Description), labels(meta.Labels)}
+	case *models.Device:
+		state, seen, conditions := string(models.StateUnknown), nothing, nothing
+		if s := o.Status; s != nil {
+			state, seen, conditions = string(s.State), since(s.LastSeen, now), conditionList(s.Conditions)
+		}
+		if o.Spec.Locked {
+			state += ",locked"
+		}
+		return []string{meta.Namespace, meta.Name, o.Spec.Model, orNothing(o.Spec.Node), state, made, seen, deviceURL(o), conditions, labels(meta.Labels)}
+	case *models.Node:
+		s := models.NodeStatus{}
+		if o.Status != nil {
+			s = *o.Status
+		}
+		return []string{meta.Namespace, meta.Name, readiness(s.Conditions), orNothing(s.NodeInfo.Version), made, since(s.LastSeen, now), system(s.NodeInfo),
+			orNothing(s.NodeInfo.Address), outbox(s.Outbox), until(s.CertificateExpires, now), labels(meta.Labels)}
+	case *models.Mapper:
+		return []string{meta.Namespace, meta.Name, o.Spec.Version, made, orNothing(o.Spec.Description), labels(meta.Labels)}
+	case *models.User:
+		return []string{meta.Namespace, meta.Name, string(o.Spec.Role), userNamespace(o), made, labels(meta.Labels)}
+	}
+	return nil
+}
+
+func tokenRow(t client.TokenInfo, now time.Time) []string {
+	who := "node/" + t.Node
+	if t.User != "" {
+		who = "user/" + t.User
+	}
+	expires := "never"
+	if t.Expires != nil {
+		expires = until(t.Expires, now)
+	}
+	return []string{t.ID, t.Kind, who, since(&t.Created, now), expires}
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return nothing
+	}
+	return s
+}
+
+// until says when something ends.
+func until(t *time.Time, now time.Time) string {
+	switch {
+	case t == nil || t.IsZero():
+		return nothing
+	case t.After(now):
+		return "in " + age(t.Sub(now))
+	}
+	return age(now.Sub(*t)) + " ago"
+}
+
+// ago says when something was.
+func ago(t *time.Time, now time.Time) string {
+	if s := since(t, now); s == nothing || strings.HasPrefix(s, "in ") {
+		return s
+	}
+	return since(t, now) + " ago"
+}
+
+// conditionList puts conditions into a cell: a type alone is True.
+func conditionList(conditions []models.Condition) string {
+	var parts []string
+	for _, c := range conditions {
+		text := c.Type
+		if c.Status != "True" {
+			text += "=" + c.Status
+		}
+		if c.Reason != "" && c.Reason != c.Type {
+			text += " (" + c.Reason + ")"
+		}
+		parts = append(parts, text)
+	}
+	if len(parts) == 0 {
+		return nothing
+	}
+	return strings.Join(parts, ", ")
+}
+
+// readiness is a node's condition Ready, in kubectl's words.
+func readiness(conditions []models.Condition) string {
+	for _, c := range conditions {
+		if c.Type != "Ready" {
+			continue
+		}
+		switch c.Status {
+		case "True":
+			return "Ready"
+		case "False":
+			return "NotReady"
+		}
+	}
+	return "Unknown"
+}
+
+func system(i models.NodeInfo) string {
+	if i.OS == "" {
+		return nothing
+	}
+	return i.OS + "/" + i.Architecture
+}
+
+func outbox(o *models.OutboxState) string {
+	if o == nil {
+		return nothing
+	}
+	text := plural(int(o.Records), "record")
+	if o.Dropped > 0 {
+		text += fmt.Sprintf(", %d dropped", o.Dropped)
+	}
+	return text
+}
+
+func userNamespace(u *models.User) string {
+	if u.Spec.Namespace == models.AllNamespaces {
+		return "all"
+	}
+	return u.Spec.Namespace
+}
+
+// deviceURL is where a device is: every protocol's connection has a url.
+func deviceURL(d *models.Device) string {
+	var c struct {
+		URL  string `json:"url"`
+		Unit *int   `json:"unit"`
+	}
+	if json.Unmarshal(d.Spec.Connection, &c) != nil || c.URL == "" {
+		return nothing
+	}
+	if c.Unit != nil {
+		return fmt.Sprintf("%s unit %d", c.URL, *c.Unit)
+	}
+	return c.URL
+}

@@ -1,0 +1,111 @@
+package cli
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/whimbrel-edge/whimbrel/cloudapi"
+	"github.com/whimbrel-edge/whimbrel/cloudapi/cloudapitest"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"whimbrel": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+			defer stop()
+			os.Exit(Execute(ctx, New()))
+		},
+	})
+}
+
+type hubKey struct{}
+
+// Each script talks to a hub of its own, in this process.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			h := cloudapitest.New()
+			e.Values[hubKey{}] = h
+			e.Setenv("WHIMBREL_SERVER", cloudapitest.Serve(t, h, func(c *cloudapi.Config) { c.Log = slog.New(slog.DiscardHandler) }))
+			e.Setenv("WHIMBREL_TOKEN", cloudapitest.AdminToken)
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("COLUMNS", "")
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // each command would sleep a second
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"hub": playHub, "await": awaitFile, "code": exitCodeIs,
+		},
+	})
+}
+
+// playHub is what happens at the hub meanwhile:
+//
+//	hub report DEVICE PROPERTY VALUE [QUALITY REASON]
+//	hub behave DEVICE confirms|refuses|silent
+//	hub away DEVICE
+//	hub user NAME ROLE NAMESPACE VARIABLE
+func playHub(ts *testscript.TestScript, _ bool, args []string) {
+	h, ok := ts.Value(hubKey{}).(*cloudapitest.Hub)
+	if !ok || len(args) < 2 {
+		ts.Fatalf("hub: what?")
+	}
+	switch args[0] {
+	case "report":
+		s := models.Sample{Value: parseValue(args[3]), Time: time.Now()}
+		if len(args) > 4 {
+			ts.Check(s.Quality.UnmarshalText([]byte(args[4])))
+			s.Reason = models.Reason(args[5])
+		}
+		h.Report("default", args[1], args[2], s)
+	case "behave":
+		h.Behave("default", args[1], map[string]cloudapitest.Behaviour{
+			"confirms": cloudapitest.Confirms, "refuses": cloudapitest.Refuses, "silent": cloudapitest.Silent}[args[2]])
+	case "away":
+		h.SetAway("default", args[1], true)
+	case "user":
+		token, err := h.AddUser(args[1], models.Role(args[2]), args[3])
+		ts.Check(err)
+		ts.Setenv(args[4], token)
+	default:
+		ts.Fatalf("hub: %s?", args[0])
+	}
+}
+
+// awaitFile waits until a file that a command in the background writes holds a
+// text: await FILE TEXT.
+func awaitFile(ts *testscript.TestScript, _ bool, args []string) {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && strings.Contains(string(text), args[1]) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s never held %q but:\n%s", args[0], args[1], text)
+		}
+		time.Sleep(10 * time.Millisecond) //sleep: a file has nothing to wait on
+	}
+}
+
+// exitCodeIs runs a command whose exit code must be the given one: code 2
+// whimbrel get.
+func exitCodeIs(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if err != nil {
+		got = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
