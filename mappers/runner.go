@@ -98,7 +98,8 @@ func (r *Runner) Write(w ...Write) bool { return r.queue.add(w) }
 func (r *Runner) Plan() models.ReadPlan {
 	var plan models.ReadPlan
 	planner, _ := r.cfg.Device.(Planner)
-	for _, g := range r.schedule.groups {
+	for i := range r.schedule.groups {
+		g := &r.schedule.groups[i] // not a copy: Run changes when it is due
 		if len(g.polled) == 0 {
 			continue
 		}
