@@ -150,6 +150,10 @@ func (t *Twin) Write(i int) (Write, models.Value) {
 	return t.props[i].write.Write, t.props[i].write.ClientID
 }
 
+// WriteIsLocal reports whether property i's write was made at this edge and is
+// not the hub's desired value yet.
+func (t *Twin) WriteIsLocal(i int) bool { return t.props[i].write.Version == 0 }
+
 // DesiredVersion returns the hub's desired version as the edge knows it.
 func (t *Twin) DesiredVersion() int64 { return t.cloud.Version }
 
@@ -234,11 +238,13 @@ type WriteChange struct {
 	Property int
 	Write    Write
 	ClientID models.Value
+	Local    bool // made at this edge, and not the hub's desired value yet
 }
 
 func (t *Twin) changed(i int) WriteChange {
 	t.Version++
-	return WriteChange{Property: i, Write: t.props[i].write.Write, ClientID: t.props[i].write.ClientID}
+	e := &t.props[i].write
+	return WriteChange{Property: i, Write: e.Write, ClientID: e.ClientID, Local: e.Version == 0}
 }
 
 // SetCloud takes the hub's desired values, which replace the ones before.

@@ -214,7 +214,7 @@ func (b *Builder) AddLocal(l LocalDesired) {
 	before := len(b.localBytes)
 	b.localBytes = appendMessage(b.localBytes, tagLocals, &pb.LocalDesired{
 		Device: b.device(l.Device), Property: clean(l.Property), Id: clean(l.ID), Value: l.Value.AppendJSON(nil),
-		Base: l.Base, TimeUs: microseconds(l.Time), By: clean(l.By),
+		Base: l.Base, TimeUs: microseconds(l.Time), By: clean(l.By), After: clean(l.After),
 	})
 	b.locals++
 	b.size += len(b.localBytes) - before

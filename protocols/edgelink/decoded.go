@@ -216,7 +216,7 @@ func decode(r *pb.Record) (*Decoded, error) {
 		if err != nil {
 			return nil, fmt.Errorf("local %d: %w", i, err)
 		}
-		if err := checkTexts(l.Property, l.Id, l.By); err != nil {
+		if err := checkTexts(l.Property, l.Id, l.By, l.After); err != nil {
 			return nil, fmt.Errorf("local %d: %w", i, err)
 		}
 		var v models.Value
@@ -224,7 +224,7 @@ func decode(r *pb.Record) (*Decoded, error) {
 			return nil, malformed("local %d: value: %v", i, err)
 		}
 		d.Locals = append(d.Locals, LocalDesired{Device: ref, Property: l.Property, ID: l.Id, Value: v, Base: l.Base,
-			Time: timeOf(l.TimeUs), By: l.By})
+			Time: timeOf(l.TimeUs), By: l.By, After: l.After})
 	}
 	for i, s := range r.States {
 		ref, err := device(s.Device)

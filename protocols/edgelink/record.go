@@ -32,6 +32,7 @@ type LocalDesired struct {
 	ID       string       // of the write
 	Value    models.Value // Null withdraws; bytes arrive as the base64 string they are in JSON
 	Base     int64        // the desiredVersion that the edge saw
+	After    string       // the local write of the same property that this one follows, "" for none
 	Time     time.Time
 	By       string
 }

@@ -146,7 +146,7 @@ func TestRecordKeepsEvents(t *testing.T) {
 			{Device: pump, Property: "speed", ID: "01A", State: "failed", Error: "illegal data value", Time: noon, Refused: true},
 			{Device: boiler, Property: "setpoint", ID: "01B", State: "applied", Time: noon, Late: true}},
 		Locals: []LocalDesired{
-			{Device: boiler, Property: "setpoint", ID: "01C", Value: models.Float(45.5), Base: 7, Time: noon, By: "panel"},
+			{Device: boiler, Property: "setpoint", ID: "01C", Value: models.Float(45.5), Base: 7, After: "01B", Time: noon, By: "panel"},
 			{Device: boiler, Property: "old", ID: "01D", Value: models.Null, Time: noon}},
 		States: []StateEvent{{Device: pump, State: models.StateOffline, Reason: "timeout", Message: "no answer for 3 s", Time: noon}},
 		Gaps: []Gap{

@@ -1,0 +1,334 @@
+package devices
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
+	"github.com/whimbrel-edge/whimbrel/protocols/mqtt"
+	"github.com/whimbrel-edge/whimbrel/twin"
+)
+
+// announcement is what apps and the latest lane are told once the outbox has it.
+type announcement struct {
+	samples []sampleOut
+	writes  []writeOut
+	state   *stateTold
+	again   bool     // the state was announced before
+	locals  []string // ids of the local writes in it
+	replies []func()
+}
+
+// stateTold is how a device is doing.
+type stateTold struct {
+	state   models.DeviceState
+	reason  models.Reason
+	message string
+	at      time.Time
+}
+
+// tell puts what the turn brought into the outbox. What is not for the outbox is
+// announced at once. When ctx ends it keeps what the outbox did not take.
+func (l *loop) tell(ctx context.Context, now time.Time) {
+	o := &l.out
+	if o.locals {
+		l.mu.Lock()
+		locals := l.twin.Uplink()
+		l.mu.Unlock()
+		l.forgetUplinks(locals)
+		o.locals = false
+		if entry, ann := l.localEntry(locals); ann != nil {
+			// The replies are for whoever made these local writes.
+			ann.replies, o.replies = o.replies, nil
+			if !l.append(ctx, entry, ann) {
+				for _, id := range ann.locals {
+					delete(l.uplinked, id)
+				}
+				o.locals = true
+				o.replies = ann.replies
+				return
+			}
+		}
+	}
+	if len(o.samples) == 0 && len(o.writes) == 0 && !o.state && len(o.replies) == 0 {
+		return
+	}
+	ann := &announcement{samples: o.samples, writes: o.writes, replies: o.replies, again: o.again}
+	entry := outbox.Entry{Device: l.d.ref(), Urgent: len(o.writes) > 0}
+	for _, s := range o.samples {
+		if def := &l.d.defs[s.property]; def.History && def.Uplink != models.UplinkNone {
+			entry.Samples = append(entry.Samples, outbox.Sample{Property: def.Name, Sample: s.sample})
+		}
+	}
+	for _, w := range o.writes {
+		if e, ok := l.writeEvent(w.WriteChange); ok {
+			entry.Writes = append(entry.Writes, e)
+		}
+	}
+	if o.state {
+		ann.state = new(l.state)
+		ann.state.at = now
+		entry.States = []edgelink.StateEvent{{State: l.state.state, Reason: string(l.state.reason), Message: l.state.message, Time: now}}
+	}
+	if len(entry.Samples)+len(entry.Writes)+len(entry.States) == 0 {
+		l.announce(ann, commit{})
+	} else if !l.append(ctx, entry, ann) {
+		return
+	}
+	l.out = outgoing{dirty: o.dirty}
+}
+
+// writeEvent is a write's change as the hub hears it. Of a property whose values
+// stay at the edge it hears what became of its own writes, without texts, which
+// may quote values, and nothing of local ones.
+func (l *loop) writeEvent(w twin.WriteChange) (edgelink.WriteEvent, bool) {
+	def := &l.d.defs[w.Property]
+	e := edgelink.WriteEvent{Property: def.Name, ID: w.Write.ID, State: string(w.Write.State), Error: w.Write.Error, Time: w.Write.Time,
+		Late: w.Write.Late, Refused: w.Write.Refused}
+	if def.Uplink != models.UplinkNone {
+		return e, true
+	}
+	if e.Error != "" {
+		e.Error = "the edge says why; what concerns this property stays there (uplink: none)"
+	}
+	return e, !w.Local
+}
+
+// append hands an entry to the outbox. It returns false, with nothing handed
+// over, when ctx ended.
+func (l *loop) append(ctx context.Context, e outbox.Entry, ann *announcement) bool {
+	l.waiting = append(l.waiting, *ann)
+	err := l.m.cfg.Outbox.Append(ctx, e, l.commits.add)
+	if err == nil {
+		return true
+	}
+	l.waiting = l.waiting[:len(l.waiting)-1]
+	switch {
+	case errors.Is(err, outbox.ErrTooLarge) && len(e.Samples) > 1:
+		return l.split(ctx, e, ann)
+	case errors.Is(err, outbox.ErrTooLarge), errors.Is(err, outbox.ErrClosed):
+		l.m.cfg.Log.Error("the outbox does not take what the device says", "device", l.d.id, "error", err)
+		l.commitInOrder(ann, commit{err: err})
+		return true
+	case ctx.Err() != nil:
+		return false
+	}
+	l.m.cfg.Log.Error("the outbox does not take what the device says", "device", l.d.id, "error", err)
+	l.commitInOrder(ann, commit{err: err})
+	return true
+}
+
+// commitInOrder announces what the outbox refused, after all that it took before.
+func (l *loop) commitInOrder(ann *announcement, c commit) {
+	if len(l.waiting) == 0 {
+		l.announce(ann, c)
+		return
+	}
+	last := &l.waiting[len(l.waiting)-1]
+	last.replies = append(last.replies, func() { l.announce(ann, c) })
+}
+
+// split tells an entry in two, of which the last one carries the events.
+func (l *loop) split(ctx context.Context, e outbox.Entry, ann *announcement) bool {
+	half := len(e.Samples) / 2
+	first := outbox.Entry{Device: e.Device, Samples: e.Samples[:half]}
+	e.Samples = e.Samples[half:]
+	if !l.append(ctx, first, &announcement{}) {
+		return false
+	}
+	return l.append(ctx, e, ann)
+}
+
+// committed announces what the outbox has answered for.
+func (l *loop) committed() {
+	for _, c := range l.commits.take() {
+		if len(l.waiting) == 0 {
+			return // unreachable: one answer for each entry
+		}
+		ann := l.waiting[0]
+		l.waiting = l.waiting[1:]
+		l.announce(&ann, c)
+	}
+}
+
+// announce tells apps and the latest lane. c says which record holds it: with an
+// error none does, apps are told all the same, and events are told the outbox
+// again later.
+func (l *loop) announce(ann *announcement, c commit) {
+	wake := l.told.take(l, ann, c)
+	if wake {
+		notify(l.m.latest)
+	}
+	if c.err != nil && (len(ann.writes) > 0 || ann.state != nil || len(ann.locals) > 0) && l.retryAt.IsZero() {
+		l.retryAt = time.Now().Add(retryEvents)
+	}
+	for _, id := range ann.locals {
+		if u := l.uplinked[id]; c.err != nil {
+			delete(l.uplinked, id)
+		} else if u != nil {
+			u.seq = c.seq
+		}
+	}
+	for _, s := range ann.samples {
+		l.slot.publish(l.propertyMessage(s.property, s.reported))
+	}
+	if ann.state != nil && !ann.again {
+		l.slot.publish(l.stateMessage(*ann.state))
+	}
+	for _, w := range ann.writes {
+		if !w.again {
+			l.publishWrite(w.WriteChange)
+		}
+	}
+	for _, reply := range ann.replies {
+		reply()
+	}
+}
+
+// tellAgain puts what did not reach the outbox into the next entry.
+func (l *loop) tellAgain() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.told.writes {
+		if l.told.writes[i].lost {
+			l.told.writes[i].lost = false
+			if w, client := l.twin.Write(i); w.ID != "" {
+				l.out.writes = append(l.out.writes, writeOut{WriteChange: twin.WriteChange{Property: i, Write: w, ClientID: client, Local: l.twin.WriteIsLocal(i)}, again: true})
+			}
+		}
+	}
+	if l.told.stateLost {
+		l.told.stateLost = false
+		l.out.again = !l.out.state
+		l.out.state = true
+	}
+	l.out.locals = true
+}
+
+// localEntry is the local writes that the outbox does not have yet, nil when there are
+// none.
+func (l *loop) localEntry(locals []twin.Local) (outbox.Entry, *announcement) {
+	e := outbox.Entry{Device: l.d.ref(), Urgent: true}
+	ann := &announcement{}
+	for _, w := range locals {
+		if l.uplinked[w.ID] != nil {
+			continue
+		}
+		l.uplinked[w.ID] = &uplink{}
+		ann.locals = append(ann.locals, w.ID)
+		e.Locals = append(e.Locals, edgelink.LocalDesired{Property: w.Property, ID: w.ID, Value: w.Value, Base: w.Base, Time: w.Time, By: w.By, After: w.After})
+	}
+	if len(e.Locals) == 0 {
+		return e, nil
+	}
+	return e, ann
+}
+
+// forgetUplinks forgets the local writes that wait no more.
+func (l *loop) forgetUplinks(waiting []twin.Local) {
+	keep := map[string]bool{}
+	for _, w := range waiting {
+		keep[w.ID] = true
+	}
+	for id := range l.uplinked {
+		if !keep[id] {
+			delete(l.uplinked, id)
+		}
+	}
+}
+
+// checkUplinks finds local writes whose record has left the outbox and that the
+// hub has not judged: the record was dropped, or the hub lost it. They are told
+// once more, which does no harm where it was heard.
+func (l *loop) checkUplinks(now time.Time) {
+	if len(l.uplinked) == 0 {
+		return
+	}
+	oldest := oldestWaiting(l.m.cfg.Outbox.Epochs())
+	for id, u := range l.uplinked {
+		switch {
+		case u.seq == 0 || u.seq >= oldest:
+		case u.gone.IsZero():
+			u.gone = now
+		case now.Sub(u.gone) >= judgeWithin:
+			delete(l.uplinked, id)
+			l.out.locals = true
+		}
+	}
+}
+
+// propertyMessage is a property's retained message.
+func (l *loop) propertyMessage(i int, r twin.Reported) (topic string, payload []byte) {
+	m := struct {
+		Value   models.Value   `json:"value"`
+		Quality models.Quality `json:"quality"`
+		Reason  models.Reason  `json:"reason,omitempty"`
+		Time    *time.Time     `json:"time,omitempty"`
+		Since   *time.Time     `json:"since,omitempty"`
+		Unit    string         `json:"unit,omitempty"`
+	}{Value: r.Value, Quality: r.Quality, Reason: r.Reason, Time: moment(r.Time), Since: moment(r.Since), Unit: l.d.defs[i].Unit}
+	return mqtt.PropertyTopic(l.d.id, l.d.defs[i].Name), mustJSON(m)
+}
+
+func (l *loop) stateMessage(s stateTold) (topic string, payload []byte) {
+	m := struct {
+		State   models.DeviceState `json:"state"`
+		Time    *time.Time         `json:"time"`
+		Reason  models.Reason      `json:"reason,omitempty"`
+		Message string             `json:"message,omitempty"`
+	}{s.state, moment(s.at), s.reason, s.message}
+	return mqtt.StateTopic(l.d.id), mustJSON(m)
+}
+
+func (l *loop) publishWrite(w twin.WriteChange) {
+	m := struct {
+		ID       string          `json:"id"`
+		ClientID *models.Value   `json:"$id,omitempty"`
+		Property string          `json:"property"`
+		State    twin.WriteState `json:"state"`
+		Error    string          `json:"error,omitempty"`
+		Late     bool            `json:"late,omitempty"`
+		Time     *time.Time      `json:"time"`
+	}{ID: w.Write.ID, Property: l.d.defs[w.Property].Name, State: w.Write.State, Error: w.Write.Error, Late: w.Write.Late, Time: moment(w.Write.Time)}
+	if !w.ClientID.IsNull() {
+		m.ClientID = &w.ClientID
+	}
+	topic := mqtt.WritesTopic(l.d.id)
+	if err := l.m.cfg.Publish(topic, mustJSON(m), false); err != nil {
+		l.m.cfg.Log.Warn("publishing failed", "topic", topic, "error", err)
+	}
+}
+
+// clearTopics clears the retained messages of properties that are no more.
+func (l *loop) clearTopics() {
+	keep := map[string]bool{mqtt.StateTopic(l.d.id): true}
+	for i := range l.d.defs {
+		keep[mqtt.PropertyTopic(l.d.id, l.d.defs[i].Name)] = true
+	}
+	for topic := range l.slot.published {
+		if !keep[topic] {
+			l.slot.publish(topic, nil)
+			delete(l.slot.published, topic)
+		}
+	}
+}
+
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return new(t.UTC())
+}
+
+// mustJSON encodes what always can be.
+func mustJSON(v any) []byte {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
