@@ -1,0 +1,316 @@
+// Package devicehub is the cloud half of Whimbrel: it puts the hub's parts
+// together and runs them. The parts are registry (objects and desired values),
+// twins (what was reported), sessions (the link to edges), ingest (their logs
+// into the store), identity (who is who) and store (Postgres or SQLite).
+//
+// Hub's methods are what cloudapi needs of a hub; this package knows nothing of
+// HTTP but the link's own three paths.
+package devicehub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
+	"github.com/whimbrel-edge/whimbrel/devicehub/ingest"
+	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
+	"github.com/whimbrel-edge/whimbrel/devicehub/sessions"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/devicehub/twins"
+	"github.com/whimbrel-edge/whimbrel/internal/pki"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/twin"
+)
+
+// Store is all that a hub keeps.
+type Store interface {
+	store.Store
+	identity.Secrets
+	identity.JoinTokens
+	identity.APITokens
+}
+
+// Config says how a hub is run. Store, Key, LinkAddr and Log are required.
+type Config struct {
+	Store      Store
+	Key        pki.SealKey // seals what is secret in the store
+	LinkAddr   string      // where the link listens, "host:port"; port 0 picks one
+	Hosts      []string    // names and addresses the hub is reached by, for its certificate
+	LinkURL    string      // what edges are told to connect to; default made of the first host and the port
+	Mappers    []*models.Mapper
+	Log        *slog.Logger
+	Now        func() time.Time
+	Registerer prometheus.Registerer // may be nil
+}
+
+// Hub is an open hub.
+type Hub struct {
+	cfg      Config
+	log      *slog.Logger
+	now      func() time.Time
+	ca       *pki.CA
+	server   *pki.ServerCert
+	listener net.Listener
+	lineage  string
+	ready    chan struct{}
+
+	Identity *identity.Service
+	Registry *registry.Registry
+	Twins    *twins.Cache
+	sessions *sessions.Manager
+	ingest   *ingest.Ingester
+}
+
+// New loads a hub from its store and opens its link's port. Run runs it; Close
+// gives the port back when Run is never called.
+func New(ctx context.Context, cfg Config) (*Hub, error) {
+	h := &Hub{cfg: cfg, log: cfg.Log, now: cfg.Now, ready: make(chan struct{})}
+	if h.now == nil {
+		h.now = time.Now
+	}
+	var err error
+	if h.lineage, err = cfg.Store.Lineage(ctx); err != nil {
+		return nil, fmt.Errorf("read the database's lineage: %w", err)
+	}
+	if h.ca, err = identity.EnsureCA(ctx, cfg.Store, cfg.Key, h.now()); err != nil {
+		return nil, fmt.Errorf("load the hub's authority: %w", err)
+	}
+	if h.server, err = pki.NewServerCert(h.ca, cfg.Hosts, h.now()); err != nil {
+		return nil, fmt.Errorf("make the hub's certificate: %w", err)
+	}
+	if h.Registry, err = registry.Open(ctx, registry.Config{Store: cfg.Store, Now: h.now, Log: h.log}); err != nil {
+		return nil, err
+	}
+	if h.Twins, err = twins.Open(ctx, twins.Config{Store: cfg.Store, Registry: h.Registry, Now: h.now, Log: h.log}); err != nil {
+		return nil, err
+	}
+	h.Identity, err = identity.New(identity.Config{CA: h.ca, Log: h.log, Now: h.now,
+		Stores: identity.Stores{Secrets: cfg.Store, JoinTokens: cfg.Store, APITokens: cfg.Store, Users: users{h.Registry}, Nodes: nodes{h.Registry, cfg.Store}},
+		Record: func(_ context.Context, e identity.Event) {
+			h.log.Warn("identity", "reason", e.Reason, "remote", e.Remote, "node", e.Node, "user", e.User, "message", e.Message, "suppressed", e.Suppressed)
+		}})
+	if err != nil {
+		return nil, err
+	}
+	h.ingest = ingest.New(ingest.Config{Store: cfg.Store, Devices: devices{h}, Sink: h.Twins, Log: h.log, Registerer: cfg.Registerer, Now: h.now})
+	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.Twins, Log: cfg.Store, Identity: h.Identity,
+		Lineage: h.lineage, Now: h.now, Logger: h.log})
+	h.Registry.SetStatuses(statuses{h})
+	if cfg.Registerer != nil {
+		connected := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "whimbrel_hub_nodes_connected", Help: "Nodes with a live session."},
+			func() float64 { return float64(h.sessions.Connected()) })
+		if err := cfg.Registerer.Register(connected); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	if h.listener, err = net.Listen("tcp", cfg.LinkAddr); err != nil {
+		return nil, fmt.Errorf("listen for the link: %w", err)
+	}
+	return h, nil
+}
+
+// Close gives back the link's port of a hub that is not run.
+func (h *Hub) Close() error { return h.listener.Close() }
+
+// LinkAddr returns where the link listens.
+func (h *Hub) LinkAddr() string { return h.listener.Addr().String() }
+
+// LinkURL returns what edges are to connect to.
+func (h *Hub) LinkURL() string {
+	if h.cfg.LinkURL != "" {
+		return h.cfg.LinkURL
+	}
+	host := "127.0.0.1"
+	if len(h.cfg.Hosts) > 0 {
+		host = h.cfg.Hosts[0]
+	}
+	_, port, _ := net.SplitHostPort(h.LinkAddr())
+	return "https://" + net.JoinHostPort(host, port)
+}
+
+// CA returns the hub's authority, for the REST API's certificate.
+func (h *Hub) CA() *pki.CA { return h.ca }
+
+// ServerCert returns the hub's own certificate, which renews itself.
+func (h *Hub) ServerCert() *pki.ServerCert { return h.server }
+
+// Ready is closed when the hub takes requests and links.
+func (h *Hub) Ready() <-chan struct{} { return h.ready }
+
+// Run runs the hub until ctx ends or a part of it fails for good. Its loops:
+// the registry's sequencer, the twins' checkpoints, the ingester, the link's
+// server.
+func (h *Hub) Run(ctx context.Context) error {
+	// The parts end in an order: sessions first, so that what they handed over is
+	// committed; then ingest; then what it needs.
+	base, stopBase := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopBase(nil)
+	middle, stopMiddle := context.WithCancelCause(base)
+	defer stopMiddle(nil)
+	failed := make(chan error, 4)
+	var baseWait, middleWait sync.WaitGroup
+	start := func(wait *sync.WaitGroup, ctx context.Context, name string, run func(context.Context) error) {
+		wait.Go(func() {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		})
+	}
+	start(&baseWait, base, "registry", h.Registry.Run)
+	start(&baseWait, base, "twins", h.Twins.Run)
+	start(&middleWait, middle, "ingest", h.ingest.Run)
+	err := h.Registry.Seed(ctx, h.cfg.Mappers)
+	if err == nil {
+		err = h.serveLink(ctx, failed)
+	}
+	_ = h.listener.Close()
+	h.sessions.Close()
+	stopMiddle(nil)
+	middleWait.Wait()
+	stopBase(nil)
+	baseWait.Wait()
+	return err
+}
+
+// serveLink serves the link until ctx ends or a part fails.
+func (h *Hub) serveLink(ctx context.Context, failed chan error) error {
+	srv := &http.Server{Handler: h.sessions.Handler(), TLSConfig: pki.HubTLS(h.server, h.Identity.CAs, h.now),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug)}
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		if err := srv.ServeTLS(h.listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			failed <- fmt.Errorf("link: %w", err)
+		}
+	})
+	close(h.ready)
+	var err error
+	select {
+	case <-ctx.Done():
+		err = ctx.Err()
+	case err = <-failed:
+	}
+	_ = srv.Close()
+	wait.Wait()
+	return err
+}
+
+// statuses joins what sessions and twins know of objects.
+type statuses struct{ h *Hub }
+
+func (s statuses) DeviceStatus(d *models.Device, assignment uint64) *models.DeviceStatus {
+	return s.h.Twins.DeviceStatus(d, assignment)
+}
+
+func (s statuses) NodeStatus(n *models.Node) *models.NodeStatus { return s.h.sessions.NodeStatus(n) }
+
+// devices is what ingest needs of the registry.
+type devices struct{ h *Hub }
+
+func (d devices) AcceptLocal(ctx context.Context, deviceUID string, l twin.Local) error {
+	verdict, err := d.h.Registry.AcceptLocal(ctx, deviceUID, l)
+	if err == nil && verdict == twin.Accepted {
+		d.h.Twins.DesiredChanged(deviceUID, l.Property)
+	}
+	if err == nil && verdict == twin.Overridden {
+		d.h.log.Warn("a write made at the edge was overridden by the cloud's", "device", deviceUID, "property", l.Property, "write", l.ID, "by", l.By)
+	}
+	return err
+}
+
+func (d devices) Current(deviceUID string) (assignment uint64, node string, ok bool) {
+	return d.h.Registry.Current(deviceUID)
+}
+
+// The methods below are what cloudapi needs of objects and twins.
+
+// Get returns one object with its status.
+func (h *Hub) Get(ctx context.Context, key models.Key) (models.Object, error) {
+	return h.Registry.Get(ctx, key)
+}
+
+// List returns a page of objects.
+func (h *Hub) List(ctx context.Context, o models.ListOptions) (models.List, error) {
+	return h.Registry.List(ctx, o)
+}
+
+// Update changes one object.
+func (h *Hub) Update(ctx context.Context, key models.Key, o models.WriteOptions, change func(models.Object) (models.Object, error)) (models.Object, bool, error) {
+	stored, created, err := h.Registry.Update(ctx, key, o, change)
+	if err == nil && key.Kind == "User" {
+		h.Identity.UserChanged(key.Name)
+	}
+	return stored, created, err
+}
+
+// Delete removes one object and what hangs on it.
+func (h *Hub) Delete(ctx context.Context, key models.Key, o models.WriteOptions) (models.Object, error) {
+	before, err := h.Registry.Delete(ctx, key, o)
+	if err != nil {
+		return nil, err
+	}
+	switch key.Kind {
+	case "Node":
+		if err := forgetKeys(ctx, h.cfg.Store, before.Meta().UID); err != nil {
+			h.log.Error("forget a deleted node's keys; it is revoked all the same", "node", key.Name, "error", err)
+		}
+		h.sessions.Kick(key.Name, "revoked", "the node was deleted")
+	case "User":
+		if err := h.Identity.RevokeUser(ctx, key.Name); err != nil {
+			h.log.Error("delete a deleted user's tokens; they are void all the same", "user", key.Name, "error", err)
+		}
+	case "Device":
+		h.Twins.Forget(before.Meta().UID)
+	}
+	return before, nil
+}
+
+// Watch sends changes of objects.
+func (h *Hub) Watch(ctx context.Context, o models.ListOptions, resourceVersion string, send func(models.Event) error) error {
+	return h.Registry.Watch(ctx, o, resourceVersion, send)
+}
+
+// Twin returns one twin.
+func (h *Hub) Twin(ctx context.Context, namespace, name string) (twin.Document, error) {
+	return h.Twins.Twin(ctx, namespace, name)
+}
+
+// PatchDesired stores desired values.
+func (h *Hub) PatchDesired(ctx context.Context, namespace, name string, patch map[string]models.Value, o models.DesiredOptions) (twin.Document, map[string]string, error) {
+	view, ids, err := h.Registry.PatchDesired(ctx, namespace, name, patch, o)
+	if err != nil {
+		return twin.Document{}, nil, err
+	}
+	h.Twins.DesiredChanged(view.Device.Metadata.UID, slices.Collect(keys(patch))...)
+	doc, err := h.Twins.Twin(ctx, namespace, name)
+	return doc, ids, err
+}
+
+func keys[V any](m map[string]V) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// AwaitWrites waits for writes to be confirmed.
+func (h *Hub) AwaitWrites(ctx context.Context, namespace, name string, writes map[string]string) error {
+	return h.Twins.AwaitWrites(ctx, namespace, name, writes)
+}
+
+// StreamTwins sends changes of twins.
+func (h *Hub) StreamTwins(ctx context.Context, o models.ListOptions, cursor string, send func(twin.StreamChange) error) error {
+	return h.Twins.StreamTwins(ctx, o, cursor, send)
+}

@@ -1,0 +1,150 @@
+package devicehub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
+	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// users shows User objects to identity.
+type users struct{ r *registry.Registry }
+
+func userOf(o models.Object) identity.User {
+	u := o.(*models.User)
+	return identity.User{Name: u.Metadata.Name, UID: u.Metadata.UID,
+		Bindings: []identity.Binding{{Role: identity.Role(u.Spec.Role), Namespace: u.Spec.Namespace}}}
+}
+
+// User implements identity.Users.
+func (u users) User(ctx context.Context, name string) (identity.User, error) {
+	o, err := u.r.Get(ctx, models.Key{Kind: "User", Name: name})
+	if models.KindOf(err) == models.KindNotFound {
+		return identity.User{}, identity.ErrNotFound
+	}
+	if err != nil {
+		return identity.User{}, err
+	}
+	return userOf(o), nil
+}
+
+// PutUser implements identity.Users. A User object has one binding.
+func (u users) PutUser(ctx context.Context, want identity.User) (identity.User, error) {
+	if len(want.Bindings) != 1 {
+		return identity.User{}, fmt.Errorf("user %s: a user has one role, not %d", want.Name, len(want.Bindings))
+	}
+	o, _, err := u.r.Update(ctx, models.Key{Kind: "User", Name: want.Name}, models.WriteOptions{}, func(current models.Object) (models.Object, error) {
+		user, ok := current.(*models.User)
+		if !ok {
+			user = &models.User{TypeMeta: models.TypeMeta{APIVersion: models.APIVersion, Kind: "User"}, Metadata: models.ObjectMeta{Name: want.Name}}
+		}
+		user.Spec.Role, user.Spec.Namespace = models.Role(want.Bindings[0].Role), want.Bindings[0].Namespace
+		if errs := user.Validate(); len(errs) > 0 {
+			return nil, &models.Error{Kind: models.KindInvalid, Fields: errs}
+		}
+		return user, nil
+	})
+	if err != nil {
+		return identity.User{}, err
+	}
+	return userOf(o), nil
+}
+
+// nodes shows Node objects and their keys to identity. The keys are a secret of
+// the store, by the node's uid: a node deleted and made again has none.
+type nodes struct {
+	r       *registry.Registry
+	secrets identity.Secrets
+}
+
+func keysOf(uid string) string { return "node-keys/" + uid }
+
+func (n nodes) read(ctx context.Context, uid string) (keys identity.NodeKeys, blob []byte, err error) {
+	blob, err = n.secrets.Secret(ctx, keysOf(uid))
+	if errors.Is(err, identity.ErrNotFound) {
+		return keys, nil, nil
+	}
+	if err != nil {
+		return keys, nil, err
+	}
+	if err := json.Unmarshal(blob, &keys); err != nil {
+		return keys, nil, fmt.Errorf("stored keys of node %s: %w", uid, err)
+	}
+	return keys, blob, nil
+}
+
+// NodeRecord implements identity.Nodes.
+func (n nodes) NodeRecord(ctx context.Context, name string) (identity.NodeRecord, error) {
+	o, err := n.r.Get(ctx, models.Key{Kind: "Node", Name: name})
+	if models.KindOf(err) == models.KindNotFound {
+		return identity.NodeRecord{}, identity.ErrNotFound
+	}
+	if err != nil {
+		return identity.NodeRecord{}, err
+	}
+	rec := identity.NodeRecord{Name: name, UID: o.Meta().UID}
+	rec.Keys, _, err = n.read(ctx, rec.UID)
+	return rec, err
+}
+
+// EnrollNode implements identity.Nodes.
+func (n nodes) EnrollNode(ctx context.Context, name, keyHash string) (identity.NodeRecord, error) {
+	node, err := n.r.EnsureNode(ctx, name, nil)
+	if err != nil {
+		return identity.NodeRecord{}, err
+	}
+	rec := identity.NodeRecord{Name: name, UID: node.Metadata.UID, Keys: identity.NodeKeys{Current: keyHash}}
+	for {
+		_, old, err := n.read(ctx, rec.UID)
+		if err == nil {
+			err = n.write(ctx, rec.UID, old, rec.Keys)
+		}
+		if !errors.Is(err, identity.ErrConflict) {
+			return rec, err
+		}
+	}
+}
+
+func (n nodes) write(ctx context.Context, uid string, old []byte, keys identity.NodeKeys) error {
+	blob, err := json.Marshal(keys)
+	if err != nil {
+		return err
+	}
+	return n.secrets.SwapSecret(ctx, keysOf(uid), old, blob)
+}
+
+// SwapNodeKeys implements identity.Nodes.
+func (n nodes) SwapNodeKeys(ctx context.Context, was identity.NodeRecord, keys identity.NodeKeys) error {
+	now, err := n.NodeRecord(ctx, was.Name)
+	if err != nil {
+		return err
+	}
+	current, old, err := n.read(ctx, now.UID)
+	if err != nil {
+		return err
+	}
+	if now.UID != was.UID || current != was.Keys {
+		return identity.ErrConflict
+	}
+	return n.write(ctx, now.UID, old, keys)
+}
+
+// forgetKeys makes a deleted node's keys worthless.
+func forgetKeys(ctx context.Context, s identity.Secrets, uid string) error {
+	old, err := s.Secret(ctx, keysOf(uid))
+	if errors.Is(err, identity.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	blob, err := json.Marshal(identity.NodeKeys{})
+	if err != nil {
+		return err
+	}
+	return s.SwapSecret(ctx, keysOf(uid), old, blob)
+}
