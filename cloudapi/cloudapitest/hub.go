@@ -43,6 +43,8 @@ type Hub struct {
 	twinCursor uint64 // counts changes of twins
 	twinFloor  uint64
 
+	watchers int // Watch calls that are past the first objects
+
 	tokens  map[string]cloudapi.TokenInfo // by secret
 	wrong   map[string]int                // wrong tokens by address
 	answers map[string]*keptAnswer        // by caller and key
@@ -355,6 +357,8 @@ func (h *Hub) Watch(ctx context.Context, o models.ListOptions, resourceVersion s
 	} else {
 		cursor = v
 	}
+	h.countWatchers(1)
+	defer h.countWatchers(-1)
 	tick := time.NewTicker(30 * time.Second)
 	defer tick.Stop()
 	for {
@@ -408,4 +412,17 @@ func bookmark(kind string, revision int64) models.Event {
 	*o.Type() = models.TypeMeta{APIVersion: info.APIVersion, Kind: info.Kind}
 	o.Meta().ResourceVersion = strconv.FormatInt(revision, 10)
 	return models.Event{Type: models.Bookmark, Object: o}
+}
+
+// Watchers is how many watches have had their first objects and follow changes.
+func (h *Hub) Watchers() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.watchers
+}
+
+func (h *Hub) countWatchers(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.watchers += n
 }
