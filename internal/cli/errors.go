@@ -117,6 +117,8 @@ func cause(err error) string {
 		return "connection reset"
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return "the connection ended early"
+	case errors.Is(err, context.Canceled):
+		return "interrupted"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "it took too long"
 	}
