@@ -1,0 +1,138 @@
+package hubd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/cloudapi"
+	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/internal/version"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+func (d *Daemon) apiConfig() cloudapi.Config {
+	return cloudapi.Config{Objects: d.hub, Twins: d.hub, Access: access{d}, Idempotency: answers{d.store},
+		Ready: map[string]func(context.Context) error{"database": func(ctx context.Context) error {
+			_, err := d.store.Lineage(ctx)
+			return err
+		}},
+		Gatherer: d.registry, Log: d.cfg.Log, Version: version.Version}
+}
+
+// access is what the API needs of identity.
+type access struct{ d *Daemon }
+
+// Authenticate implements cloudapi.Access.
+func (a access) Authenticate(ctx context.Context, token, remote string) (cloudapi.Caller, error) {
+	id, err := a.d.hub.Identity.AuthenticateToken(ctx, token, remote)
+	var throttled *identity.ThrottledError
+	switch {
+	case errors.As(err, &throttled):
+		return cloudapi.Caller{}, models.Errorf(models.KindTooMany, "too many wrong tokens from this address; try again in %s", throttled.RetryAfter.Round(time.Second))
+	case errors.Is(err, identity.ErrUnauthenticated):
+		return cloudapi.Caller{}, models.Errorf(models.KindUnauthorized, "the token is not valid")
+	case err != nil:
+		return cloudapi.Caller{}, err
+	}
+	c := cloudapi.Caller{Name: id.User}
+	if len(id.Bindings) > 0 {
+		c.Role, c.Namespace = models.Role(id.Bindings[0].Role), id.Bindings[0].Namespace
+	}
+	return c, nil
+}
+
+// CreateJoinToken implements cloudapi.Access.
+func (a access) CreateJoinToken(ctx context.Context, node string, ttl time.Duration, by string) (cloudapi.JoinToken, error) {
+	if msg := models.CheckSubdomain(node); msg != "" {
+		return cloudapi.JoinToken{}, models.Invalid("/node", "%s", msg)
+	}
+	text, rec, err := a.d.hub.Identity.CreateJoinToken(ctx, node, ttl, by)
+	if err != nil {
+		return cloudapi.JoinToken{}, err
+	}
+	return cloudapi.JoinToken{Token: text, Expires: rec.Expires,
+		Command: fmt.Sprintf("whimbrel edge --hub %s --token %s --name %s", a.d.hub.LinkURL(), text, node)}, nil
+}
+
+// CreateUserToken implements cloudapi.Access.
+func (a access) CreateUserToken(ctx context.Context, user string, ttl time.Duration, by string) (token, id string, expires time.Time, err error) {
+	if _, err := a.d.hub.Get(ctx, models.Key{Kind: "User", Name: user}); err != nil {
+		return "", "", time.Time{}, err
+	}
+	text, rec, err := a.d.hub.Identity.IssueAPIToken(ctx, user, "made by "+by, ttl)
+	if err != nil {
+		return "", "", time.Time{}, err
+	}
+	return text, rec.ID, rec.Expires, nil
+}
+
+// Tokens implements cloudapi.Access.
+func (a access) Tokens(ctx context.Context) ([]cloudapi.TokenInfo, error) {
+	join, err := a.d.hub.Identity.JoinTokens(ctx)
+	if err != nil {
+		return nil, err
+	}
+	users, err := a.d.hub.Identity.APITokens(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	out := []cloudapi.TokenInfo{}
+	for _, t := range join {
+		if t.UsedAt.IsZero() {
+			out = append(out, cloudapi.TokenInfo{ID: t.ID, Kind: "join", Node: t.Node, Created: t.Created, Expires: timeOrNil(t.Expires)})
+		}
+	}
+	for _, t := range users {
+		out = append(out, cloudapi.TokenInfo{ID: t.ID, Kind: "user", User: t.User, Created: t.Created, Expires: timeOrNil(t.Expires)})
+	}
+	return out, nil
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// DeleteToken implements cloudapi.Access.
+func (a access) DeleteToken(ctx context.Context, id string) error {
+	err := a.d.hub.Identity.DeleteAPIToken(ctx, id)
+	if errors.Is(err, identity.ErrNotFound) {
+		err = a.d.hub.Identity.DeleteJoinToken(ctx, id)
+	}
+	if errors.Is(err, identity.ErrNotFound) {
+		return models.Errorf(models.KindNotFound, "no token has the id %s", id)
+	}
+	return err
+}
+
+// answers keeps idempotent answers in the store.
+type answers struct{ s store.Idempotency }
+
+// keyAge is how long an Idempotency-Key is remembered.
+const keyAge = 24 * time.Hour
+
+// Begin implements cloudapi.Idempotency.
+func (a answers) Begin(ctx context.Context, caller, key, fingerprint string) (cloudapi.StoredAnswer, bool, error) {
+	was, err := a.s.ReserveKey(ctx, caller, key, fingerprint, time.Now(), keyAge)
+	switch {
+	case err == nil:
+		return cloudapi.StoredAnswer{}, false, nil
+	case !errors.Is(err, store.ErrConflict):
+		return cloudapi.StoredAnswer{}, false, err
+	case was.Fingerprint != fingerprint:
+		return cloudapi.StoredAnswer{}, false, models.Errorf(models.KindConflict, "this Idempotency-Key was used for another request")
+	case was.Status == 0:
+		return cloudapi.StoredAnswer{}, false, models.Errorf(models.KindConflict, "the request with this Idempotency-Key is still running")
+	}
+	return cloudapi.StoredAnswer{Status: was.Status, ETag: was.ETag, Body: was.Body}, true, nil
+}
+
+// Finish implements cloudapi.Idempotency.
+func (a answers) Finish(ctx context.Context, caller, key string, s cloudapi.StoredAnswer) error {
+	return a.s.AnswerKey(ctx, caller, key, store.IdempotentAnswer{Status: s.Status, ETag: s.ETag, Body: s.Body})
+}

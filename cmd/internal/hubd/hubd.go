@@ -1,0 +1,393 @@
+// Package hubd runs a hub as a process does: it opens the store that a URL
+// names, serves the REST API over TLS or plain HTTP, and keeps the files of the
+// hub's directory (context.json, ca.pem, the key that seals secrets).
+package hubd
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/whimbrel-edge/whimbrel/cloudapi"
+	"github.com/whimbrel-edge/whimbrel/devicehub"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store/postgres"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store/sqlite"
+	"github.com/whimbrel-edge/whimbrel/internal/atomicfile"
+	"github.com/whimbrel-edge/whimbrel/internal/pki"
+	"github.com/whimbrel-edge/whimbrel/internal/version"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// Config says how a hub process is run.
+type Config struct {
+	Data         string // directory for what the hub keeps in files
+	Database     string // postgres://… or sqlite://PATH; default sqlite://DATA/hub.db
+	Listen       string // of the REST API
+	Link         string // of the link
+	PublicURL    string // how the REST API is reached from elsewhere, "" for as it listens
+	KeyFile      string // default DATA/hub.key
+	TLSCert      string // PEM files for the REST API; default the hub's own authority
+	TLSKey       string
+	InsecureHTTP bool // the REST API in plain HTTP, on loopback only
+	Mappers      []*models.Mapper
+	Log          *slog.Logger
+}
+
+// Daemon is an open hub process.
+type Daemon struct {
+	cfg      Config
+	hub      *devicehub.Hub
+	store    devicehub.Store
+	registry *prometheus.Registry
+	listener net.Listener
+	tls      *tls.Config // nil for plain HTTP
+	ready    chan struct{}
+}
+
+// Open opens the store, loads the hub and opens both ports.
+func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
+	if cfg.InsecureHTTP && !loopback(cfg.Listen) {
+		return nil, fmt.Errorf("--insecure-http needs a loopback address, --listen is %s: tokens would cross the network in the clear", cfg.Listen)
+	}
+	if (cfg.TLSCert == "") != (cfg.TLSKey == "") {
+		return nil, errors.New("--tls-cert and --tls-key go together")
+	}
+	if cfg.PublicURL != "" {
+		if u, err := url.Parse(cfg.PublicURL); err != nil || u.Host == "" {
+			return nil, fmt.Errorf("--public-url %q is not a URL such as https://hub.example.com:8080", cfg.PublicURL)
+		}
+	}
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	d := &Daemon{cfg: cfg, registry: prometheus.NewRegistry(), ready: make(chan struct{})}
+	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	if d.store, err = openStore(ctx, cfg); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.store.Close())
+		}
+	}()
+	key, err := pki.LoadSealKey(cfg.keyFile())
+	if err != nil {
+		return nil, err
+	}
+	if d.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+		return nil, fmt.Errorf("listen for the REST API: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = d.listener.Close()
+		}
+	}()
+	hosts := cfg.hosts()
+	d.hub, err = devicehub.New(ctx, devicehub.Config{Store: d.store, Key: key, LinkAddr: cfg.Link, Hosts: hosts, Mappers: cfg.Mappers,
+		Log: cfg.Log, Registerer: d.registry})
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case cfg.InsecureHTTP:
+	case cfg.TLSCert != "":
+		cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("load the TLS certificate: %w", err), d.hub.Close())
+		}
+		d.tls = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+	default:
+		d.tls = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return d.hub.ServerCert().Current(time.Now())
+		}}
+	}
+	return d, nil
+}
+
+func buildInfo() prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "whimbrel_build_info", Help: "1, with the version as a label.",
+		ConstLabels: prometheus.Labels{"version": version.Version}})
+	g.Set(1)
+	return g
+}
+
+func (c Config) keyFile() string {
+	if c.KeyFile != "" {
+		return c.KeyFile
+	}
+	return filepath.Join(c.Data, "hub.key")
+}
+
+// openStore opens the database that the URL names.
+func openStore(ctx context.Context, cfg Config) (devicehub.Store, error) {
+	switch path, isSQLite := strings.CutPrefix(cfg.Database, "sqlite://"); {
+	case cfg.Database == "":
+		return sqlite.Open(ctx, filepath.Join(cfg.Data, "hub.db"), cfg.Log)
+	case isSQLite:
+		return sqlite.Open(ctx, path, cfg.Log)
+	case strings.HasPrefix(cfg.Database, "postgres://"), strings.HasPrefix(cfg.Database, "postgresql://"):
+		return postgres.Open(ctx, cfg.Database, cfg.Log)
+	}
+	scheme, _, _ := strings.Cut(cfg.Database, ":") // the rest may hold a password
+	return nil, fmt.Errorf("--database must start with postgres:// or sqlite://, got %s:…", scheme)
+}
+
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// hosts is every name and address that the hub may be reached by, the one to
+// tell edges first.
+func (c Config) hosts() (hosts []string) {
+	add := func(host string) {
+		ip, err := netip.ParseAddr(host)
+		if host == "" || err == nil && (ip.IsUnspecified() || ip.IsLinkLocalUnicast()) {
+			return
+		}
+		for _, h := range hosts {
+			if h == host {
+				return
+			}
+		}
+		hosts = append(hosts, host)
+	}
+	if u, err := url.Parse(c.PublicURL); err == nil {
+		add(u.Hostname())
+	}
+	for _, addr := range []string{c.Link, c.Listen} {
+		if host, _, err := net.SplitHostPort(addr); err == nil {
+			add(host)
+		}
+	}
+	linkHost, _, _ := net.SplitHostPort(c.Link)
+	if !loopback(c.Link) || linkHost == "" {
+		if name, err := os.Hostname(); err == nil {
+			add(strings.ToLower(name))
+		}
+		if addrs, err := net.InterfaceAddrs(); err == nil {
+			for _, a := range addrs {
+				if n, ok := a.(*net.IPNet); ok {
+					add(n.IP.String())
+				}
+			}
+		}
+	}
+	for _, h := range []string{"localhost", "127.0.0.1", "::1"} {
+		add(h)
+	}
+	return hosts
+}
+
+// APIURL returns where the REST API is reached from this machine.
+func (d *Daemon) APIURL() string {
+	scheme := "https"
+	if d.tls == nil {
+		scheme = "http"
+	}
+	host, port, _ := net.SplitHostPort(d.listener.Addr().String())
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
+}
+
+// LinkURL returns where edges connect to.
+func (d *Daemon) LinkURL() string { return d.hub.LinkURL() }
+
+// LinkAddr returns where the link listens.
+func (d *Daemon) LinkAddr() string { return d.hub.LinkAddr() }
+
+// Hub returns the hub itself.
+func (d *Daemon) Hub() *devicehub.Hub { return d.hub }
+
+// Ready is closed when the API answers and context.json is written.
+func (d *Daemon) Ready() <-chan struct{} { return d.ready }
+
+// ContextFile is how clients find a hub or an edge and show who they are.
+type ContextFile struct {
+	Server string `json:"server"`
+	Token  string `json:"token"`
+	CA     string `json:"ca"`
+}
+
+// ContextPath returns where the daemon writes its context.
+func (d *Daemon) ContextPath() string { return filepath.Join(d.cfg.Data, "context.json") }
+
+// writeContext writes context.json, keeping the token that is there when there
+// is no new one.
+func (d *Daemon) writeContext(token string) error {
+	c := ContextFile{Server: d.APIURL(), Token: token}
+	if d.cfg.PublicURL != "" {
+		c.Server = strings.TrimSuffix(d.cfg.PublicURL, "/")
+	}
+	if token == "" {
+		if text, err := os.ReadFile(d.ContextPath()); err == nil {
+			var old ContextFile
+			if json.Unmarshal(text, &old) == nil {
+				c.Token = old.Token
+			}
+		}
+		if c.Token == "" {
+			d.cfg.Log.Warn("there is no admin token in " + d.ContextPath() + "; `whimbrel hub reset-admin` makes a new one")
+		}
+	}
+	if d.tls != nil && d.cfg.TLSCert == "" {
+		ca, err := filepath.Abs(filepath.Join(d.cfg.Data, "ca.pem"))
+		if err != nil {
+			return err
+		}
+		if err := atomicfile.WriteFile(ca, d.hub.Identity.CABundle(), 0o644); err != nil {
+			return fmt.Errorf("write the authority's certificate: %w", err)
+		}
+		c.CA = ca
+	}
+	text, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.WriteFile(d.ContextPath(), append(text, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write the context: %w", err)
+	}
+	return nil
+}
+
+// Run runs the hub and its REST API until ctx ends.
+func (d *Daemon) Run(ctx context.Context) error {
+	defer d.store.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wait sync.WaitGroup
+	hubCtx, stopHub := context.WithCancel(context.WithoutCancel(ctx)) // the API ends first
+	defer stopHub()
+	wait.Go(func() {
+		if err := d.hub.Run(hubCtx); err != nil && hubCtx.Err() == nil {
+			cancel(fmt.Errorf("hub: %w", err))
+		}
+	})
+	err := d.serve(ctx)
+	_ = d.listener.Close()
+	stopHub()
+	wait.Wait()
+	return err
+}
+
+// serve makes the first admin and serves the API until ctx ends.
+func (d *Daemon) serve(ctx context.Context) error {
+	select {
+	case <-d.hub.Ready():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	token, err := d.hub.Identity.EnsureAdmin(ctx)
+	if err != nil {
+		return fmt.Errorf("make the first admin: %w", err)
+	}
+	if err := d.writeContext(token); err != nil {
+		return err
+	}
+	handler, err := cloudapi.New(d.apiConfig())
+	if err != nil {
+		return fmt.Errorf("build the REST API: %w", err)
+	}
+	srv := cloudapi.Server(handler)
+	srv.ErrorLog = slog.NewLogLogger(d.cfg.Log.Handler(), slog.LevelDebug)
+	srv.BaseContext = func(net.Listener) context.Context { return ctx } // streams end with the daemon
+	listener := d.listener
+	if d.tls != nil {
+		d.tls.NextProtos = []string{"h2", "http/1.1"}
+		srv.TLSConfig = d.tls
+	}
+	served := make(chan error, 1)
+	go func() { // ends with Shutdown or Close below
+		if d.tls != nil {
+			served <- srv.ServeTLS(listener, "", "")
+		} else {
+			served <- srv.Serve(listener)
+		}
+	}()
+	close(d.ready)
+	select {
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case err = <-served:
+		return fmt.Errorf("serve the REST API: %w", err)
+	}
+	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer stop()
+	if srv.Shutdown(grace) != nil {
+		_ = srv.Close()
+	}
+	if served := <-served; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
+
+// ResetAdmin makes a new admin token offline and writes it into context.json.
+func ResetAdmin(ctx context.Context, cfg Config) (token string, err error) {
+	cfg.Listen, cfg.Link, cfg.InsecureHTTP = "127.0.0.1:0", "127.0.0.1:0", true
+	server := ""
+	if text, err := os.ReadFile(filepath.Join(cfg.Data, "context.json")); err == nil {
+		var old ContextFile
+		if json.Unmarshal(text, &old) == nil {
+			server = old.Server
+		}
+	}
+	d, err := Open(ctx, cfg)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		_ = d.hub.Run(ctx) // ends with cancel
+	})
+	defer func() {
+		cancel()
+		wait.Wait()
+		_ = d.listener.Close()
+		err = errors.Join(err, d.store.Close())
+	}()
+	select {
+	case <-d.hub.Ready():
+	case <-time.After(30 * time.Second):
+		return "", errors.New("the hub did not start; is another one using its database?")
+	}
+	if token, err = d.hub.Identity.ResetAdmin(ctx); err != nil {
+		return "", err
+	}
+	if server != "" {
+		old := ContextFile{}
+		text, err := os.ReadFile(d.ContextPath())
+		if err == nil && json.Unmarshal(text, &old) == nil {
+			old.Token = token
+			if text, err = json.MarshalIndent(old, "", "  "); err == nil {
+				err = atomicfile.WriteFile(d.ContextPath(), append(text, '\n'), 0o600)
+			}
+		}
+		if err != nil {
+			return token, fmt.Errorf("the token is good, but context.json could not be updated: %w", err)
+		}
+	}
+	return token, nil
+}
