@@ -28,10 +28,21 @@ type device struct {
 	driver     mappers.Driver // nil with a problem
 	problem    string         // why it cannot be served as it is configured
 	locked     bool
-	desired    *twin.Desired // nil while the hub has said nothing
+	desired    *wish // nil while the hub has said nothing
 	// key is equal for two that one open connection can serve: it leaves out
 	// locked and desired, which a running loop takes over.
 	key string
+}
+
+// wish is the hub's desired values, and the text they came in, to tell whether
+// they have changed.
+type wish struct {
+	twin.Desired
+	text string
+}
+
+func (w *wish) equal(other *wish) bool {
+	return w == other || w != nil && other != nil && w.text == other.text
 }
 
 func (d *device) ref() edgelink.DeviceRef {
@@ -43,7 +54,7 @@ func (d *device) ref() edgelink.DeviceRef {
 func compile(items []store.Item, drivers map[string]mappers.Driver, log *slog.Logger) map[string]*device {
 	type name struct{ namespace, name string }
 	modelsBy := map[name]*models.DeviceModel{}
-	desired := map[string]*twin.Desired{} // by the device's uid
+	desired := map[string]*wish{} // by the device's uid
 	for _, i := range items {
 		var err error
 		switch i.Kind {
@@ -54,8 +65,8 @@ func compile(items []store.Item, drivers map[string]mappers.Driver, log *slog.Lo
 				modelsBy[name{i.Namespace, i.Name}] = m
 			}
 		case store.KindDesired:
-			d := &twin.Desired{}
-			if err = json.Unmarshal(i.JSON, d); err == nil {
+			d := &wish{text: string(i.JSON)}
+			if err = json.Unmarshal(i.JSON, &d.Desired); err == nil {
 				desired[i.UID] = d
 			}
 		}

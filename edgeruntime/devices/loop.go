@@ -39,7 +39,7 @@ type loop struct {
 	slot *slot
 	d    *device // never changes: what take has taken over since is in the twin
 
-	desired *twin.Desired // the hub's, as last taken
+	desired *wish // the hub's, as last taken
 
 	runner  *mappers.Runner // nil when nothing can serve the device
 	device  mappers.Device
@@ -197,7 +197,7 @@ func (l *loop) begin(ctx context.Context) {
 	l.out.changed(l.twin.HideUnreadable(now)...)
 	if l.d.desired != nil {
 		l.desired = l.d.desired
-		l.out.changed(l.twin.SetCloud(*l.desired, now)...)
+		l.out.changed(l.twin.SetCloud(l.desired.Desired, now)...)
 	}
 	l.mu.Unlock()
 	l.out.dirty = true
@@ -267,9 +267,9 @@ func (l *loop) take(d *device) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if d.desired != nil && d.desired != l.desired { // Apply compiles anew, so this is also so for an equal one
+	if d.desired != nil && !d.desired.equal(l.desired) {
 		l.desired = d.desired
-		l.out.changed(l.twin.SetCloud(*d.desired, now)...)
+		l.out.changed(l.twin.SetCloud(d.desired.Desired, now)...)
 		l.out.dirty, l.out.locals = true, true
 	}
 	l.twin.Paused = d.locked || l.runner == nil

@@ -23,211 +23,243 @@ import (
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 )
 
-// The files of the pki directory.
+// The files of an identity.
 const (
-	identityFile = "node.pem" // certificate and key
-	caFile       = "ca.pem"   // the hub's authorities
-	joinKeyFile  = "join.key" // of a join under way: an answer that got lost is asked for again with it
+	identityFile = "identity.pem" // the node's certificate with its key
+	caFile       = "ca.pem"       // the hub's authorities
+	joiningFile  = "joining.key"  // the key of a join that has not been answered
 )
 
-// requestTimeout bounds a join or a renewal.
-const requestTimeout = 30 * time.Second
-
-// keys is who the edge is, and whom it trusts. What is in memory is what is on
-// the disk.
-type keys struct {
-	dir string
-
-	mu   sync.Mutex // protects all below
-	cert *tls.Certificate
-	cas  []*x509.Certificate
-}
-
-// Joined reports whether the edge whose pki directory this is has joined a hub.
+// Joined reports whether an edge that keeps its identity in dir has joined a hub.
 func Joined(dir string) (bool, error) {
-	_, err := os.Stat(filepath.Join(dir, identityFile))
+	_, err := pki.ReadIdentity(filepath.Join(dir, identityFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// load reads the files; without a node.pem there is no certificate.
-func (k *keys) load() error {
-	cert, err := pki.ReadIdentity(filepath.Join(k.dir, identityFile))
+// identity is who the edge is to its hub, and whom it trusts. It is used from
+// several goroutines.
+type identity struct {
+	dir string
+
+	mu   sync.Mutex
+	cert *tls.Certificate // nil before the join; what it points to is never changed
+	cas  []*x509.Certificate
+}
+
+// load reads what an earlier life has left, if anything.
+func (i *identity) load() error {
+	cert, err := pki.ReadIdentity(filepath.Join(i.dir, identityFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(filepath.Join(k.dir, caFile))
+	path := filepath.Join(i.dir, caFile)
+	text, err := os.ReadFile(path)
 	if err != nil {
-		return fmt.Errorf("read the hub's authority: %w", err)
+		return fmt.Errorf("read the hub's authorities: %w", err)
 	}
 	cas, err := pki.DecodeCerts(text)
 	if err != nil {
-		return fmt.Errorf("%s: %w", caFile, err)
+		return fmt.Errorf("%s: %w", path, err)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.cert, k.cas = &cert, cas
+	i.set(&cert, cas)
 	return nil
 }
 
-// store keeps what a hub issued, on the disk first.
-func (k *keys) store(certPEM, caPEM []byte, key crypto.Signer) error {
-	cas, err := pki.DecodeCerts(caPEM)
+func (i *identity) set(cert *tls.Certificate, cas []*x509.Certificate) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.cert, i.cas = cert, cas
+}
+
+// leaf returns the certificate, nil before the join.
+func (i *identity) leaf() *x509.Certificate {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.cert == nil {
+		return nil
+	}
+	return i.cert.Leaf
+}
+
+func (i *identity) certificate() (*tls.Certificate, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.cert == nil {
+		return nil, errors.New("the edge has not joined")
+	}
+	return i.cert, nil
+}
+
+func (i *identity) authorities() []*x509.Certificate {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.cas
+}
+
+func (i *identity) tls() *tls.Config { return pki.EdgeTLS(i.certificate, i.authorities) }
+
+// join makes the edge known to its hub by a token, and keeps what the hub gives
+// it. The key is on the disk before the token is used, so that an answer that
+// gets lost can be fetched again with it.
+func (i *identity) join(ctx context.Context, hub, node string, labels map[string]string, token pki.JoinToken) (edgelink.JoinResponse, error) {
+	key, err := i.joiningKey()
 	if err != nil {
-		return fmt.Errorf("the hub's authority: %w", err)
+		return edgelink.JoinResponse{}, err
 	}
-	// The authority first: an identity without it could not be used.
-	if err := atomicfile.WriteFile(filepath.Join(k.dir, caFile), pki.EncodeCerts(cas...), 0o600); err != nil {
+	csr, err := pki.NewCSR(key, node)
+	if err != nil {
+		return edgelink.JoinResponse{}, err
+	}
+	var answer edgelink.JoinResponse
+	request := edgelink.JoinRequest{Token: token.Encode(), Node: node, CSR: string(csr), Labels: labels}
+	if err := post(ctx, hub, edgelink.PathJoin, pki.JoinTLS(token.CAHash), request, &answer); err != nil {
+		return answer, err
+	}
+	cas, err := pki.DecodeCerts([]byte(answer.CA))
+	if err != nil {
+		return answer, fmt.Errorf("the hub's authorities: %w", err)
+	}
+	known := false
+	for _, ca := range cas {
+		known = known || pki.CertHash(ca) == token.CAHash
+	}
+	if !known {
+		return answer, errors.New("the authority that made the token is not among those of the hub")
+	}
+	if err := i.keep([]byte(answer.Certificate), key, cas, node); err != nil {
+		return answer, err
+	}
+	if err := os.Remove(filepath.Join(i.dir, joiningFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return answer, fmt.Errorf("tidy up after the join: %w", err)
+	}
+	return answer, nil
+}
+
+func (i *identity) joiningKey() (crypto.Signer, error) {
+	if err := os.MkdirAll(i.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("keep a key: %w", err)
+	}
+	path := filepath.Join(i.dir, joiningFile)
+	key, err := pki.ReadKeyFile(path)
+	if err == nil {
+		return key, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	made, err := pki.GenerateKey()
+	if err != nil {
+		return nil, err
+	}
+	return made, pki.WriteKeyFile(path, made)
+}
+
+// renew fetches a new certificate for the same key.
+func (i *identity) renew(ctx context.Context, hub string) error {
+	cert, err := i.certificate()
+	if err != nil {
 		return err
 	}
-	if err := pki.WriteIdentity(filepath.Join(k.dir, identityFile), certPEM, key); err != nil {
+	key, ok := cert.PrivateKey.(crypto.Signer)
+	if !ok {
+		return errors.New("the node's key cannot sign")
+	}
+	node, err := pki.NodeName(cert.Leaf)
+	if err != nil {
 		return err
 	}
-	return k.load()
-}
-
-func (k *keys) certificate() (*tls.Certificate, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.cert == nil {
-		return nil, errors.New("this edge has not joined a hub")
+	csr, err := pki.NewCSR(key, node)
+	if err != nil {
+		return err
 	}
-	return k.cert, nil
+	var answer edgelink.RenewResponse
+	if err := post(ctx, hub, edgelink.PathRenew, i.tls(), edgelink.RenewRequest{CSR: string(csr)}, &answer); err != nil {
+		return err
+	}
+	cas, err := pki.DecodeCerts([]byte(answer.CA))
+	if err != nil {
+		return fmt.Errorf("the hub's authorities: %w", err)
+	}
+	return i.keep([]byte(answer.Certificate), key, cas, node)
 }
 
-func (k *keys) authorities() []*x509.Certificate {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.cas
+// keep checks a certificate that the hub has given and writes it to the disk,
+// and only then uses it. The authorities go first: an old certificate is as good
+// with the new ones, while a new one without them knows no hub.
+func (i *identity) keep(certPEM []byte, key crypto.Signer, cas []*x509.Certificate, node string) error {
+	certs, err := pki.DecodeCerts(certPEM)
+	if err != nil {
+		return fmt.Errorf("the certificate from the hub: %w", err)
+	}
+	name, err := pki.VerifyNode(certs[0], cas)
+	if err != nil {
+		return fmt.Errorf("the certificate from the hub: %w", err)
+	}
+	if name != node {
+		return fmt.Errorf("the certificate from the hub is for %q, this is %q", name, node)
+	}
+	if err := atomicfile.WriteFile(filepath.Join(i.dir, caFile), pki.EncodeCerts(cas...), 0o600); err != nil {
+		return err
+	}
+	path := filepath.Join(i.dir, identityFile)
+	if err := pki.WriteIdentity(path, certPEM, key); err != nil {
+		return err
+	}
+	cert, err := pki.ReadIdentity(path)
+	if err != nil {
+		return err
+	}
+	i.set(&cert, cas)
+	return nil
 }
 
-func (k *keys) tls() *tls.Config { return pki.EdgeTLS(k.certificate, k.authorities) }
+// requestTimeout bounds a join or a renewal.
+const requestTimeout = 30 * time.Second
 
-// post sends a JSON body to the hub's link server. A refusal is a
+// post sends a request to the hub's link server. What the hub refuses is an
 // *edgelink.RefusedError.
-func post(ctx context.Context, url string, config *tls.Config, body, into any) error {
+func post(ctx context.Context, hub, path string, config *tls.Config, request, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	text, err := json.Marshal(body)
+	body, err := json.Marshal(request)
 	if err != nil {
-		return err
+		return fmt.Errorf("encode: %w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(text))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(hub, "/")+path, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return fmt.Errorf("hub URL: %w", err)
 	}
-	req.Header.Set("Content-Type", "application/json")
-	client := http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true, Proxy: http.ProxyFromEnvironment},
+	r.Header.Set("Content-Type", "application/json")
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, TLSHandshakeTimeout: requestTimeout, DisableKeepAlives: true}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport,
+		// A token is not for whoever a captive portal points at.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	resp, err := client.Do(req)
+	resp, err := client.Do(r)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
-		return err
+		return fmt.Errorf("read the hub's answer: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		var p models.Problem
-		if json.Unmarshal(answer, &p) != nil || p.Detail == "" {
-			p.Detail = strings.ToValidUTF8(string(answer[:min(len(answer), 200)]), "")
+		refused := &edgelink.RefusedError{Status: resp.StatusCode}
+		var problem models.Problem
+		if json.Unmarshal(text, &problem) == nil {
+			refused.Detail = problem.Detail
 		}
-		return &edgelink.RefusedError{Status: resp.StatusCode, Detail: p.Detail}
+		return refused
 	}
-	return json.Unmarshal(answer, into)
-}
-
-// join asks the hub to admit this node. Until it has, the key of the request
-// stays on the disk: the hub answers the same key again for a while, so an
-// answer that was lost does not cost the token.
-func (l *Link) join(ctx context.Context) error {
-	token, err := pki.ParseJoinToken(l.cfg.Token)
-	if err != nil {
-		return permanent{fmt.Errorf("--token: %w", err)}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("the hub's answer is not one: %w", err)
 	}
-	path := filepath.Join(l.keys.dir, joinKeyFile)
-	key, err := pki.ReadKeyFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		fresh, err := pki.GenerateKey()
-		if err != nil {
-			return err
-		}
-		if err := pki.WriteKeyFile(path, fresh); err != nil {
-			return fmt.Errorf("keep the key of the join: %w", err)
-		}
-		key = fresh
-	} else if err != nil {
-		return err
-	}
-	csr, err := pki.NewCSR(key, l.cfg.Node)
-	if err != nil {
-		return permanent{err}
-	}
-	var resp edgelink.JoinResponse
-	err = post(ctx, l.url(edgelink.PathJoin), pki.JoinTLS(token.CAHash), edgelink.JoinRequest{Token: l.cfg.Token, Node: l.cfg.Node, CSR: string(csr), Labels: l.cfg.Labels}, &resp)
-	var refused *edgelink.RefusedError
-	if errors.As(err, &refused) && (refused.Status == http.StatusForbidden || refused.Status == http.StatusUnprocessableEntity || refused.Status == http.StatusUnauthorized) {
-		return permanent{fmt.Errorf("the hub refused the join: %s", refused.Detail)}
-	}
-	if err != nil {
-		return fmt.Errorf("join: %w", err)
-	}
-	if err := l.keys.store([]byte(resp.Certificate), []byte(resp.CA), key); err != nil {
-		return fmt.Errorf("keep the node's certificate: %w", err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		l.log.Warn("remove the key file of the join; it is no longer needed", "file", path, "error", err)
-	}
-	if err := l.cfg.Store.SetSettings(ctx, map[string]string{settingNodeUID: resp.NodeUID}); err != nil {
-		return err
-	}
-	l.log.Info("joined the hub", "node", l.cfg.Node, "hub", l.cfg.HubURL)
 	return nil
 }
-
-// permanent is an error that trying again does not mend: the user must act.
-type permanent struct{ error }
-
-// Unwrap returns the error itself.
-func (p permanent) Unwrap() error { return p.error }
-
-// renewIfDue renews the certificate when two thirds of its life are over, or
-// all of it.
-func (l *Link) renewIfDue(ctx context.Context) error {
-	cert, err := l.keys.certificate()
-	if err != nil {
-		return err
-	}
-	if !pki.RenewDue(cert.Leaf, l.now()) {
-		return nil
-	}
-	return l.renew(ctx)
-}
-
-func (l *Link) renew(ctx context.Context) error {
-	key, err := pki.GenerateKey()
-	if err != nil {
-		return err
-	}
-	csr, err := pki.NewCSR(key, l.cfg.Node)
-	if err != nil {
-		return err
-	}
-	var resp edgelink.RenewResponse
-	if err := post(ctx, l.url(edgelink.PathRenew), l.keys.tls(), edgelink.RenewRequest{CSR: string(csr)}, &resp); err != nil {
-		return fmt.Errorf("renew the certificate: %w", err)
-	}
-	if err := l.keys.store([]byte(resp.Certificate), []byte(resp.CA), key); err != nil {
-		return fmt.Errorf("keep the renewed certificate: %w", err)
-	}
-	l.log.Info("certificate renewed")
-	return nil
-}
-
-func (l *Link) url(path string) string { return strings.TrimSuffix(l.cfg.HubURL, "/") + path }

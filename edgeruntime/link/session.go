@@ -4,379 +4,529 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
+	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
 
-// Times and sizes of a session.
 const (
-	helloTimeout = 15 * time.Second
-	pingEvery    = 15 * time.Second
-	pingTimeout  = 10 * time.Second
-	reportEvery  = 10 * time.Second
-	behindEvery  = 500 * time.Millisecond // newest values while the log is behind
-	behindAfter  = 2 * time.Second        // the log is behind when its oldest record is older
-	batchBytes   = 256 << 10              // of records in one Batch
-	latestBytes  = 1 << 20                // of twins in one Latest, about
+	// batchBytes bounds one Batch: on a slow uplink nothing else is sent meanwhile.
+	batchBytes = 64 << 10
+	// latestBytes bounds one Latest.
+	latestBytes = 128 << 10
+	// behindBytes is how much may wait in the log before it counts as behind.
+	behindBytes = 64 << 10
+	// defaultWindow is for a hub that says none.
+	defaultWindow = 1 << 20
+	// byeTimeout bounds taking leave.
+	byeTimeout = 2 * time.Second
 )
 
-// session is one live link.
+// errSilent ends a session whose other end has fallen silent, as when a cable is
+// pulled: nothing says so.
+var errSilent = errors.New("the hub does not answer")
+
+// session is one live link. Its loops:
+//
+//	receive   what the hub sends; acknowledgements and wanted state
+//	apply     hands stored wanted state to the devices
+//	log       the log lane
+//	latest    the latest lane
+//	report    how the node is doing
+//	alive     whether the other end is
+//	renew     the certificate, in sessions that last
 type session struct {
 	l     *Link
 	conn  *edgelink.Conn
-	log   *slog.Logger
-	began time.Time      // records made before are backfill
-	syncs chan *pb.Frame // to persist; full stops the reader, and so the hub
-	acked chan struct{}  // one slot: flying has changed
+	epoch string
+	live  uint64        // records up to here were made before the session: they are backfill
+	apply chan struct{} // one slot: the wanted state was stored
 
-	mu     sync.Mutex        // protects all below
-	window int               // bytes of records that may be unacknowledged
-	bytes  int               // of records on their way
-	queue  []flight          // records on their way, oldest first; bounded by window
-	flying map[string]uint64 // highest seq acknowledged, by epoch
+	mu     sync.Mutex
+	window int
+	flying []flight      // sent and not acknowledged, oldest first
+	bytes  int           // of them
+	acked  uint64        // highest seq the hub has
+	moved  chan struct{} // one slot: something was acknowledged, or the window changed
 }
 
-// flight is a record that was sent and not acknowledged.
+// flight is a record that was sent.
 type flight struct {
 	epoch string
 	seq   uint64
 	bytes int
 }
 
-// run says hello and serves the session to its end.
+// session dials and runs one session to its end.
+func (l *Link) session(ctx context.Context, connected *bool) error {
+	conn, err := l.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.CloseNow()
+	s := &session{l: l, conn: conn, apply: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
+	if err := s.greet(ctx); err != nil {
+		return err
+	}
+	*connected = true
+	l.setStatus(true, nil)
+	l.log.Info("linked", "hub", l.cfg.URL)
+	return s.run(ctx)
+}
+
+func (l *Link) dial(ctx context.Context) (*edgelink.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return edgelink.Dial(ctx, l.cfg.URL, l.identity.tls())
+}
+
+// greet says hello, and takes what the hub answers.
+func (s *session) greet(ctx context.Context) error {
+	cfg := &s.l.cfg
+	held, err := cfg.Store.Held(ctx)
+	if err != nil {
+		return err
+	}
+	lineage, err := cfg.Store.Setting(ctx, settingLineage)
+	if err != nil {
+		return err
+	}
+	epochs := cfg.Outbox.Epochs()
+	s.epoch = cfg.Outbox.Epoch()
+	ctx, cancel := context.WithTimeout(ctx, s.l.times.welcome)
+	defer cancel()
+	if err := s.conn.Send(ctx, &pb.Frame{Id: 1, Body: &pb.Frame_Hello{Hello: &pb.Hello{
+		Capability: edgelink.Capability, Capabilities: edgelink.Capabilities(), Node: cfg.Node, Version: cfg.Version, Os: runtime.GOOS, Arch: runtime.GOARCH,
+		Lineage: lineage, Epochs: epochs, Held: held, ClockUs: s.l.now().UnixMicro(), Labels: cfg.Labels,
+	}}}); err != nil {
+		return err
+	}
+	welcome, err := s.welcome(ctx)
+	if err != nil {
+		return err
+	}
+	if edgelink.Meet(edgelink.Capability, welcome.Capability) == 0 {
+		return errors.New("the hub names no capability that this edge knows")
+	}
+	s.window = int(welcome.WindowBytes)
+	if s.window <= 0 {
+		s.window = defaultWindow
+	}
+	for _, a := range welcome.Acks {
+		if err := s.acknowledge(a); err != nil {
+			return err
+		}
+	}
+	for _, e := range epochs {
+		s.live = max(s.live, e.Last, e.ParentLast)
+	}
+	return s.compareLineage(ctx, lineage, welcome)
+}
+
+func (s *session) welcome(ctx context.Context) (*pb.Welcome, error) {
+	for {
+		f, err := s.conn.Recv(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("no welcome: %w", err)
+		}
+		switch body := f.Body.(type) {
+		case *pb.Frame_Welcome:
+			return body.Welcome, nil
+		case *pb.Frame_Goodbye:
+			return nil, goodbye{body.Goodbye}
+		}
+	}
+}
+
+// compareLineage notices a hub whose database is another one than before. What
+// it calls revision 7 may be something else than what is held here as 7.
+func (s *session) compareLineage(ctx context.Context, before string, w *pb.Welcome) error {
+	if w.Lineage == "" || w.Lineage == before {
+		return nil
+	}
+	settings := map[string]string{settingLineage: w.Lineage, settingNodeUID: w.NodeUid}
+	if before == "" {
+		return s.l.cfg.Store.SetSettings(ctx, settings)
+	}
+	s.l.log.Warn("the hub's database is another one than before; what it wants is fetched anew", "before", before, "now", w.Lineage)
+	// In this order: whoever is stopped in between fetches it all the same.
+	if err := s.l.cfg.Store.ForgetRevisions(ctx); err != nil {
+		return err
+	}
+	if err := s.l.cfg.Store.SetSettings(ctx, settings); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: the hub's lineage has changed", errAgain)
+}
+
+// run runs the loops. The first that ends ends all. When ctx ends the session
+// takes leave.
 func (s *session) run(ctx context.Context) error {
-	hello, err := s.l.hello(ctx)
-	if err != nil {
-		return err
-	}
-	welcome, err := s.greet(ctx, hello)
-	if err != nil {
-		return err
-	}
-	if err := s.welcomed(ctx, hello, welcome); err != nil {
-		return err
-	}
-	s.l.setConnected(true, nil)
-	s.log.Info("linked to the hub", "hub", s.l.cfg.HubURL)
-	ctx, cancel := context.WithCancelCause(ctx)
+	// The loops do not end with ctx: the goodbye goes out before.
+	loops, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	var wait sync.WaitGroup
-	for _, loop := range []func(context.Context) error{s.receive, s.persist, s.sendLog, s.sendLatest, s.report, s.keepAlive, s.renewal} {
-		wait.Go(func() { cancel(loop(ctx)) })
+	for _, loop := range []func(context.Context) error{s.receive, s.applyLoop, s.logLane, s.latestLane, s.report, s.alive, s.renew} {
+		wait.Go(func() { cancel(loop(loops)) })
 	}
-	<-ctx.Done()
-	if parent := context.Cause(ctx); errors.Is(parent, context.Canceled) {
-		s.sayGoodbye()
-	}
-	_ = s.conn.CloseNow() // frees a Send that waits for the network
-	wait.Wait()
-	return context.Cause(ctx)
-}
-
-// sayGoodbye tells the hub that the edge stops on purpose.
-func (s *session) sayGoodbye() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = s.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Goodbye{Goodbye: &pb.Goodbye{Reason: edgelink.GoodbyeShutdown}}}) // a courtesy
-}
-
-// greet sends the hello and waits for the welcome.
-func (s *session) greet(ctx context.Context, hello *pb.Hello) (*pb.Welcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
-	defer cancel()
-	if err := s.conn.Send(ctx, &pb.Frame{Id: 1, Body: &pb.Frame_Hello{Hello: hello}}); err != nil {
-		return nil, err
-	}
-	f, err := s.conn.Recv(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("wait for the hub's welcome: %w", err)
-	}
-	switch body := f.Body.(type) {
-	case *pb.Frame_Welcome:
-		return body.Welcome, nil
-	case *pb.Frame_Goodbye:
-		return nil, goodbye(body.Goodbye)
-	}
-	return nil, errors.New("the hub's first frame is not a welcome")
-}
-
-func goodbye(b *pb.Goodbye) error {
-	return &goodbyeError{reason: b.Reason, message: b.Message, retryAfter: time.Duration(b.RetryAfterS) * time.Second}
-}
-
-// welcomed notes what the hub says of itself and of the log.
-func (s *session) welcomed(ctx context.Context, hello *pb.Hello, w *pb.Welcome) error {
-	if w.Lineage != hello.Lineage {
-		if hello.Lineage != "" {
-			s.log.Error("the hub's database is another one than before: it was restored or replaced", "was", hello.Lineage, "is", w.Lineage)
-		}
-		if err := s.l.cfg.Store.SetSettings(ctx, map[string]string{settingLineage: w.Lineage, settingNodeUID: w.NodeUid}); err != nil {
-			return fmt.Errorf("keep the hub's lineage: %w", err)
-		}
-	}
-	s.mu.Lock()
-	s.window = int(max(w.WindowBytes, 64<<10))
-	s.mu.Unlock()
-	s.acknowledged(w.Acks)
-	return nil
-}
-
-// acknowledged forgets what the hub has committed.
-func (s *session) acknowledged(acks []*pb.EpochAck) {
-	for _, a := range acks {
-		if a.Seq == 0 {
-			continue
-		}
-		if err := s.l.cfg.Outbox.Ack(a.Epoch, a.Seq); err != nil {
-			s.log.Warn("the hub acknowledges what the outbox does not know", "epoch", a.Epoch, "seq", a.Seq, "error", err)
-		}
-	}
-	s.mu.Lock()
-	for _, a := range acks {
-		s.flying[a.Epoch] = max(s.flying[a.Epoch], a.Seq)
-	}
-	kept := s.queue[:0]
-	for _, f := range s.queue {
-		if f.seq <= s.flying[f.epoch] {
-			s.bytes -= f.bytes
-		} else {
-			kept = append(kept, f)
-		}
-	}
-	s.queue = kept
-	s.mu.Unlock()
 	select {
-	case s.acked <- struct{}{}:
-	default:
+	case <-loops.Done():
+	case <-ctx.Done():
+		s.leave(&pb.Goodbye{Reason: edgelink.GoodbyeShutdown})
+		cancel(context.Cause(ctx))
 	}
+	err := context.Cause(loops)
+	if errors.Is(err, edgelink.ErrMalformed) {
+		s.leave(&pb.Goodbye{Reason: edgelink.GoodbyeProtocolError, Message: err.Error()})
+	}
+	_ = s.conn.CloseNow()
+	wait.Wait()
+	return err
 }
 
-// receive takes what the hub sends.
+// leave says goodbye and closes the link, without waiting long.
+func (s *session) leave(bye *pb.Goodbye) {
+	done := make(chan struct{})
+	go func() { // ends with CloseNow at the latest, and is waited for
+		defer close(done)
+		if s.conn.Send(context.Background(), &pb.Frame{Body: &pb.Frame_Goodbye{Goodbye: bye}}) == nil {
+			_ = s.conn.Close(bye.Reason)
+		}
+	}()
+	limit := time.NewTimer(byeTimeout)
+	defer limit.Stop()
+	select {
+	case <-done:
+	case <-limit.C:
+	}
+	_ = s.conn.CloseNow()
+	<-done
+}
+
+// receive handles what the hub sends.
 func (s *session) receive(ctx context.Context) error {
 	for {
-		// Not under ctx: its end would close the connection before the goodbye.
-		f, err := s.conn.Recv(context.WithoutCancel(ctx))
+		f, err := s.conn.Recv(ctx)
 		if err != nil {
 			return err
 		}
 		switch body := f.Body.(type) {
 		case *pb.Frame_Ack:
-			s.acknowledged(body.Ack.Acks)
-			if body.Ack.WindowBytes > 0 {
-				s.mu.Lock()
-				s.window = int(body.Ack.WindowBytes)
-				s.mu.Unlock()
+			if err := s.ack(body.Ack); err != nil {
+				return err
 			}
 		case *pb.Frame_Sync:
-			select {
-			case s.syncs <- f:
-			case <-ctx.Done():
-				return ctx.Err()
+			if err := s.l.cfg.Store.ApplySync(ctx, body.Sync); err != nil {
+				return err
+			}
+			notify(s.apply)
+			if err := s.conn.Send(ctx, &pb.Frame{Re: f.Id, Body: &pb.Frame_SyncDone{SyncDone: &pb.SyncDone{Id: body.Sync.Id}}}); err != nil {
+				return err
 			}
 		case *pb.Frame_Goodbye:
-			return goodbye(body.Goodbye)
+			return goodbye{body.Goodbye}
 		default: // of a newer hub; tolerated
 		}
 	}
 }
 
-// persist stores the wanted state, hands it on, and only then says so. Several
-// that wait are stored one by one and handed on together.
-func (s *session) persist(ctx context.Context) error {
+func notify(wake chan<- struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
+
+// applyLoop hands what was stored to the devices. Syncs that come quickly after
+// each other are handed over together.
+func (s *session) applyLoop(ctx context.Context) error {
 	for {
-		var f *pb.Frame
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
-		case f = <-s.syncs:
-		}
-		for f != nil {
-			if err := s.l.cfg.Store.ApplySync(ctx, f.GetSync()); err != nil {
-				return fmt.Errorf("store the wanted state: %w", err)
-			}
-			done := &pb.Frame{Re: f.Id, Body: &pb.Frame_SyncDone{SyncDone: &pb.SyncDone{Id: f.GetSync().Id}}}
-			if err := s.conn.Send(ctx, done); err != nil {
-				return err
-			}
-			select {
-			case f = <-s.syncs:
-			default:
-				f = nil
-			}
+			return context.Cause(ctx)
+		case <-s.apply:
 		}
 		items, err := s.l.cfg.Store.Items(ctx)
 		if err != nil {
-			return fmt.Errorf("read the wanted state: %w", err)
+			return err
 		}
 		s.l.cfg.Devices.Apply(items)
 	}
 }
 
-// sendLog sends the log from the oldest record that is not acknowledged, as far
-// as the window allows.
-func (s *session) sendLog(ctx context.Context) error {
-	var cursor outbox.Cursor
-	for {
-		room, err := s.awaitRoom(ctx)
-		if err != nil {
+func (s *session) ack(a *pb.Ack) error {
+	for _, e := range a.Acks {
+		if err := s.acknowledge(e); err != nil {
 			return err
 		}
-		records, err := s.l.cfg.Outbox.Next(ctx, cursor, min(room, batchBytes))
-		if err != nil {
-			return fmt.Errorf("read the outbox: %w", err)
-		}
-		for len(records) > 0 {
-			n := 1
-			for n < len(records) && records[n].Epoch == records[0].Epoch {
-				n++
-			}
-			if err := s.sendBatch(ctx, records[:n]); err != nil {
-				return err
-			}
-			cursor = records[n-1].Cursor()
-			records = records[n:]
-		}
 	}
-}
-
-// awaitRoom waits until the window has room and returns how much. Something may
-// always be on its way, however large.
-func (s *session) awaitRoom(ctx context.Context) (int, error) {
-	for {
-		s.mu.Lock()
-		room := s.window - s.bytes
-		if len(s.queue) == 0 {
-			room = max(room, 1)
-		}
-		s.mu.Unlock()
-		if room > 0 {
-			return room, nil
-		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-s.acked:
-		}
-	}
-}
-
-func (s *session) sendBatch(ctx context.Context, records []outbox.Record) error {
-	b := &pb.Batch{Epoch: records[0].Epoch}
 	s.mu.Lock()
-	for _, r := range records {
-		b.Records = append(b.Records, &pb.Numbered{Seq: r.Seq, Record: r.Data, Backfill: r.Created.Before(s.began)})
-		if r.Seq > s.flying[r.Epoch] {
-			s.queue = append(s.queue, flight{r.Epoch, r.Seq, len(r.Data)})
-			s.bytes += len(r.Data)
-		}
+	if a.WindowBytes > 0 {
+		s.window = int(a.WindowBytes)
 	}
 	s.mu.Unlock()
-	return s.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Batch{Batch: b}})
+	notify(s.moved)
+	return nil
 }
 
-// sendLatest tells the newest state: all of it first, then what no record
-// holds and what does not wait, and while the log is behind also the newest
-// values.
-func (s *session) sendLatest(ctx context.Context) error {
-	if err := s.tell(ctx, devices.LatestWanted{Full: true}); err != nil {
+// acknowledge forgets what the hub has. An epoch that is gone is none of ours.
+func (s *session) acknowledge(a *pb.EpochAck) error {
+	if err := s.l.cfg.Outbox.Ack(a.Epoch, a.Seq); err != nil {
+		if errors.Is(err, outbox.ErrUnknownSeq) {
+			return fmt.Errorf("%w: the hub acknowledges record %d of epoch %s, which was never made", edgelink.ErrMalformed, a.Seq, a.Epoch)
+		}
 		return err
 	}
-	tick := time.NewTicker(behindEvery)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := s.flying[:0]
+	for _, f := range s.flying {
+		if f.epoch == a.Epoch && f.seq <= a.Seq {
+			s.bytes -= f.bytes
+		} else {
+			left = append(left, f)
+		}
+	}
+	s.flying = left
+	s.acked = max(s.acked, a.Seq)
+	return nil
+}
+
+// logLane sends the log from its beginning, which is after what is acknowledged,
+// as far as the window allows.
+func (s *session) logLane(ctx context.Context) error {
+	var cursor outbox.Cursor
+	for {
+		room := s.room(0)
+		if room <= 0 {
+			if err := s.waitForRoom(ctx, 1); err != nil {
+				return err
+			}
+			continue
+		}
+		records, err := s.l.cfg.Outbox.Next(ctx, cursor, min(batchBytes, room))
+		if err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return err
+		}
+		if err := s.sendRecords(ctx, records); err != nil {
+			return err
+		}
+		cursor = records[len(records)-1].Cursor()
+	}
+}
+
+// sendRecords sends records as one batch per epoch.
+func (s *session) sendRecords(ctx context.Context, records []outbox.Record) error {
+	for len(records) > 0 {
+		batch := &pb.Batch{Epoch: records[0].Epoch}
+		size := 0
+		for len(records) > 0 && records[0].Epoch == batch.Epoch {
+			r := records[0]
+			if len(batch.Records) > 0 && size+len(r.Data) > batchBytes {
+				break
+			}
+			batch.Records = append(batch.Records, &pb.Numbered{Seq: r.Seq, Record: r.Data, Backfill: r.Seq <= s.live})
+			size += len(r.Data)
+			records = records[1:]
+		}
+		// The first record may be larger than what there is room for.
+		if err := s.waitForRoom(ctx, size); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		for _, r := range batch.Records {
+			s.flying = append(s.flying, flight{batch.Epoch, r.Seq, len(r.Record)})
+		}
+		s.bytes += size
+		s.mu.Unlock()
+		if err := s.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Batch{Batch: batch}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// room is what the window leaves; with nothing on its way, at least least.
+func (s *session) room(least int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.flying) == 0 {
+		return max(s.window, least)
+	}
+	return s.window - s.bytes
+}
+
+func (s *session) waitForRoom(ctx context.Context, size int) error {
+	for s.room(size) < size {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.moved:
+		}
+	}
+	return nil
+}
+
+// latestLane tells the newest state of everything, and then what changes. As
+// long as the log lane keeps up, values go there alone.
+func (s *session) latestLane(ctx context.Context) error {
+	if err := s.tellLatest(ctx, devices.LatestWanted{Full: true}); err != nil {
+		return err
+	}
+	tick := time.NewTicker(s.l.times.latest)
 	defer tick.Stop()
 	for {
 		want := devices.LatestWanted{}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-s.l.cfg.Devices.LatestWake():
 		case <-tick.C:
-			if s.l.Lag() < behindAfter {
+			if !s.behind() {
 				continue
 			}
-			stats := s.l.cfg.Outbox.Stats()
-			want.Values, want.Acked = true, stats.AckedSeq
+			s.mu.Lock()
+			want = devices.LatestWanted{Values: true, Acked: s.acked}
+			s.mu.Unlock()
 		}
-		if err := s.tell(ctx, want); err != nil {
+		if err := s.tellLatest(ctx, want); err != nil {
 			return err
 		}
 	}
 }
 
-// tell sends what the devices have to tell, in frames of a moderate size.
-func (s *session) tell(ctx context.Context, want devices.LatestWanted) error {
-	all := s.l.cfg.Devices.Latest(want)
-	for len(all) > 0 {
-		n, size := 0, 0
-		for n < len(all) && (n == 0 || size < latestBytes) {
-			size += all[n].SizeVT()
-			n++
-		}
-		frame := &pb.Frame{Body: &pb.Frame_Latest{Latest: &pb.Latest{Epoch: s.l.cfg.Outbox.Epoch(), Twins: all[:n]}}}
-		if err := s.conn.Send(ctx, frame); err != nil {
-			return err
-		}
-		all = all[n:]
+// behind reports whether the log lane is.
+func (s *session) behind() bool {
+	stats := s.l.cfg.Outbox.Stats()
+	if stats.Records == 0 {
+		return false
 	}
-	return nil
+	return stats.Bytes > behindBytes || !stats.Oldest.IsZero() && s.l.now().Sub(stats.Oldest) > s.l.times.behind
 }
 
-// report says regularly how the outbox is doing and which devices answer.
+// tellLatest sends what the devices have to tell, in messages of a moderate size.
+func (s *session) tellLatest(ctx context.Context, want devices.LatestWanted) error {
+	message := &pb.Latest{Epoch: s.epoch}
+	size := 0
+	flush := func() error {
+		if len(message.Twins) == 0 {
+			return nil
+		}
+		err := s.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Latest{Latest: message}})
+		message, size = &pb.Latest{Epoch: s.epoch}, 0
+		return err
+	}
+	for _, t := range s.l.cfg.Devices.Latest(want) {
+		for _, part := range split(t) {
+			n := part.SizeVT()
+			if size+n > latestBytes {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+			message.Twins = append(message.Twins, part)
+			size += n
+		}
+	}
+	return flush()
+}
+
+// split divides a device with large values into parts. A value that no message
+// can carry is left out: the log lane has refused it, too.
+func split(t *pb.LatestTwin) []*pb.LatestTwin {
+	if t.SizeVT() <= latestBytes {
+		return []*pb.LatestTwin{t}
+	}
+	var parts []*pb.LatestTwin
+	values := t.Values
+	t.Values = nil
+	size := 0
+	for _, v := range values {
+		n := v.SizeVT()
+		if n > edgelink.MaxRecord {
+			continue
+		}
+		if size > 0 && size+n > latestBytes {
+			parts = append(parts, t)
+			t = &pb.LatestTwin{Device: t.Device, Seq: t.Seq, Problem: t.Problem}
+			size = 0
+		}
+		t.Values = append(t.Values, v)
+		size += n
+	}
+	return append(parts, t)
+}
+
+// report says how the node is doing.
 func (s *session) report(ctx context.Context) error {
-	tick := time.NewTicker(reportEvery)
+	tick := time.NewTicker(s.l.times.report)
 	defer tick.Stop()
 	for {
 		stats := s.l.cfg.Outbox.Stats()
-		r := &pb.NodeReport{OutboxRecords: stats.Records, OutboxBytes: stats.Bytes, OutboxDropped: stats.Dropped, LastSeq: stats.LastSeq,
-			ClockUs: s.l.now().UnixMicro(), Seen: s.l.cfg.Devices.Seen()}
-		if err := s.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Report{Report: r}}); err != nil {
+		if err := s.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Report{Report: &pb.NodeReport{
+			OutboxRecords: stats.Records, OutboxBytes: stats.Bytes, OutboxDropped: stats.Dropped, LastSeq: stats.LastSeq,
+			ClockUs: s.l.now().UnixMicro(), Seen: s.l.cfg.Devices.Seen(),
+		}}}); err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-tick.C:
 		}
 	}
 }
 
-// keepAlive notices a link that is dead without saying so.
-func (s *session) keepAlive(ctx context.Context) error {
-	tick := time.NewTicker(pingEvery)
+// alive notices an end that has fallen silent.
+func (s *session) alive(ctx context.Context) error {
+	tick := time.NewTicker(s.l.times.ping)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-tick.C:
 		}
-		ping, cancel := context.WithTimeout(ctx, pingTimeout)
+		ping, cancel := context.WithTimeout(ctx, s.l.times.pong)
 		err := s.conn.Ping(ping)
 		cancel()
 		if err != nil {
-			return fmt.Errorf("the hub does not answer: %w", err)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return fmt.Errorf("%w: %w", errSilent, err)
 		}
 	}
 }
 
-// renewal renews the certificate when it is due while the session goes on. The
-// session keeps the connection that it has.
-func (s *session) renewal(ctx context.Context) error {
-	tick := time.NewTicker(10 * time.Minute)
+// renew renews the certificate when two thirds of its life are over. The session
+// goes on with the old one.
+func (s *session) renew(ctx context.Context) error {
+	tick := time.NewTicker(s.l.times.renewCheck)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-tick.C:
 		}
-		if err := s.l.renewIfDue(ctx); err != nil {
-			s.log.Warn("the certificate could not be renewed; it is tried again", "error", err)
+		leaf := s.l.identity.leaf()
+		if !pki.RenewDue(leaf, s.l.now()) {
+			continue
+		}
+		if err := s.l.identity.renew(ctx, s.l.cfg.URL); err != nil {
+			s.l.log.Warn("renewing the certificate failed; it is tried again", "expires", leaf.NotAfter, "error", err)
+		} else {
+			s.l.sayRenewed()
 		}
 	}
 }

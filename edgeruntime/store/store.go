@@ -192,6 +192,15 @@ func (s *Store) Held(ctx context.Context) (held []*pb.Held, err error) {
 	return held, nil
 }
 
+// ForgetRevisions keeps what is held and forgets how new it is: another database
+// of the hub counts otherwise. The hub then sends all of it once more.
+func (s *Store) ForgetRevisions(ctx context.Context) error {
+	return s.change(ctx, s.synced, "forget revisions", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "UPDATE item SET revision = 0")
+		return err
+	})
+}
+
 type key struct{ kind, namespace, name string }
 
 // ApplySync makes the wanted state what the hub says, all of it or nothing, and

@@ -74,6 +74,10 @@ func TestSync(t *testing.T) {
 	apply(&pb.Sync{Full: true, Keep: []*pb.Held{held("Device", "a", "u1"), held("Device", "b", "other")}})
 	holds(t, s, "Device/a/u1@9")
 
+	if err := s.ForgetRevisions(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, s, "Device/a/u1@0")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

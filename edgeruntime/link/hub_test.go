@@ -1,0 +1,452 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
+	"github.com/whimbrel-edge/whimbrel/internal/backoff"
+	"github.com/whimbrel-edge/whimbrel/internal/faultproxy"
+	"github.com/whimbrel-edge/whimbrel/internal/pki"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 20 * time.Second
+
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !cond(); {
+		time.Sleep(2 * time.Millisecond) //sleep: polls real sockets
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// fakeHub is a hub over real TLS and real WebSockets whose answers a test
+// decides.
+type fakeHub struct {
+	t     *testing.T
+	ca    *pki.CA
+	token pki.JoinToken
+	addr  string
+
+	mu        sync.Mutex
+	now       func() time.Time
+	lifetime  time.Duration
+	lineage   string
+	window    uint32
+	mute      bool // acknowledges nothing
+	status    int  // of answers to GET /link, 0 to open it
+	bye       *pb.Goodbye
+	loseJoin  int      // answers to lose
+	joins     []string // hashes of the keys that joined
+	renewals  int
+	hellos    []*pb.Hello
+	committed map[string]uint64 // epoch to seq
+	records   []record
+	batches   int
+	most      int // unacknowledged bytes seen
+	latest    []*pb.LatestTwin
+	syncs     []*pb.Sync // to be sent at each welcome
+	done      []uint64
+	reports   []*pb.NodeReport
+	byes      []string
+	conn      *edgelink.Conn
+}
+
+type record struct {
+	epoch    string
+	seq      uint64
+	backfill bool
+	values   []string
+}
+
+func newHub(t *testing.T) *fakeHub {
+	ca, err := pki.NewCA(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := pki.NewServerCert(ca, []string{"127.0.0.1"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &fakeHub{t: t, ca: ca, token: pki.NewJoinToken(ca.Hash()), now: time.Now, lifetime: time.Hour, lineage: "one", window: 1 << 20, committed: map[string]uint64{}}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.addr = ln.Addr().String()
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+edgelink.PathJoin, h.join)
+	mux.HandleFunc("POST "+edgelink.PathRenew, h.renew)
+	var sessions sync.WaitGroup
+	mux.HandleFunc("GET "+edgelink.PathLink, func(w http.ResponseWriter, r *http.Request) {
+		sessions.Add(1)
+		defer sessions.Done()
+		h.link(w, r)
+	})
+	srv := &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+		TLSConfig: pki.HubTLS(server, func() []*x509.Certificate { return []*x509.Certificate{ca.Cert} }, time.Now)}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = srv.Serve(tls.NewListener(ln, srv.TLSConfig))
+	}()
+	t.Cleanup(func() {
+		_ = srv.Close()
+		<-served
+		sessions.Wait()
+	})
+	return h
+}
+
+func (h *fakeHub) set(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f()
+}
+
+// is reports on the hub's state under its lock.
+func (h *fakeHub) is(f func() bool) func() bool {
+	return func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return f()
+	}
+}
+
+func refuse(w http.ResponseWriter, kind models.ErrorKind, detail string) {
+	w.WriteHeader(kind.Status())
+	_ = json.NewEncoder(w).Encode(models.ProblemOf(models.Errorf(kind, "%s", detail)))
+}
+
+func (h *fakeHub) join(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var req edgelink.JoinRequest
+	if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
+		refuse(w, models.KindMalformed, err.Error())
+		return
+	}
+	csr, err := pki.CheckCSR([]byte(req.CSR), req.Node)
+	token, tokenErr := pki.ParseJoinToken(req.Token)
+	if err != nil || tokenErr != nil || token.SecretHash() != h.token.SecretHash() {
+		refuse(w, models.KindForbidden, "the token is unknown")
+		return
+	}
+	if len(h.joins) > 0 && h.joins[0] != csr.KeyHash {
+		refuse(w, models.KindForbidden, "the token was used by another")
+		return
+	}
+	h.joins = append(h.joins, csr.KeyHash)
+	if h.loseJoin > 0 {
+		h.loseJoin--
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			_ = conn.Close()
+		}
+		return
+	}
+	cert, err := h.ca.SignNode(csr, h.lifetime, h.now())
+	if err != nil {
+		refuse(w, models.KindInternal, err.Error())
+		return
+	}
+	_ = json.NewEncoder(w).Encode(edgelink.JoinResponse{Certificate: string(pki.EncodeCerts(cert)), CA: string(pki.EncodeCerts(h.ca.Cert)), NodeUID: "node-uid", Lineage: h.lineage})
+}
+
+func (h *fakeHub) renew(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var req edgelink.RenewRequest
+	if len(r.TLS.PeerCertificates) == 0 || json.NewDecoder(r.Body).Decode(&req) != nil {
+		refuse(w, models.KindUnauthorized, "no certificate")
+		return
+	}
+	csr, err := pki.CheckCSR([]byte(req.CSR), r.TLS.PeerCertificates[0].Subject.CommonName)
+	if err != nil {
+		refuse(w, models.KindInvalid, err.Error())
+		return
+	}
+	h.renewals++
+	cert, err := h.ca.SignNode(csr, time.Hour, h.now())
+	if err != nil {
+		refuse(w, models.KindInternal, err.Error())
+		return
+	}
+	_ = json.NewEncoder(w).Encode(edgelink.RenewResponse{Certificate: string(pki.EncodeCerts(cert)), CA: string(pki.EncodeCerts(h.ca.Cert))})
+}
+
+func (h *fakeHub) link(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	status := h.status
+	if len(r.TLS.PeerCertificates) == 0 {
+		status = http.StatusUnauthorized
+	} else if h.now().After(r.TLS.PeerCertificates[0].NotAfter) {
+		status = http.StatusUnauthorized
+	}
+	h.mu.Unlock()
+	if status != 0 {
+		refuse(w, models.KindOfStatus(status), "refused")
+		return
+	}
+	conn, err := edgelink.Accept(w, r)
+	if err != nil {
+		return
+	}
+	defer conn.CloseNow()
+	_ = h.session(context.WithoutCancel(r.Context()), conn)
+}
+
+func (h *fakeHub) session(ctx context.Context, conn *edgelink.Conn) error {
+	f, err := conn.Recv(ctx)
+	if err != nil || f.GetHello() == nil {
+		return errors.Join(err, errors.New("no hello"))
+	}
+	h.mu.Lock()
+	hello := f.GetHello()
+	h.hellos = append(h.hellos, hello)
+	bye := h.bye
+	welcome := &pb.Welcome{Capability: edgelink.Capability, Lineage: h.lineage, NodeUid: "node-uid", WindowBytes: h.window}
+	for _, e := range hello.Epochs {
+		welcome.Acks = append(welcome.Acks, &pb.EpochAck{Epoch: e.Id, Seq: h.committed[e.Id]})
+	}
+	syncs := h.syncs
+	h.conn = conn
+	h.mu.Unlock()
+	if bye != nil {
+		_ = conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Goodbye{Goodbye: bye}})
+		return conn.Close(bye.Reason)
+	}
+	if err := conn.Send(ctx, &pb.Frame{Re: f.Id, Body: &pb.Frame_Welcome{Welcome: welcome}}); err != nil {
+		return err
+	}
+	for _, s := range syncs {
+		if err := conn.Send(ctx, &pb.Frame{Id: s.Id, Body: &pb.Frame_Sync{Sync: s}}); err != nil {
+			return err
+		}
+	}
+	for {
+		f, err := conn.Recv(ctx)
+		if err != nil {
+			return err
+		}
+		if err := h.handle(ctx, conn, f); err != nil {
+			return err
+		}
+	}
+}
+
+func (h *fakeHub) handle(ctx context.Context, conn *edgelink.Conn, f *pb.Frame) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch body := f.Body.(type) {
+	case *pb.Frame_Batch:
+		h.batches++
+		size := 0
+		for _, n := range body.Batch.Records {
+			size += len(n.Record)
+			if n.Seq <= h.committed[body.Batch.Epoch] {
+				continue // a resend
+			}
+			rec, err := edgelink.DecodeRecord(n.Record)
+			if err != nil {
+				return err
+			}
+			r := record{epoch: body.Batch.Epoch, seq: n.Seq, backfill: n.Backfill}
+			for _, s := range rec.Series {
+				for i := range s.Len() {
+					r.values = append(r.values, s.At(i).Value.String())
+				}
+			}
+			h.records = append(h.records, r)
+			h.committed[r.epoch] = r.seq
+		}
+		h.most = max(h.most, size)
+		if !h.mute {
+			return conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Ack{Ack: &pb.Ack{Acks: []*pb.EpochAck{{Epoch: body.Batch.Epoch, Seq: h.committed[body.Batch.Epoch]}}}}})
+		}
+	case *pb.Frame_Latest:
+		h.latest = append(h.latest, body.Latest.Twins...)
+	case *pb.Frame_SyncDone:
+		h.done = append(h.done, body.SyncDone.Id)
+	case *pb.Frame_Report:
+		h.reports = append(h.reports, body.Report)
+	case *pb.Frame_Goodbye:
+		h.byes = append(h.byes, body.Goodbye.Reason)
+	}
+	return nil
+}
+
+// fakeDevices are what a Link needs of a devices.Manager.
+type fakeDevices struct {
+	mu      sync.Mutex
+	applied [][]store.Item
+	wanted  []devices.LatestWanted
+	wake    chan struct{}
+	twins   func(devices.LatestWanted) []*pb.LatestTwin
+}
+
+func (d *fakeDevices) Apply(items []store.Item) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.applied = append(d.applied, items)
+}
+
+func (d *fakeDevices) Latest(want devices.LatestWanted) []*pb.LatestTwin {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.wanted = append(d.wanted, want)
+	if d.twins == nil {
+		return nil
+	}
+	return d.twins(want)
+}
+
+func (d *fakeDevices) LatestWake() <-chan struct{} { return d.wake }
+
+func (d *fakeDevices) Seen() []*pb.Seen { return []*pb.Seen{{Uid: "u", SeenUs: 1}} }
+
+// edge is a Link with a real store and a real outbox.
+type edge struct {
+	t       *testing.T
+	dir     string
+	cfg     Config
+	store   *store.Store
+	outbox  *outbox.Outbox
+	devices *fakeDevices
+	proxy   *faultproxy.Proxy
+	link    *Link
+	stop    func() error
+	ended   chan struct{} // closed when Run has returned
+	log     *logged
+	n       int
+}
+
+// logged keeps what was logged.
+type logged struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, string(p))
+	return len(p), nil
+}
+
+func (l *logged) text() (all string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		all += line
+	}
+	return all
+}
+
+func newEdge(t *testing.T, h *fakeHub) *edge {
+	proxy := faultproxy.New(t, h.addr)
+	e := &edge{t: t, dir: t.TempDir(), proxy: proxy, log: &logged{}, devices: &fakeDevices{wake: make(chan struct{}, 1)}}
+	e.cfg = Config{URL: "https://" + proxy.Addr(), Node: "gateway-1", Token: h.token.Encode(), Labels: map[string]string{"site": "north"}, Version: "test",
+		Dir: filepath.Join(e.dir, "pki"), Devices: e.devices, Log: slog.New(slog.NewTextHandler(e.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	return e
+}
+
+func quick() times {
+	q := defaultTimes
+	q.ping, q.pong, q.report, q.latest, q.behind, q.renewCheck = 200*time.Millisecond, 300*time.Millisecond, 50*time.Millisecond, 20*time.Millisecond, 100*time.Millisecond, time.Hour
+	q.welcome = 2 * time.Second
+	q.retry = backoff.Policy{Min: 10 * time.Millisecond, Max: 50 * time.Millisecond, Factor: 2}
+	return q
+}
+
+// start begins a life of the process. stop returns what Run returned.
+func (e *edge) start() *edge {
+	e.t.Helper()
+	var err error
+	ctx := context.Background()
+	if e.store, err = store.Open(ctx, filepath.Join(e.dir, "edge.db")); err != nil {
+		e.t.Fatal(err)
+	}
+	if e.outbox, err = outbox.Open(ctx, outbox.Config{Path: filepath.Join(e.dir, "outbox.db"), Linger: time.Millisecond, Log: slog.New(slog.DiscardHandler), Now: time.Now}); err != nil {
+		e.t.Fatal(err)
+	}
+	e.cfg.Store, e.cfg.Outbox = e.store, e.outbox
+	if e.link, err = New(e.cfg); err != nil {
+		e.t.Fatal(err)
+	}
+	e.link.times = quick()
+	linkCtx, stopLink := context.WithCancel(ctx)
+	boxCtx, stopBox := context.WithCancel(ctx)
+	linked, boxed := make(chan error, 1), make(chan error, 1)
+	ended := make(chan struct{})
+	e.ended = ended
+	go func() {
+		defer close(ended)
+		linked <- e.link.Run(linkCtx)
+	}()
+	go func() { boxed <- e.outbox.Run(boxCtx) }()
+	var once sync.Once
+	var result error
+	e.stop = func() error {
+		once.Do(func() {
+			stopLink()
+			result = <-linked
+			stopBox()
+			<-boxed
+			_ = e.outbox.Close()
+			_ = e.store.Close()
+		})
+		return result
+	}
+	e.t.Cleanup(func() { _ = e.stop() })
+	return e
+}
+
+func (e *edge) linked() {
+	e.t.Helper()
+	eventually(e.t, "linked", func() bool { return e.link.Status().Connected })
+}
+
+// record puts one record with one sample into the log and returns its seq.
+func (e *edge) record() uint64 {
+	e.t.Helper()
+	return e.recordValue(models.Int(int64(e.n)))
+}
+
+func (e *edge) recordValue(v models.Value) uint64 {
+	e.t.Helper()
+	e.n++
+	seqs := make(chan uint64, 1)
+	err := e.outbox.Append(e.t.Context(), outbox.Entry{Device: edgelink.DeviceRef{UID: "u", Assignment: 1}, Urgent: true,
+		Samples: []outbox.Sample{{Property: "p", Sample: models.Sample{Value: v, Time: time.Now()}}}},
+		func(seq uint64, err error) {
+			if err != nil {
+				e.t.Error(err)
+			}
+			seqs <- seq
+		})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return <-seqs
+}
