@@ -276,11 +276,12 @@ func (l *Link) attempt(ctx context.Context, connected *bool) error {
 	return err
 }
 
-// renewIfDue renews a certificate of which two thirds are over. One that has not
-// expired, or seems to by a clock that is wrong, may do when that fails.
+// renewIfDue renews a certificate of which two thirds are over, or seem to be by a
+// clock that is wrong: not at each attempt, therefore. Where it has really
+// expired the hub says so.
 func (l *Link) renewIfDue(ctx context.Context) {
 	leaf, now := l.identity.leaf(), l.now()
-	if !pki.RenewDue(leaf, now) || !now.After(leaf.NotAfter) && now.Sub(l.renewed) < l.times.renewCheck {
+	if !pki.RenewDue(leaf, now) || now.Sub(l.renewed) < l.times.renewCheck {
 		return
 	}
 	l.renewed = now
