@@ -111,7 +111,7 @@ func (c *call) send(a answer, err error) {
 // begin writes the status. The deadline is for this write: the one before may
 // be over, and the connection's next request sets its own.
 func (c *call) begin(status int) {
-	_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(writeTimeout))
+	_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(c.api.WriteTimeout))
 	c.w.WriteHeader(status)
 }
 

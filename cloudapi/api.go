@@ -26,6 +26,8 @@ const (
 	DefaultRate      = 200 // requests a second of one caller
 	DefaultBurst     = 400
 	DefaultHeartbeat = 15 * time.Second
+	// DefaultWriteTimeout is for one write: an answer, or a line of a stream.
+	DefaultWriteTimeout = 30 * time.Second
 )
 
 // The bounds of a request.
@@ -34,7 +36,6 @@ const (
 	maxHeader     = 64 << 10
 	headerTimeout = 10 * time.Second
 	bodyTimeout   = 30 * time.Second
-	writeTimeout  = 30 * time.Second // of one write: an answer, or a line of a stream
 	idleTimeout   = 2 * time.Minute
 	readyTimeout  = 5 * time.Second
 )
@@ -56,6 +57,8 @@ type Config struct {
 	Rate      float64       // requests a second of one caller; 0: DefaultRate, negative: unlimited
 	Burst     int           // 0: DefaultBurst
 	Heartbeat time.Duration // how often a stream is tended; 0: DefaultHeartbeat
+	// WriteTimeout is how long a peer may take for one write; 0: DefaultWriteTimeout.
+	WriteTimeout time.Duration
 }
 
 // api is a Config at work.
@@ -81,6 +84,9 @@ func New(c Config) (http.Handler, error) {
 	}
 	if c.Heartbeat <= 0 {
 		c.Heartbeat = DefaultHeartbeat
+	}
+	if c.WriteTimeout <= 0 {
+		c.WriteTimeout = DefaultWriteTimeout
 	}
 	if c.Gatherer == nil {
 		c.Gatherer = prometheus.NewRegistry()

@@ -106,6 +106,8 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	c := &call{api: a, w: &recorder{ResponseWriter: w}, trace: traceparent(r.Header.Get("traceparent"))}
 	c.Request = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
+	// The connection's request before this one left its deadline behind.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 	h := w.Header()
 	h.Set("Traceparent", c.trace)
 	h.Set("Cache-Control", "no-store")

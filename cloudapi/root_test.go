@@ -113,7 +113,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestSlowHeaders checks that the server does not wait for ever for a request.
+// TestServerTimeouts checks that the server does not wait for ever for a request.
 func TestServerTimeouts(t *testing.T) {
 	s := cloudapi.Server(http.NotFoundHandler())
 	if s.ReadHeaderTimeout <= 0 || s.IdleTimeout <= 0 || s.MaxHeaderBytes <= 0 || s.ReadTimeout != 0 || s.WriteTimeout != 0 {

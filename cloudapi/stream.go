@@ -30,10 +30,10 @@ type stream struct {
 
 // run calls feed, which writes with s.write, and returns its error: as an answer
 // while nothing was written, else for the last line.
-func (s *stream) run(may func() error, feed func(context.Context) error) error {
+func (s *stream) run(feed func(context.Context) error) error {
 	ctx, cancel := s.c.long()
 	var tender sync.WaitGroup
-	tender.Go(func() { s.tend(ctx, cancel, may) })
+	tender.Go(func() { s.tend(ctx, cancel) })
 	defer tender.Wait()
 	defer cancel(nil)
 	err := feed(ctx)
@@ -47,8 +47,8 @@ func (s *stream) run(may func() error, feed func(context.Context) error) error {
 }
 
 // tend begins the stream when the source is quiet, beats, and looks whether the
-// caller may still read it.
-func (s *stream) tend(ctx context.Context, cancel context.CancelCauseFunc, may func() error) {
+// caller is still who it was.
+func (s *stream) tend(ctx context.Context, cancel context.CancelCauseFunc) {
 	quiet := time.NewTimer(beginAfter)
 	defer quiet.Stop()
 	tick := time.NewTicker(s.c.api.Heartbeat)
@@ -67,9 +67,6 @@ func (s *stream) tend(ctx context.Context, cancel context.CancelCauseFunc, may f
 				err = errChanged
 			}
 			if err == nil {
-				err = may()
-			}
-			if err == nil {
 				err = s.write(s.beat)
 			}
 		}
@@ -82,7 +79,7 @@ func (s *stream) tend(ctx context.Context, cancel context.CancelCauseFunc, may f
 
 var errChanged = models.Errorf(models.KindUnauthorized, "the caller's role has changed")
 
-// write sends and flushes. A peer that does not take it within writeTimeout
+// write sends and flushes. A peer that does not take it within WriteTimeout
 // loses the stream, so nothing is queued here.
 func (s *stream) write(p []byte) error {
 	s.mu.Lock()
@@ -98,7 +95,7 @@ func (s *stream) write(p []byte) error {
 		s.c.begin(http.StatusOK)
 		p = append(append([]byte{}, s.first...), p...)
 	} else {
-		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
+		_ = control.SetWriteDeadline(time.Now().Add(s.c.api.WriteTimeout))
 	}
 	if len(p) > 0 {
 		_, s.err = s.c.w.Write(p)
@@ -106,6 +103,9 @@ func (s *stream) write(p []byte) error {
 	if s.err == nil {
 		s.err = control.Flush()
 	}
+	// On HTTP/2 a deadline that passes ends the stream although nothing is being
+	// written.
+	_ = control.SetWriteDeadline(time.Time{})
 	return s.err
 }
 

@@ -4,7 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -212,6 +215,50 @@ func TestStreamsEnd(t *testing.T) {
 			t.Errorf("the watch ended with %s", r.text)
 		}
 	})
+}
+
+// TestSlowPeer checks that who does not read loses the stream, and that who is
+// merely told nothing does not: over HTTP/2 as well, whose deadlines act alone.
+func TestSlowPeer(t *testing.T) {
+	p := newPlant(t, func(c *cloudapi.Config) { c.WriteTimeout = 100 * time.Millisecond; c.Rate = -1 })
+	p.boilers("b-1")
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("GET /api/v1/devices?watch=true HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + p.tokens["admin"] + "\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the watch is there", func() bool { return p.hub.Watchers() == 1 })
+	n := 0
+	eventually(t, "the watch of who does not read has ended", func() bool {
+		n++
+		p.want(200, "PATCH", "/api/v1/devices/b-1", `{"metadata":{"annotations":{"a":"`+strings.Repeat("x", 200<<10+n)+`"}}}`)
+		return p.hub.Watchers() == 0
+	})
+}
+
+func TestQuietHTTP2(t *testing.T) {
+	hub := cloudapitest.New()
+	api, err := cloudapi.New(cloudapi.Config{Objects: hub, Twins: hub, Access: hub, Idempotency: hub, Log: slog.New(slog.DiscardHandler), WriteTimeout: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(nil)
+	s.Config, s.EnableHTTP2 = cloudapi.Server(api), true
+	s.StartTLS()
+	defer s.Close()
+	p := &plant{t: t, hub: hub, url: s.URL, client: s.Client(), tokens: map[string]string{"admin": cloudapitest.AdminToken}}
+	w := p.open(t, "/api/v1/nodes?watch=true")
+	if w.resp.ProtoMajor != 2 {
+		t.Fatalf("speaks %s", w.resp.Proto)
+	}
+	w.events("BOOKMARK")
+	<-time.After(200 * time.Millisecond) // four times what a write may take, with nothing to write
+	p.want(201, "POST", "/api/v1/nodes", `{"metadata":{"name":"gw1"},"spec":{}}`)
+	w.events("ADDED gw1")
+	w.cancel()
 }
 
 // twins reads an event of /twins/stream: its id and data. Comments are skipped.

@@ -228,6 +228,7 @@ func TestTraceparent(t *testing.T) {
 	p := newPlant(t)
 	good := []string{
 		"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+		"00-4bf92f3577b34da6a3ce929d0e0e4730-00f067aa0ba90200-00",
 		"cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
 	}
 	bad := []string{

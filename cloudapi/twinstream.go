@@ -30,8 +30,7 @@ func (a *api) streamTwins(c *call) (answer, error) {
 	}
 	cursor := c.Header.Get("Last-Event-ID")
 	s := &stream{c: c, contentType: "text/event-stream", first: []byte(": twins\n\n"), beat: []byte(": beat\n\n")}
-	may := func() error { _, err := c.listOptions("Device", models.Viewer, true); return err }
-	err = s.run(may, func(ctx context.Context) error {
+	err = s.run(func(ctx context.Context) error {
 		err := a.Twins.StreamTwins(ctx, opts, cursor, s.twin)
 		if cursor != "" && models.KindOf(err) == models.KindGone {
 			// State is coalesced: all of it again tells as much as what was missed,

@@ -33,8 +33,7 @@ func (o *collection) watch(c *call, opts models.ListOptions) (answer, error) {
 		from = ""
 	}
 	s := &stream{c: c, contentType: "application/json"}
-	may := func() error { _, err := c.listOptions(o.kind, o.read, o.info.Namespaced); return err }
-	err := s.run(may, func(ctx context.Context) error {
+	err := s.run(func(ctx context.Context) error {
 		return o.api.Objects.Watch(ctx, opts, from, func(ev models.Event) error {
 			return s.event(watchEvent{ev.Type, ev.Object})
 		})
