@@ -311,7 +311,6 @@ func (d *Daemon) serve(ctx context.Context) error {
 	}
 	srv := cloudapi.Server(handler)
 	srv.ErrorLog = slog.NewLogLogger(d.cfg.Log.Handler(), slog.LevelDebug)
-	srv.BaseContext = func(net.Listener) context.Context { return ctx } // streams end with the daemon
 	listener := d.listener
 	if d.tls != nil {
 		d.tls.NextProtos = []string{"h2", "http/1.1"}
