@@ -18,6 +18,8 @@ import (
 // runners are the commands that run something here; all others talk to a hub.
 // Each is in a file of its name.
 var runners = []func(*settings) *cobra.Command{
+	newHub,
+	newUp,
 	newSimulate,
 }
 
