@@ -65,7 +65,7 @@ type Hub struct {
 
 	Identity *identity.Service
 	Registry *registry.Registry
-	Twins    *twins.Cache
+	twins    *twins.Cache
 	sessions *sessions.Manager
 	ingest   *ingest.Ingester
 }
@@ -90,19 +90,23 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	if h.Registry, err = registry.Open(ctx, registry.Config{Store: cfg.Store, Now: h.now, Log: h.log}); err != nil {
 		return nil, err
 	}
-	if h.Twins, err = twins.Open(ctx, twins.Config{Store: cfg.Store, Registry: h.Registry, Now: h.now, Log: h.log}); err != nil {
+	if h.twins, err = twins.Open(ctx, twins.Config{Store: cfg.Store, Registry: h.Registry, Now: h.now, Log: h.log}); err != nil {
 		return nil, err
 	}
 	h.Identity, err = identity.New(identity.Config{CA: h.ca, Log: h.log, Now: h.now,
 		Stores: identity.Stores{Secrets: cfg.Store, JoinTokens: cfg.Store, APITokens: cfg.Store, Users: users{h.Registry}, Nodes: nodes{h.Registry, cfg.Store}},
 		Record: func(_ context.Context, e identity.Event) {
-			h.log.Warn("identity", "reason", e.Reason, "remote", e.Remote, "node", e.Node, "user", e.User, "message", e.Message, "suppressed", e.Suppressed)
+			level := slog.LevelWarn
+			if e.Reason == identity.NodeJoined {
+				level = slog.LevelInfo
+			}
+			h.log.Log(context.Background(), level, "identity", "reason", e.Reason, "remote", e.Remote, "node", e.Node, "user", e.User, "message", e.Message, "suppressed", e.Suppressed)
 		}})
 	if err != nil {
 		return nil, err
 	}
-	h.ingest = ingest.New(ingest.Config{Store: cfg.Store, Devices: devices{h}, Sink: h.Twins, Log: h.log, Registerer: cfg.Registerer, Now: h.now})
-	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.Twins, Log: cfg.Store, Identity: h.Identity,
+	h.ingest = ingest.New(ingest.Config{Store: cfg.Store, Devices: devices{h}, Sink: h.twins, Log: h.log, Registerer: cfg.Registerer, Now: h.now})
+	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.twins, Log: cfg.Store, Identity: h.Identity,
 		Lineage: h.lineage, Now: h.now, Logger: h.log})
 	h.Registry.SetStatuses(statuses{h})
 	if cfg.Registerer != nil {
@@ -166,7 +170,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		})
 	}
 	start(&baseWait, base, "registry", h.Registry.Run)
-	start(&baseWait, base, "twins", h.Twins.Run)
+	start(&baseWait, base, "twins", h.twins.Run)
 	start(&middleWait, middle, "ingest", h.ingest.Run)
 	err := h.Registry.Seed(ctx, h.cfg.Mappers)
 	if err == nil {
@@ -208,10 +212,14 @@ func (h *Hub) serveLink(ctx context.Context, failed chan error) error {
 type statuses struct{ h *Hub }
 
 func (s statuses) DeviceStatus(d *models.Device, assignment uint64) *models.DeviceStatus {
-	return s.h.Twins.DeviceStatus(d, assignment)
+	return s.h.twins.DeviceStatus(d, assignment)
 }
 
 func (s statuses) NodeStatus(n *models.Node) *models.NodeStatus { return s.h.sessions.NodeStatus(n) }
+
+func (s statuses) WriteState(deviceUID, property, id string) twin.WriteState {
+	return s.h.twins.WriteState(deviceUID, property, id)
+}
 
 // devices is what ingest needs of the registry.
 type devices struct{ h *Hub }
@@ -219,7 +227,7 @@ type devices struct{ h *Hub }
 func (d devices) AcceptLocal(ctx context.Context, deviceUID string, l twin.Local) error {
 	verdict, err := d.h.Registry.AcceptLocal(ctx, deviceUID, l)
 	if err == nil && verdict == twin.Accepted {
-		d.h.Twins.DesiredChanged(deviceUID, l.Property)
+		d.h.twins.DesiredChanged(deviceUID, l.Property)
 	}
 	if err == nil && verdict == twin.Overridden {
 		d.h.log.Warn("a write made at the edge was overridden by the cloud's", "device", deviceUID, "property", l.Property, "write", l.ID, "by", l.By)
@@ -246,10 +254,20 @@ func (h *Hub) List(ctx context.Context, o models.ListOptions) (models.List, erro
 // Update changes one object.
 func (h *Hub) Update(ctx context.Context, key models.Key, o models.WriteOptions, change func(models.Object) (models.Object, error)) (models.Object, bool, error) {
 	stored, created, err := h.Registry.Update(ctx, key, o, change)
-	if err == nil && key.Kind == "User" {
-		h.Identity.UserChanged(key.Name)
+	if err != nil {
+		return nil, false, err
 	}
-	return stored, created, err
+	switch key.Kind {
+	case "User":
+		h.Identity.UserChanged(key.Name)
+	case "Device":
+		h.twins.DeviceChanged(stored.Meta().UID)
+	case "DeviceModel":
+		for _, uid := range h.Registry.ModelDevices(key.Namespace, key.Name) {
+			h.twins.DeviceChanged(uid)
+		}
+	}
+	return stored, created, nil
 }
 
 // Delete removes one object and what hangs on it.
@@ -269,7 +287,7 @@ func (h *Hub) Delete(ctx context.Context, key models.Key, o models.WriteOptions)
 			h.log.Error("delete a deleted user's tokens; they are void all the same", "user", key.Name, "error", err)
 		}
 	case "Device":
-		h.Twins.Forget(before.Meta().UID)
+		h.twins.Forget(before.Meta().UID)
 	}
 	return before, nil
 }
@@ -281,7 +299,12 @@ func (h *Hub) Watch(ctx context.Context, o models.ListOptions, resourceVersion s
 
 // Twin returns one twin.
 func (h *Hub) Twin(ctx context.Context, namespace, name string) (twin.Document, error) {
-	return h.Twins.Twin(ctx, namespace, name)
+	return h.twins.Twin(ctx, namespace, name)
+}
+
+// Twins returns a page of twins.
+func (h *Hub) Twins(ctx context.Context, o models.ListOptions) ([]twin.Document, string, error) {
+	return h.twins.Twins(ctx, o)
 }
 
 // PatchDesired stores desired values.
@@ -290,8 +313,8 @@ func (h *Hub) PatchDesired(ctx context.Context, namespace, name string, patch ma
 	if err != nil {
 		return twin.Document{}, nil, err
 	}
-	h.Twins.DesiredChanged(view.Device.Metadata.UID, slices.Collect(keys(patch))...)
-	doc, err := h.Twins.Twin(ctx, namespace, name)
+	h.twins.DesiredChanged(view.Device.Metadata.UID, slices.Collect(keys(patch))...)
+	doc, err := h.twins.Twin(ctx, namespace, name)
 	return doc, ids, err
 }
 
@@ -307,10 +330,10 @@ func keys[V any](m map[string]V) func(func(string) bool) {
 
 // AwaitWrites waits for writes to be confirmed.
 func (h *Hub) AwaitWrites(ctx context.Context, namespace, name string, writes map[string]string) error {
-	return h.Twins.AwaitWrites(ctx, namespace, name, writes)
+	return h.twins.AwaitWrites(ctx, namespace, name, writes)
 }
 
 // StreamTwins sends changes of twins.
 func (h *Hub) StreamTwins(ctx context.Context, o models.ListOptions, cursor string, send func(twin.StreamChange) error) error {
-	return h.Twins.StreamTwins(ctx, o, cursor, send)
+	return h.twins.StreamTwins(ctx, o, cursor, send)
 }
