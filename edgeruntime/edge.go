@@ -1,0 +1,324 @@
+// Package edgeruntime is an edge: one process beside the devices that keeps
+// their twins, serves local apps over MQTT and REST, and syncs with a hub when
+// there is one to be reached. Third parties build edges with drivers of their
+// own on it:
+//
+//	edge, err := edgeruntime.New(edgeruntime.Config{
+//		Node: "gateway-1", HubURL: "https://hub:8443", Token: token, DataDir: "/var/lib/whimbrel",
+//		Drivers: map[string]mappers.Driver{"acme": acme.New()}, Log: log,
+//	})
+//	if err != nil {
+//		return err
+//	}
+//	return edge.Run(ctx)
+//
+// The loops that Run starts and waits for:
+//
+//	outbox.Run    stores what there is to tell the hub          outbox.db
+//	broker.Run    local apps over MQTT
+//	devices.Run   one loop and one Runner per device            edge.db
+//	localapi.Run  local REST
+//	link.Run      one session after the other with the hub      pki/
+//
+// They end from the last to the first, so that what a device says last is
+// stored.
+package edgeruntime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/broker"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/link"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/localapi"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
+	"github.com/whimbrel-edge/whimbrel/mappers"
+)
+
+// Defaults of Config.
+const (
+	DefaultMQTTAddr = "127.0.0.1:1883"
+	DefaultAPIAddr  = "127.0.0.1:9060"
+)
+
+// Config says what an edge is. What is left at its zero value is as it was at
+// the start before, or its default at the first; DataDir is always needed,
+// Node, HubURL and Token at the first start.
+type Config struct {
+	Node    string            // its name at the hub
+	Labels  map[string]string // of the Node
+	HubURL  string            // the hub's link, https://host:8443
+	Token   string            // join token; not needed any more once the edge has joined
+	DataDir string            // for everything it keeps
+
+	MQTTAddr string // of the broker; port 0 takes a free one
+	APIAddr  string // of the local REST API; port 0 takes a free one
+	// MQTTAnonymous lets MQTT clients in without a name, on loopback only.
+	MQTTAnonymous bool
+	// MQTTNamed ends that where it was so before.
+	MQTTNamed bool
+
+	Drivers map[string]mappers.Driver // by protocol
+
+	OutboxBytes int64         // bound of the outbox on the disk
+	OutboxAge   time.Duration // bound of the age of what waits in it, in running time; negative: none
+	Fsync       time.Duration // how much a power loss may take of it; negative: nothing
+
+	Log        *slog.Logger
+	Registerer prometheus.Registerer // of metrics; nil: a registry of the edge's own
+	Gatherer   prometheus.Gatherer   // what /metrics shows; nil: the edge's own registry
+	Version    string
+}
+
+// Edge is an open edge. New opens it, Run serves it, once, and closes it.
+type Edge struct {
+	cfg     Config
+	log     *slog.Logger
+	lock    *os.File
+	store   *store.Store
+	outbox  *outbox.Outbox
+	devices *devices.Manager
+	broker  *broker.Broker
+	api     *localapi.Server
+	link    *link.Link
+	ready   chan struct{}
+	ran     bool // Run was called, which closes the broker
+
+	collectors []prometheus.Collector
+}
+
+// Joined reports whether the edge that keeps its data in dir has joined a hub,
+// and so needs no token.
+func Joined(dir string) (bool, error) { return link.Joined(filepath.Join(dir, "pki")) }
+
+// New opens an edge: its files and its addresses. Nothing is dialled before Run.
+// An edge that is not to run must be closed.
+func New(cfg Config) (_ *Edge, err error) {
+	if cfg.DataDir == "" {
+		return nil, errors.New("an edge needs a data directory")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	ctx := context.Background()
+	e := &Edge{log: cfg.Log, ready: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.Close())
+		}
+	}()
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if e.lock, err = lock(filepath.Join(cfg.DataDir, "lock")); err != nil {
+		return nil, err
+	}
+	if e.store, err = store.Open(ctx, filepath.Join(cfg.DataDir, "edge.db")); err != nil {
+		return nil, err
+	}
+	before, err := e.store.Settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.remember(before); err != nil {
+		return nil, err
+	}
+	// At the first start nothing is remembered.
+	for name, addr := range map[string]string{settingMQTT: DefaultMQTTAddr, settingAPI: DefaultAPIAddr} {
+		if before[name] == "" {
+			before[name] = addr
+		}
+	}
+	e.cfg = cfg
+	if e.outbox, err = outbox.Open(ctx, outbox.Config{Path: filepath.Join(cfg.DataDir, "outbox.db"), MaxBytes: cfg.OutboxBytes,
+		MaxAge: max(cfg.OutboxAge, 0), Fsync: cfg.Fsync, Log: cfg.Log, Now: time.Now}); err != nil {
+		return nil, err
+	}
+	if err := e.assemble(before); err != nil {
+		return nil, err
+	}
+	settings, err := cfg.settings(e.MQTTAddr(), e.APIAddr())
+	if err != nil {
+		return nil, err
+	}
+	if err := e.store.SetSettings(ctx, settings); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// assemble makes the parts that need one another.
+func (e *Edge) assemble(before map[string]string) (err error) {
+	cfg := &e.cfg
+	mapperMetrics := mappers.NewMetrics()
+	e.devices = devices.New(devices.Config{Drivers: cfg.Drivers, Store: e.store, Outbox: e.outbox, Metrics: mapperMetrics, Log: cfg.Log,
+		NewID:   func() string { return ulid.Make().String() },
+		Publish: func(topic string, payload []byte, retain bool) error { return e.broker.Publish(topic, payload, retain) }})
+	if e.link, err = link.New(link.Config{URL: cfg.HubURL, Node: cfg.Node, Labels: cfg.Labels, Token: cfg.Token, Dir: filepath.Join(cfg.DataDir, "pki"),
+		Version: cfg.Version, Store: e.store, Outbox: e.outbox, Devices: e.devices, Log: cfg.Log}); err != nil {
+		return err
+	}
+	metrics, err := e.register(mapperMetrics)
+	if err != nil {
+		return err
+	}
+	admin, err := mqttCredentials(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	if err := listen(cfg.MQTTAddr, before[settingMQTT], before[settingMQTTAsked], func(addr string) (err error) {
+		e.broker, err = broker.New(broker.Config{Addr: addr, Anonymous: cfg.MQTTAnonymous, Auth: newMQTTAuth(admin), Devices: e.devices, Log: cfg.Log})
+		return err
+	}); err != nil {
+		return err
+	}
+	token, err := apiToken(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	if err := listen(cfg.APIAddr, before[settingAPI], before[settingAPIAsked], func(addr string) (err error) {
+		e.api, err = localapi.New(localapi.Config{Addr: addr, Token: token, Devices: e.devices, Metrics: metrics, Log: cfg.Log})
+		return err
+	}); err != nil {
+		return err
+	}
+	// Where client commands and apps look for it.
+	admin.URL = "mqtt://" + e.MQTTAddr()
+	return errors.Join(
+		writeSecret(filepath.Join(cfg.DataDir, contextName), contextFile{Server: "http://" + e.APIAddr(), Token: token}),
+		writeSecret(filepath.Join(cfg.DataDir, mqttName), admin))
+}
+
+// register registers the metrics and returns what shows them.
+func (e *Edge) register(mapperMetrics prometheus.Collector) (http.Handler, error) {
+	cfg := &e.cfg
+	own := prometheus.NewRegistry()
+	if cfg.Registerer == nil {
+		cfg.Registerer = own
+	}
+	if cfg.Gatherer == nil {
+		cfg.Gatherer = own
+		if g, ok := cfg.Registerer.(prometheus.Gatherer); ok {
+			cfg.Gatherer = g
+		}
+	}
+	for _, c := range []prometheus.Collector{mapperMetrics, outboxCollector{e.outbox}, buildInfo(cfg.Version)} {
+		if err := cfg.Registerer.Register(c); err != nil {
+			var there prometheus.AlreadyRegisteredError
+			if errors.As(err, &there) && c != mapperMetrics {
+				continue // a hub in the same process says the same of the build
+			}
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+		e.collectors = append(e.collectors, c)
+	}
+	return promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{}), nil
+}
+
+// MQTTAddr is the host:port of the MQTT broker.
+func (e *Edge) MQTTAddr() string { return e.broker.Addr() }
+
+// APIAddr is the host:port of the local REST API.
+func (e *Edge) APIAddr() string { return e.api.Addr() }
+
+// Ready is closed when every device that was known at the start has its twin.
+func (e *Edge) Ready() <-chan struct{} { return e.ready }
+
+// Link is how the link to the hub is doing.
+func (e *Edge) Link() link.Status { return e.link.Status() }
+
+// Run serves until ctx ends, and returns nil then. An error is one that keeps the
+// edge from doing its work; a hub, a network or a device that fails is none.
+func (e *Edge) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, e.Close()) }()
+	items, err := e.store.Items(context.WithoutCancel(ctx)) // a signal at this moment is no failure
+	if err != nil {
+		return err
+	}
+	e.ran = true
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var stages []func()
+	// stage starts loops that end after those of later stages.
+	stage := func(loops map[string]func(context.Context) error) {
+		stageCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		var wait sync.WaitGroup
+		for name, loop := range loops {
+			wait.Go(func() {
+				if err := loop(stageCtx); err != nil && stageCtx.Err() == nil {
+					fail(fmt.Errorf("%s: %w", name, err))
+				}
+			})
+		}
+		stages = append(stages, func() { cancel(); wait.Wait() })
+	}
+	stage(map[string]func(context.Context) error{"outbox": e.outbox.Run})
+	stage(map[string]func(context.Context) error{"mqtt": e.broker.Run})
+	stage(map[string]func(context.Context) error{"devices": e.devices.Run})
+	e.devices.Apply(items)
+	stage(map[string]func(context.Context) error{"local API": e.api.Run, "link": e.link.Run, "start": e.announce})
+	<-ctx.Done()
+	for i := len(stages) - 1; i >= 0; i-- {
+		stages[i]()
+	}
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
+		return cause
+	}
+	return nil
+}
+
+// announce says when the edge is ready.
+func (e *Edge) announce(ctx context.Context) error {
+	select {
+	case <-e.devices.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	close(e.ready)
+	e.log.Info("edge is ready", "node", e.cfg.Node, "mqtt", e.MQTTAddr(), "api", e.APIAddr(), "devices", len(e.devices.Devices()))
+	return nil
+}
+
+// Close gives up an edge that is not to run. Run does it by itself.
+func (e *Edge) Close() error {
+	var errs []error
+	for _, c := range e.collectors {
+		e.cfg.Registerer.Unregister(c)
+	}
+	e.collectors = nil
+	if e.api != nil {
+		_ = e.api.Close() // Run has closed it already
+	}
+	if e.broker != nil && !e.ran {
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		errs = append(errs, e.broker.Run(ended)) // which closes its address
+		e.ran = true
+	}
+	if e.outbox != nil {
+		errs = append(errs, e.outbox.Close())
+		e.outbox = nil
+	}
+	if e.store != nil {
+		errs = append(errs, e.store.Close())
+		e.store = nil
+	}
+	if e.lock != nil {
+		errs = append(errs, e.lock.Close())
+		e.lock = nil
+	}
+	return errors.Join(errs...)
+}

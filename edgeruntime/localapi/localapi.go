@@ -1,0 +1,294 @@
+// Package localapi is the edge's REST API for what runs beside it. It works
+// with the cloud gone. Every request but /healthz needs the edge's token; errors
+// are problem+json. A device of another namespace than "default" is
+// {namespace}.{name} in paths.
+package localapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/twin"
+)
+
+// Devices is what the API shows and changes. *devices.Manager is one.
+type Devices interface {
+	Devices() []devices.Summary
+	Document(id string) (twin.Document, error)
+	// Patch returns when the patch is durable.
+	Patch(ctx context.Context, id string, p devices.Patch) (devices.Patched, error)
+	// AwaitWrites blocks until every write is confirmed, one has come to another
+	// end, or ctx ends (KindTimeout).
+	AwaitWrites(ctx context.Context, id string, writes map[string]string) error
+}
+
+// Config is what a Server needs.
+type Config struct {
+	Addr    string // host:port to listen on; port 0 takes a free one
+	Token   string
+	Devices Devices
+	Metrics http.Handler
+	Log     *slog.Logger
+}
+
+// Server is the API. Run is its loop.
+type Server struct {
+	cfg   Config
+	token [sha256.Size]byte
+	ln    net.Listener
+}
+
+const (
+	maxBody = models.MaxDocumentBytes
+	maxWait = 10 * time.Minute
+	// by is who a desired value set here is by: there is one token.
+	by = "local"
+)
+
+// New opens the address and returns a server whose Run is to be called: Run
+// serves the address and closes it.
+func New(cfg Config) (*Server, error) {
+	if cfg.Token == "" {
+		return nil, errors.New("local API: no token")
+	}
+	ln, err := net.Listen("tcp", cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("local API: %w", err)
+	}
+	return &Server{cfg: cfg, token: sha256.Sum256([]byte(cfg.Token)), ln: ln}, nil
+}
+
+// Addr is the host:port that the server listens on.
+func (s *Server) Addr() string { return s.ln.Addr().String() }
+
+// Close closes the address of a server that is not to run.
+func (s *Server) Close() error { return s.ln.Close() }
+
+// Run serves until ctx ends, and returns nil then.
+func (s *Server) Run(ctx context.Context) error {
+	srv := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(s.ln) }() // ends with Shutdown or Close
+	select {
+	case err := <-failed:
+		return fmt.Errorf("local API: %w", err)
+	case <-ctx.Done():
+	}
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if srv.Shutdown(limit) != nil {
+		_ = srv.Close()
+	}
+	<-failed
+	return nil
+}
+
+// route is one path: who may be asked what.
+type route map[string]func(http.ResponseWriter, *http.Request) error
+
+// handler lists every path.
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	for path, r := range map[string]route{
+		"/v1/devices":                   {http.MethodGet: s.list},
+		"/v1/devices/{id}/twin":         {http.MethodGet: s.twin},
+		"/v1/devices/{id}/twin/desired": {http.MethodPatch: s.desired},
+		"/metrics":                      {http.MethodGet: s.metrics},
+	} {
+		mux.Handle(path, s.authorized(s.serve(r)))
+	}
+	mux.Handle("/healthz", s.serve(route{http.MethodGet: healthz}))
+	mux.Handle("/", s.authorized(s.serve(nil)))
+	return mux
+}
+
+func (s *Server) authorized(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
+		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(sum[:], s.token[:]) != 1 {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="whimbrel edge"`)
+			s.problem(w, r, models.Errorf(models.KindUnauthorized, "a token is needed; it is in the context.json of the edge's data directory"), nil)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// serve answers a route's requests, and writes the problem that an error is.
+func (s *Server) serve(r route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if r == nil {
+			s.problem(w, req, models.Errorf(models.KindNotFound, "there is nothing at this path of the edge's local API"), nil)
+			return
+		}
+		method := req.Method
+		if method == http.MethodHead {
+			method = http.MethodGet
+		}
+		do := r[method]
+		if do == nil {
+			for allowed := range r {
+				w.Header().Set("Allow", allowed) // each has one
+			}
+			writeProblem(w, models.Problem{Type: "about:blank", Title: http.StatusText(http.StatusMethodNotAllowed), Status: http.StatusMethodNotAllowed,
+				Detail: "the method is not allowed here; the Allow header lists those that are"}, nil)
+			return
+		}
+		req.Body = http.MaxBytesReader(w, req.Body, maxBody)
+		if err := do(w, req); err != nil {
+			var f fate
+			if errors.As(err, &f) {
+				s.problem(w, req, f.error, &f.twin)
+				return
+			}
+			s.problem(w, req, err, nil)
+		}
+	})
+}
+
+// fate is what became of a write that was made: the answer shows the twin, too.
+type fate struct {
+	error
+	twin twin.Document
+}
+
+func (s *Server) problem(w http.ResponseWriter, r *http.Request, err error, doc *twin.Document) {
+	p := models.ProblemOf(err)
+	if p.Status >= 500 && models.KindOf(err) == models.KindInternal {
+		s.cfg.Log.Error("local API", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	writeProblem(w, p, doc)
+}
+
+func writeProblem(w http.ResponseWriter, p models.Problem, doc *twin.Document) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(struct { // the client may be gone
+		models.Problem
+		Twin *twin.Document `json:"twin,omitempty"`
+	}{p, doc})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(text, '\n')) // the client may be gone
+	return nil
+}
+
+func healthz(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
+	s.cfg.Metrics.ServeHTTP(w, r)
+	return nil
+}
+
+func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, struct {
+		Items []devices.Summary `json:"items"`
+	}{s.cfg.Devices.Devices()})
+}
+
+func (s *Server) twin(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	doc, err := s.cfg.Devices.Document(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, doc)
+}
+
+func (s *Server) desired(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "wait")
+	if err != nil {
+		return err
+	}
+	var wait time.Duration
+	if text := q.Get("wait"); text != "" {
+		if wait, err = time.ParseDuration(text); err != nil || wait < 0 || wait > maxWait {
+			return models.Errorf(models.KindMalformed, "wait must be a duration from 0s to %s, such as 5s, got %q", maxWait, text)
+		}
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			return models.Errorf(models.KindTooLarge, "the body is larger than %d bytes", maxBody)
+		}
+		return models.Errorf(models.KindMalformed, "the body broke off: %v", err)
+	}
+	id := r.PathValue("id")
+	patched, err := s.cfg.Devices.Patch(r.Context(), id, devices.Patch{Body: body, By: by, Reason: r.Header.Get("X-Whimbrel-Reason"), IfMatch: r.Header.Get("If-Match")})
+	if err != nil {
+		return err
+	}
+	status := http.StatusAccepted
+	var waited error
+	if wait > 0 {
+		ctx, cancel := context.WithTimeout(r.Context(), wait)
+		waited = s.cfg.Devices.AwaitWrites(ctx, id, patched.Writes)
+		cancel()
+		status = http.StatusOK
+	}
+	doc, err := s.cfg.Devices.Document(id)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("ETag", strconv.Quote(strconv.FormatInt(doc.DesiredVersion, 10)))
+	if waited != nil {
+		return fate{waited, doc}
+	}
+	return writeJSON(w, status, doc)
+}
+
+// query returns the parameters, which must be known ones, given once: what is not
+// understood is not left out silently.
+func query(r *http.Request, known ...string) (url.Values, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, models.Errorf(models.KindMalformed, "the query cannot be read: %v", err)
+	}
+	for name, values := range q {
+		ok := false
+		for _, k := range known {
+			ok = ok || k == name
+		}
+		switch {
+		case !ok && len(known) == 0:
+			return nil, models.Errorf(models.KindMalformed, "query parameter %q is not known here; there are none", name)
+		case !ok:
+			return nil, models.Errorf(models.KindMalformed, "query parameter %q is not known here; known are %s", name, strings.Join(known, ", "))
+		case len(values) > 1:
+			return nil, models.Errorf(models.KindMalformed, "query parameter %q is given more than once", name)
+		}
+	}
+	return q, nil
+}
