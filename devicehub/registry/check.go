@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
 
@@ -22,7 +23,7 @@ func (s *stage) check(o models.Object) (*entry, error) {
 	case *models.Mapper:
 		return s.checkMapper(o)
 	case *models.DeviceModel:
-		return &entry{}, s.checkModel(o)
+		return s.checkModel(o)
 	case *models.Device:
 		return s.checkDevice(o)
 	}
@@ -42,8 +43,8 @@ func (s *stage) checkMapper(m *models.Mapper) (*entry, error) {
 		if errs := compiled.checkModel(model); len(errs) > 0 {
 			return nil, models.Invalid("/spec/address", "%s no longer fits: %s", models.KeyOf(model), errs[0].Error())
 		}
-		for _, d := range s.devices(usesModel(model)) {
-			if err := compiled.checkDevice(d.object.(*models.Device), d.props); err != nil {
+		for _, d := range s.devicesOf(models.KeyOf(model)) {
+			if err := compiled.checkDevice(d.object.(*models.Device)); err != nil {
 				return nil, models.Invalid("/spec", "%s no longer fits: %s", models.KeyOf(d.object), err)
 			}
 		}
@@ -51,13 +52,7 @@ func (s *stage) checkMapper(m *models.Mapper) (*entry, error) {
 	return e, nil
 }
 
-func usesModel(m *models.DeviceModel) func(*models.Device) bool {
-	return func(d *models.Device) bool {
-		return d.Spec.Model == m.Metadata.Name && d.Metadata.Namespace == m.Metadata.Namespace
-	}
-}
-
-func (s *stage) checkModel(m *models.DeviceModel) error {
+func (s *stage) checkModel(m *models.DeviceModel) (*entry, error) {
 	mapper := s.mapper(m.Spec.Protocol)
 	if mapper == nil {
 		var known []string
@@ -65,45 +60,58 @@ func (s *stage) checkModel(m *models.DeviceModel) error {
 			known = append(known, k.Name)
 		}
 		slices.Sort(known)
-		return models.Invalid("/spec/protocol", "no mapper is called %q; there are: %s", m.Spec.Protocol, strings.Join(known, ", "))
+		return nil, models.Invalid("/spec/protocol", "no mapper is called %q; there are: %s", m.Spec.Protocol, strings.Join(known, ", "))
 	}
 	if errs := mapper.schemas.checkModel(m); len(errs) > 0 {
-		return &models.Error{Kind: models.KindInvalid, Fields: errs}
+		return nil, &models.Error{Kind: models.KindInvalid, Fields: errs}
 	}
-	// Its devices must go on fitting; they follow the model at once.
-	for _, d := range s.devices(usesModel(m)) {
-		device := d.object.(*models.Device)
-		props, err := models.Resolve(m, device)
-		if err == nil {
-			err = mapper.schemas.checkDevice(device, props)
-		}
-		if err != nil {
-			return models.Invalid("/spec", "%s would no longer fit: %s", models.KeyOf(device), err)
-		}
-		next := *d
-		next.props = props
-		key := models.KeyOf(device)
-		s.objects[key] = &next
-		s.changes = append(s.changes, change{revision: s.revision, typ: models.Modified, entry: &next, before: d, quiet: true})
-	}
-	return nil
-}
-
-func (s *stage) checkDevice(d *models.Device) (*entry, error) {
-	me := s.get(modelKey(d))
-	if me == nil {
-		return nil, models.Invalid("/spec/model", "no DeviceModel is called %q in namespace %s; apply the model first", d.Spec.Model, d.Metadata.Namespace)
-	}
-	model := me.object.(*models.DeviceModel)
-	props, err := models.Resolve(model, d)
+	props, err := models.Resolve(m, &models.Device{})
 	if err != nil {
 		return nil, err
 	}
-	mapper := s.mapper(model.Spec.Protocol)
-	if mapper == nil {
-		return nil, models.Invalid("/spec/model", "its protocol's mapper %q is gone", model.Spec.Protocol)
+	model := &entry{object: m, props: props}
+	key := models.KeyOf(m)
+	before := s.get(key)
+	sameProtocol := before != nil && before.object.(*models.DeviceModel).Spec.Protocol == m.Spec.Protocol
+	// Its devices must go on fitting; they follow the model at once.
+	for _, d := range s.devicesOf(key) {
+		device := d.object.(*models.Device)
+		props, err := model.resolve(device)
+		if err == nil && !sameProtocol {
+			err = mapper.schemas.checkDevice(device)
+		}
+		if err == nil {
+			err = checkAddresses(props)
+		}
+		if err != nil {
+			return nil, models.Invalid("/spec", "%s would no longer fit: %s", models.KeyOf(device), err)
+		}
+		next := *d
+		next.props = props
+		setStaged(s, s.objects, models.KeyOf(device), &next)
+		s.changes = append(s.changes, change{revision: s.revision, typ: models.Modified, entry: &next, before: d, quiet: true})
 	}
-	return &entry{props: props}, mapper.schemas.checkDevice(d, props)
+	return model, nil
+}
+
+func (s *stage) checkDevice(d *models.Device) (*entry, error) {
+	model := s.get(modelKey(d))
+	if model == nil {
+		return nil, models.Invalid("/spec/model", "no DeviceModel is called %q in namespace %s; apply the model first", d.Spec.Model, d.Metadata.Namespace)
+	}
+	props, err := model.resolve(d)
+	if err != nil {
+		return nil, err
+	}
+	protocol := model.object.(*models.DeviceModel).Spec.Protocol
+	mapper := s.mapper(protocol)
+	if mapper == nil {
+		return nil, models.Invalid("/spec/model", "its protocol's mapper %q is gone", protocol)
+	}
+	if err := mapper.schemas.checkDevice(d); err != nil {
+		return nil, err
+	}
+	return &entry{props: props}, checkAddresses(props)
 }
 
 // inUse refuses the deletion of what others refer to.
@@ -111,7 +119,7 @@ func (s *stage) inUse(o models.Object) error {
 	var users []string
 	switch o := o.(type) {
 	case *models.DeviceModel:
-		for _, d := range s.devices(usesModel(o)) {
+		for _, d := range s.devicesOf(models.KeyOf(o)) {
 			users = append(users, d.object.Meta().Name)
 		}
 		return inUseError(o, "devices", users)
@@ -150,6 +158,12 @@ func (noLoader) Load(url string) (any, error) {
 	return nil, fmt.Errorf("reference to %s: a mapper's schema must stand alone", url)
 }
 
+// maxSchema bounds one schema: it is compiled while other changes wait.
+const maxSchema = 256 << 10
+
+// maxErrors bounds how many things one answer names.
+const maxErrors = 10
+
 func compileSchemas(m *models.Mapper) (*schemas, error) {
 	var out schemas
 	for _, c := range []struct {
@@ -157,12 +171,15 @@ func compileSchemas(m *models.Mapper) (*schemas, error) {
 		text  json.RawMessage
 		into  **jsonschema.Schema
 	}{{"connection", m.Spec.Connection, &out.connection}, {"address", m.Spec.Address, &out.address}} {
+		if len(c.text) > maxSchema {
+			return nil, models.Invalid("/spec/"+c.field, "has %d bytes, at most %d are allowed", len(c.text), maxSchema)
+		}
 		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(c.text))
 		if err == nil {
 			compiler := jsonschema.NewCompiler()
 			compiler.DefaultDraft(jsonschema.Draft2020)
 			compiler.UseLoader(noLoader{})
-			url := "mapper:" + c.field
+			url := "mapper:///" + c.field
 			if err = compiler.AddResource(url, doc); err == nil {
 				*c.into, err = compiler.Compile(url)
 			}
@@ -186,7 +203,8 @@ func (c *schemas) checkModel(m *models.DeviceModel) (errs []models.FieldError) {
 	return errs
 }
 
-func (c *schemas) checkDevice(d *models.Device, props []models.ResolvedProperty) error {
+// checkDevice checks what a device itself says.
+func (c *schemas) checkDevice(d *models.Device) error {
 	if c.broken != nil {
 		return models.Invalid("/spec/model", "its mapper's schemas do not compile")
 	}
@@ -196,9 +214,18 @@ func (c *schemas) checkDevice(d *models.Device, props []models.ResolvedProperty)
 			errs = append(errs, validate(c.address, o.Address, "/spec/properties/"+strconv.Itoa(i)+"/address")...)
 		}
 	}
-	for _, p := range props {
-		if len(p.Address) == 0 {
-			errs = append(errs, models.FieldError{Pointer: "/spec/properties", Detail: fmt.Sprintf("%s has no address, neither in the model nor here", p.Name)})
+	if len(errs) > 0 {
+		return &models.Error{Kind: models.KindInvalid, Fields: errs}
+	}
+	return nil
+}
+
+// checkAddresses checks that each of a device's properties has an address.
+func checkAddresses(props []models.ResolvedProperty) error {
+	var errs []models.FieldError
+	for i := range props {
+		if len(props[i].Address) == 0 && len(errs) < maxErrors {
+			errs = append(errs, models.FieldError{Pointer: "/spec/properties", Detail: fmt.Sprintf("%s has no address, neither in the model nor here", props[i].Name)})
 		}
 	}
 	if len(errs) > 0 {
@@ -225,15 +252,31 @@ func validate(schema *jsonschema.Schema, doc json.RawMessage, at string) []model
 	leaves(invalid, func(leaf *jsonschema.ValidationError) {
 		pointer := at
 		for _, step := range leaf.InstanceLocation {
-			pointer += "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(step)
+			pointer += "/" + escape.Replace(step)
 		}
-		f := models.FieldError{Pointer: pointer, Detail: leaf.ErrorKind.LocalizedString(printer)}
-		if len(out) < 10 && !slices.Contains(out, f) {
-			out = append(out, f)
+		add := func(f models.FieldError) {
+			if len(out) < maxErrors && !slices.Contains(out, f) {
+				out = append(out, f)
+			}
+		}
+		switch k := leaf.ErrorKind.(type) { // what is missing or too many has a place of its own
+		case *kind.Required:
+			for _, name := range k.Missing {
+				add(models.FieldError{Pointer: pointer + "/" + escape.Replace(name), Detail: "is required"})
+			}
+		case *kind.AdditionalProperties:
+			for _, name := range k.Properties {
+				add(models.FieldError{Pointer: pointer + "/" + escape.Replace(name), Detail: "unknown field"})
+			}
+		default:
+			add(models.FieldError{Pointer: pointer, Detail: leaf.ErrorKind.LocalizedString(printer)})
 		}
 	})
 	return out
 }
+
+// escape writes a name as a step of a JSON Pointer.
+var escape = strings.NewReplacer("~", "~0", "/", "~1")
 
 var printer = message.NewPrinter(language.English)
 

@@ -79,6 +79,13 @@ func (r *Registry) NodeDevices(node string) []string {
 	return slices.Collect(maps.Keys(r.byNode[node]))
 }
 
+// ModelDevices returns the uids of a model's devices.
+func (r *Registry) ModelDevices(namespace, name string) []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Collect(maps.Keys(r.byModel[models.Key{Kind: "DeviceModel", Namespace: namespace, Name: name}]))
+}
+
 // PatchDesired checks a merge patch of desired values against the device's
 // model and stores it as the next version. It returns the write's id for each
 // property the patch sets.
@@ -110,7 +117,9 @@ func (r *Registry) PatchDesired(ctx context.Context, namespace, name string, pat
 		}
 		after := before.Patch(checked, c)
 		if after.Version != before.Version {
-			s.setDesired(uid, after)
+			if err := s.setDesired(uid, after); err != nil {
+				return err
+			}
 		}
 		for property, v := range checked {
 			if !v.IsNull() {
@@ -128,13 +137,16 @@ func checkPatch(props []models.ResolvedProperty, before twin.Desired, patch map[
 	out := make(map[string]models.Value, len(patch))
 	var errs []models.FieldError
 	for _, name := range slices.Sorted(maps.Keys(patch)) {
-		pointer := "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+		pointer := "/" + escape.Replace(name)
 		v := patch[name]
 		i := slices.IndexFunc(props, func(p models.ResolvedProperty) bool { return p.Name == name })
 		if i < 0 {
-			if _, live := before.Live(name); v.IsNull() && live {
+			if _, had := before.Properties[name]; v.IsNull() && had {
 				out[name] = v // withdraw what a former model had
 				continue
+			}
+			if len(errs) == maxErrors {
+				break
 			}
 			errs = append(errs, models.FieldError{Pointer: pointer, Detail: fmt.Sprintf("the device has no property %q; it has %s", name, names(props))})
 			continue
@@ -193,9 +205,15 @@ func (r *Registry) AcceptLocal(ctx context.Context, deviceUID string, l twin.Loc
 			}
 			l.Value = v
 		}
+		if y := l.Time.Year(); y < 1 || y > 9999 { // an edge without a clock; JSON has no such years
+			l.Time = r.now().UTC()
+		}
 		after, v := s.desiredOf(deviceUID).Accept(l)
 		if v == twin.Accepted && after.Version != s.desiredOf(deviceUID).Version {
-			s.setDesired(deviceUID, after)
+			if err := s.setDesired(deviceUID, after); err != nil {
+				r.log.Warn("a write made at the edge cannot be taken", "device", deviceUID, "property", l.Property, "error", err)
+				return nil
+			}
 		}
 		verdict = v
 		return nil
@@ -208,14 +226,18 @@ func (s *stage) byUID(uid string) *entry {
 	if e == nil {
 		return nil
 	}
-	return s.get(models.KeyOf(e.object))
+	e = s.get(models.KeyOf(e.object))
+	if e == nil || e.object.Meta().UID != uid { // another one of its name
+		return nil
+	}
+	return e
 }
 
 // Withdraw takes a desired value back if it is still the write with this id.
 func (r *Registry) Withdraw(ctx context.Context, deviceUID, property, id string) error {
 	return r.change(ctx, func(s *stage) error {
 		if after, ok := s.desiredOf(deviceUID).Withdraw(property, id, r.now().UTC()); ok && s.byUID(deviceUID) != nil {
-			s.setDesired(deviceUID, after)
+			return s.setDesired(deviceUID, after)
 		}
 		return nil
 	})
@@ -227,28 +249,52 @@ type Expiring struct {
 	At                      time.Time
 }
 
-// Expiring lists the desired values that carry an expiry.
-func (r *Registry) Expiring() (out []Expiring) {
+// Expiring lists the desired values that are due to expire.
+func (r *Registry) Expiring(now time.Time) (out []Expiring) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	for uid := range r.expiring {
-		for name, v := range r.desired[uid].desired.Properties {
-			if v.Expires != nil && !v.Value.IsNull() {
-				out = append(out, Expiring{uid, name, v.ID, *v.Expires})
+	for _, properties := range r.expiring {
+		for _, e := range properties {
+			if !now.Before(e.At) {
+				out = append(out, e)
 			}
 		}
 	}
 	return out
 }
 
+// Confirmed says that a desired value no longer expires, because its write was
+// confirmed in time. After a restart it has to be said again.
+func (r *Registry) Confirmed(e Expiring) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if properties := r.expiring[e.DeviceUID]; properties[e.Property].ID == e.ID {
+		delete(properties, e.Property)
+		if len(properties) == 0 {
+			delete(r.expiring, e.DeviceUID)
+		}
+	}
+}
+
 // setDesiredLocked stores a device's desired values. r.mu is held, or r is not
 // shared yet.
 func (r *Registry) setDesiredLocked(uid string, d desiredEntry) {
+	before := r.desired[uid].desired.Properties
 	r.desired[uid] = d
-	delete(r.expiring, uid)
-	for _, v := range d.desired.Properties {
-		if v.Expires != nil && !v.Value.IsNull() {
-			r.expiring[uid] = struct{}{}
+	for name, v := range d.desired.Properties {
+		if before[name].ID == v.ID && before[name].Value.IsNull() == v.Value.IsNull() {
+			continue // as it was; it may have been confirmed
 		}
+		if v.Expires != nil && !v.Value.IsNull() {
+			if r.expiring[uid] == nil {
+				r.expiring[uid] = map[string]Expiring{}
+			}
+			r.expiring[uid][name] = Expiring{uid, name, v.ID, *v.Expires}
+		} else {
+			delete(r.expiring[uid], name)
+		}
+	}
+	if len(r.expiring[uid]) == 0 {
+		delete(r.expiring, uid)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/twin"
@@ -164,8 +163,36 @@ func (r *Registry) Wanted(node string) []Item {
 	return out
 }
 
+// servesLocked reports whether a node has a device of a model.
+func (r *Registry) servesLocked(node string, model models.Key) bool {
+	a, b := r.byNode[node], r.byModel[model]
+	if len(b) < len(a) {
+		a, b = b, a
+	}
+	for uid := range a {
+		if b[uid] {
+			return true
+		}
+	}
+	return false
+}
+
 // Item returns one item with its body if the node is to hold it.
 func (r *Registry) Item(node string, ref Ref) (Item, bool) {
+	item, desired, ok := r.item(node, ref)
+	if !ok || ref.Kind != "Desired" {
+		return item, ok
+	}
+	text, err := json.Marshal(r.forEdge(item.UID, desired))
+	if err != nil { // it was encoded before, to be stored
+		r.log.Error("encode desired values", "device", ref.Name, "error", err)
+		return item, false
+	}
+	item.JSON = text
+	return item, true
+}
+
+func (r *Registry) item(node string, ref Ref) (Item, twin.Desired, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	item := Item{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
@@ -173,47 +200,44 @@ func (r *Registry) Item(node string, ref Ref) (Item, bool) {
 		key := models.Key{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
 		e := r.objects[key]
 		if e == nil {
-			return item, false
+			return item, twin.Desired{}, false
 		}
-		for uid := range r.byModel[key] {
-			if r.byUID[uid].object.(*models.Device).Spec.Node == node {
-				item.UID, item.Revision, item.JSON = e.object.Meta().UID, uint64(e.revision), e.json
-				return item, true
-			}
+		if r.servesLocked(node, key) {
+			item.UID, item.Revision, item.JSON = e.object.Meta().UID, uint64(e.revision), e.json
+			return item, twin.Desired{}, true
 		}
-		return item, false
+		return item, twin.Desired{}, false
 	}
 	e := r.objects[models.Key{Kind: "Device", Namespace: ref.Namespace, Name: ref.Name}]
 	if e == nil || e.object.(*models.Device).Spec.Node != node {
-		return item, false
+		return item, twin.Desired{}, false
 	}
 	item.UID = e.object.Meta().UID
 	if ref.Kind == "Device" {
 		item.Revision, item.Assignment, item.JSON = uint64(e.revision), e.assignment, e.json
-		return item, true
+		return item, twin.Desired{}, true
 	}
 	desired, ok := r.desired[item.UID]
-	if !ok {
-		return item, false
-	}
 	item.Revision = uint64(desired.revision)
-	text, err := json.Marshal(forEdge(desired.desired, r.now()))
-	if err != nil {
-		return item, false
-	}
-	item.JSON = text
-	return item, true
+	return item, desired.desired, ok
 }
 
-// forEdge writes expiries as the time that is left, since clocks differ.
-func forEdge(d twin.Desired, now time.Time) twin.Desired {
-	out := d.Clone()
+// forEdge writes expiries as the time that is left, since clocks differ, and
+// says what became of writes: an edge that has never heard of one, because it
+// lost its disk or another served the device then, must not send it once more.
+func (r *Registry) forEdge(uid string, d twin.Desired) twin.Desired {
+	out, now := d.Clone(), r.now()
 	for name, v := range out.Properties {
 		if v.Expires != nil {
 			v.ExpiresInMS = max(v.Expires.Sub(now).Milliseconds(), 1)
 			v.Expires = nil
-			out.Properties[name] = v
 		}
+		if r.statuses != nil && !v.Value.IsNull() {
+			if state := r.statuses.WriteState(uid, name, v.ID); state.Final() {
+				v.Settled = state
+			}
+		}
+		out.Properties[name] = v
 	}
 	return out
 }

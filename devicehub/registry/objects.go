@@ -59,9 +59,7 @@ func (r *Registry) withStatus(e *entry) models.Object {
 	case *models.Device:
 		shown := *o
 		status := *r.statuses.DeviceStatus(o, e.assignment)
-		if cond := r.deviceCondition(o, e); cond != nil {
-			status.Conditions = append(slices.Clone(status.Conditions), *cond)
-		}
+		status.Conditions = append(slices.Clone(status.Conditions), r.deviceCondition(o))
 		shown.Status = &status
 		return &shown
 	case *models.Node:
@@ -72,36 +70,40 @@ func (r *Registry) withStatus(e *entry) models.Object {
 	return e.object
 }
 
-// deviceCondition says what is wrong with a device's references.
-func (r *Registry) deviceCondition(d *models.Device, e *entry) *models.Condition {
+// deviceCondition says whether a node serves a device.
+func (r *Registry) deviceCondition(d *models.Device) models.Condition {
 	since := *d.Metadata.CreationTimestamp
 	if d.Spec.Node == "" {
-		return &models.Condition{Type: "Assigned", Status: "False", Reason: "NoNode", Message: "spec.node is empty: no node serves the device", LastTransitionTime: since}
+		return models.Condition{Type: "Assigned", Status: "False", Reason: "NoNode", Message: "spec.node is empty: no node serves the device", LastTransitionTime: since}
 	}
 	r.mu.RLock()
 	_, there := r.objects[models.Key{Kind: "Node", Name: d.Spec.Node}]
 	r.mu.RUnlock()
 	if !there {
-		return &models.Condition{Type: "Assigned", Status: "False", Reason: "NodeNotFound", Message: fmt.Sprintf("node %s has not joined", d.Spec.Node), LastTransitionTime: since}
+		return models.Condition{Type: "Assigned", Status: "False", Reason: "NodeNotFound", Message: fmt.Sprintf("node %s has not joined", d.Spec.Node), LastTransitionTime: since}
 	}
-	return &models.Condition{Type: "Assigned", Status: "True", Reason: "NodeFound", LastTransitionTime: since}
+	return models.Condition{Type: "Assigned", Status: "True", Reason: "NodeFound", LastTransitionTime: since}
 }
 
 // List returns the objects of a kind in the order of namespace and name.
 func (r *Registry) List(_ context.Context, o models.ListOptions) (models.List, error) {
-	entries, revision := r.selected(o)
-	list := models.List{Items: []models.Object{}, ResourceVersion: strconv.FormatInt(revision, 10)}
-	after, err := decodeContinue(o.Continue)
+	list := models.List{Items: []models.Object{}}
+	revision, after, err := decodeContinue(o.Continue)
 	if err != nil {
 		return list, err
 	}
+	entries, now := r.selected(o)
+	if after == nil {
+		revision = now
+	}
+	list.ResourceVersion = strconv.FormatInt(revision, 10)
 	for _, e := range entries {
 		key := models.KeyOf(e.object)
 		if after != nil && comparePlace(key, *after) <= 0 {
 			continue
 		}
 		if o.Limit > 0 && len(list.Items) == o.Limit {
-			list.Continue = encodeContinue(models.KeyOf(list.Items[len(list.Items)-1]))
+			list.Continue = encodeContinue(revision, models.KeyOf(list.Items[len(list.Items)-1]))
 			break
 		}
 		list.Items = append(list.Items, r.withStatus(e))
@@ -131,18 +133,24 @@ func comparePlace(a, b models.Key) int {
 	return strings.Compare(a.Name, b.Name)
 }
 
-// A continue token is the place where the page before ended: "namespace/name".
-func encodeContinue(k models.Key) string { return k.Namespace + "/" + k.Name }
+// A continue token is the revision of the first page, from where a watch misses
+// nothing of any page, and the place where the page before ended:
+// "41/namespace/name".
+func encodeContinue(revision int64, k models.Key) string {
+	return strconv.FormatInt(revision, 10) + "/" + k.Namespace + "/" + k.Name
+}
 
-func decodeContinue(token string) (*models.Key, error) {
+func decodeContinue(token string) (revision int64, after *models.Key, err error) {
 	if token == "" {
-		return nil, nil
+		return 0, nil, nil
 	}
-	ns, name, ok := strings.Cut(token, "/")
-	if !ok {
-		return nil, models.Errorf(models.KindMalformed, "continue %q is not one that a list gave", token)
+	number, place, _ := strings.Cut(token, "/")
+	ns, name, ok := strings.Cut(place, "/")
+	revision, err = strconv.ParseInt(number, 10, 64)
+	if err != nil || !ok {
+		return 0, nil, models.Errorf(models.KindMalformed, "continue %q is not one that a list gave", token)
 	}
-	return &models.Key{Namespace: ns, Name: name}, nil
+	return revision, &models.Key{Namespace: ns, Name: name}, nil
 }
 
 // Update makes one object what change returns. See cloudapi.Objects.
@@ -211,13 +219,19 @@ func (r *Registry) Delete(ctx context.Context, key models.Key, o models.WriteOpt
 // Seed makes mappers what the binary ships, whatever is stored, and leaves
 // those alone that are not among them.
 func (r *Registry) Seed(ctx context.Context, mappers []*models.Mapper) error {
-	for _, m := range mappers {
+	for _, given := range mappers {
 		err := r.change(ctx, func(s *stage) error {
+			m := &models.Mapper{TypeMeta: models.TypeMeta{APIVersion: models.APIVersion, Kind: "Mapper"},
+				Metadata: models.ObjectMeta{Name: given.Metadata.Name}, Spec: given.Spec}
+			m.Default()
+			if errs := m.Validate(); len(errs) > 0 {
+				return &models.Error{Kind: models.KindInvalid, Fields: errs}
+			}
 			compiled, err := compileSchemas(m)
 			if err != nil {
 				return err
 			}
-			m.TypeMeta = models.TypeMeta{APIVersion: models.APIVersion, Kind: "Mapper"}
+			m.Metadata.Labels, m.Metadata.Annotations = given.Metadata.Labels, given.Metadata.Annotations
 			if before := s.get(models.KeyOf(m)); before != nil { // keep what users added
 				meta := before.object.Meta()
 				m.Metadata.Labels, m.Metadata.Annotations = meta.Labels, meta.Annotations
@@ -225,7 +239,7 @@ func (r *Registry) Seed(ctx context.Context, mappers []*models.Mapper) error {
 			return s.put(m, &entry{schemas: compiled})
 		})
 		if err != nil {
-			return fmt.Errorf("seed mapper %s: %w", m.Metadata.Name, err)
+			return fmt.Errorf("seed mapper %s: %w", given.Metadata.Name, err)
 		}
 	}
 	return nil

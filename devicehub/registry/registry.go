@@ -13,6 +13,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -27,13 +28,17 @@ import (
 	"github.com/whimbrel-edge/whimbrel/twin"
 )
 
-// Statuses knows what objects' documents say under status.
+// Statuses knows what objects' documents say under status, and what became of
+// writes. Its methods are called with every lock of the registry free, and may
+// take their own before the registry's.
 type Statuses interface {
-	// DeviceStatus returns a device's status; called with any lock of the
-	// registry free.
+	// DeviceStatus returns a device's status.
 	DeviceStatus(d *models.Device, assignment uint64) *models.DeviceStatus
 	// NodeStatus returns a node's status.
 	NodeStatus(n *models.Node) *models.NodeStatus
+	// WriteState returns how far a write is known to have come, "" when nothing
+	// is known of it.
+	WriteState(deviceUID, property, id string) twin.WriteState
 }
 
 // Config is what a Registry needs.
@@ -46,10 +51,15 @@ type Config struct {
 
 // Bounds of a Registry.
 const (
-	queueLength = 256    // changes that wait for the sequencer; further callers block
-	groupLength = 128    // changes in one commit
-	eventsKept  = 16_384 // changes a watcher can catch up on; older is KindGone
+	queueLength = 256              // changes that wait for the sequencer; further callers block
+	groupLength = 128              // changes in one commit
+	eventsKept  = 16_384           // changes a watcher can catch up on; older is KindGone
+	eventBytes  = 64 << 20         // of the documents in them
+	commitTime  = 30 * time.Second // for the store to take a group
 )
+
+// errForeign ends the sequencer: what it has in memory is not what is stored.
+var errForeign = errors.New("the database was changed by somebody else; start again to load it anew")
 
 // Registry is the hub's objects. Its methods are safe for concurrent use.
 type Registry struct {
@@ -59,6 +69,8 @@ type Registry struct {
 	log      *slog.Logger
 	ops      chan *op
 	stopped  chan struct{} // closed when the sequencer has ended
+	opened   int64         // the revision when it was loaded
+	doubt    *stage        // the sequencer's own: a group that may or may not be stored
 
 	mu       sync.RWMutex // protects all below; held only for memory work
 	revision int64
@@ -67,10 +79,12 @@ type Registry struct {
 	byModel  map[models.Key]map[string]bool // DeviceModel to uids of its devices
 	byNode   map[string]map[string]bool     // node name to uids of its devices
 	desired  map[string]desiredEntry        // by device uid
-	expiring map[string]struct{}            // uids of devices with a desired value that may expire
-	events   []event                        // oldest first, at most eventsKept
+	expiring map[string]map[string]Expiring // by device uid and property: desired values that may expire
+	events   []event                        // oldest first, bounded by eventsKept and eventBytes
+	size     int                            // of the documents in events
 	floor    int64                          // revision before the oldest event kept
 	watchers map[*watcher]struct{}
+	statusAt map[models.Key]int64              // the revision there was when an object's status last changed
 	follower map[string]map[*Follower]struct{} // by node name
 }
 
@@ -79,7 +93,7 @@ type entry struct {
 	object     models.Object // no status; server-owned metadata filled in
 	revision   int64
 	assignment uint64                    // devices
-	props      []models.ResolvedProperty // devices
+	props      []models.ResolvedProperty // devices, and models for devices that override nothing; shared
 	schemas    *schemas                  // mappers
 	json       []byte                    // what is stored and sent to edges
 }
@@ -93,6 +107,7 @@ type event struct {
 	revision int64
 	typ      models.EventType
 	entry    *entry
+	labels   map[string]string // as they were before; what a selector chose then is told of its leaving
 }
 
 // op is one queued change.
@@ -107,12 +122,13 @@ type op struct {
 func Open(ctx context.Context, cfg Config) (*Registry, error) {
 	r := &Registry{store: cfg.Store, statuses: cfg.Statuses, now: cfg.Now, log: cfg.Log, ops: make(chan *op, queueLength),
 		stopped: make(chan struct{}), objects: map[models.Key]*entry{}, byUID: map[string]*entry{},
-		byModel: map[models.Key]map[string]bool{}, byNode: map[string]map[string]bool{}, desired: map[string]desiredEntry{}, expiring: map[string]struct{}{},
-		watchers: map[*watcher]struct{}{}, follower: map[string]map[*Follower]struct{}{}}
+		byModel: map[models.Key]map[string]bool{}, byNode: map[string]map[string]bool{}, desired: map[string]desiredEntry{}, expiring: map[string]map[string]Expiring{},
+		watchers: map[*watcher]struct{}{}, statusAt: map[models.Key]int64{}, follower: map[string]map[*Follower]struct{}{}}
 	if r.now == nil {
 		r.now = time.Now
 	}
 	var entries []*entry
+	desired := map[string]desiredEntry{}
 	revision, err := cfg.Store.Load(ctx, func(o store.Object) error {
 		e, err := decodeStored(o)
 		if err != nil {
@@ -125,15 +141,27 @@ func Open(ctx context.Context, cfg Config) (*Registry, error) {
 		if err := json.Unmarshal(d.JSON, &v); err != nil {
 			return fmt.Errorf("stored desired values of %s: %w", d.DeviceUID, err)
 		}
-		r.setDesiredLocked(d.DeviceUID, desiredEntry{d.Revision, v})
+		desired[d.DeviceUID] = desiredEntry{d.Revision, v}
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load registry: %w", err)
 	}
-	r.revision, r.floor = revision, revision
+	r.revision, r.floor, r.opened = revision, revision, revision
 	for _, e := range entries {
 		r.index(e)
+		if m, ok := e.object.(*models.DeviceModel); ok {
+			if e.props, err = models.Resolve(m, &models.Device{}); err != nil {
+				r.log.Error("stored model does not resolve", "model", m.Metadata.Name, "error", err)
+			}
+		}
+	}
+	for uid, d := range desired {
+		if r.byUID[uid] == nil {
+			r.log.Warn("stored desired values of a device that is gone", "device", uid)
+			continue
+		}
+		r.setDesiredLocked(uid, d)
 	}
 	for _, e := range entries { // when all models are there
 		if d, ok := e.object.(*models.Device); ok {
@@ -157,11 +185,20 @@ func (r *Registry) resolveLoaded(d *models.Device) []models.ResolvedProperty {
 		r.log.Error("stored device has no model", "device", d.Metadata.Name, "model", d.Spec.Model)
 		return nil
 	}
-	props, err := models.Resolve(e.object.(*models.DeviceModel), d)
+	props, err := e.resolve(d)
 	if err != nil {
 		r.log.Error("stored device does not fit its model", "device", d.Metadata.Name, "error", err)
 	}
 	return props
+}
+
+// resolve returns a device's properties; e is its model. Devices that override
+// nothing share one slice: thousands of them cost no more than one.
+func (e *entry) resolve(d *models.Device) ([]models.ResolvedProperty, error) {
+	if len(d.Spec.Properties) == 0 && e.props != nil {
+		return e.props, nil
+	}
+	return models.Resolve(e.object.(*models.DeviceModel), d)
 }
 
 // SetStatuses says who knows statuses. It must be called before Run.
@@ -231,7 +268,8 @@ func remove[K comparable](m map[K]map[string]bool, k K, uid string) {
 	}
 }
 
-// Run is the sequencer. It ends with ctx, after the group at hand.
+// Run is the sequencer. It ends with ctx, after the group at hand, or when the
+// database has another writer.
 func (r *Registry) Run(ctx context.Context) error {
 	defer close(r.stopped)
 	for {
@@ -251,17 +289,20 @@ func (r *Registry) Run(ctx context.Context) error {
 				break more
 			}
 		}
-		r.commit(ctx, group)
+		if err := r.commit(context.WithoutCancel(ctx), group); err != nil {
+			return err
+		}
 	}
 }
 
-// change queues one change and waits for its fate.
+// change queues one change and waits for its fate. ctx counts until the
+// sequencer takes it up.
 func (r *Registry) change(ctx context.Context, apply func(*stage) error) error {
 	o := &op{ctx: ctx, apply: apply, done: make(chan error, 1)}
 	select {
 	case r.ops <- o:
 	case <-r.stopped:
-		return models.Errorf(models.KindUnavailable, "the hub is stopping")
+		return errStopping()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -273,37 +314,92 @@ func (r *Registry) change(ctx context.Context, apply func(*stage) error) error {
 		case err := <-o.done:
 			return err
 		default:
-			return models.Errorf(models.KindUnavailable, "the hub is stopping")
+			return errStopping()
 		}
 	}
 }
 
-// commit applies a group, stores it, and shows it.
-func (r *Registry) commit(ctx context.Context, group []*op) {
-	s := newStage(r)
+func errStopping() error { return models.Errorf(models.KindUnavailable, "the hub is stopping") }
+
+// commit applies a group, stores it, shows it, and tells each caller. Its error
+// is fatal.
+func (r *Registry) commit(ctx context.Context, group []*op) (fatal error) {
 	failed := make([]error, len(group))
+	defer func() {
+		for i, o := range group {
+			o.done <- failed[i]
+		}
+	}()
+	fail := func(err error) {
+		for i := range failed {
+			if failed[i] == nil {
+				failed[i] = err
+			}
+		}
+	}
+	if r.doubt != nil {
+		if _, err := r.settle(ctx); err != nil {
+			fail(models.Errorf(models.KindUnavailable, "the store cannot be reached; nothing has changed, try again"))
+			return fatalOnly(err)
+		}
+	}
+	s := newStage(r)
 	for i, o := range group {
 		if failed[i] = o.ctx.Err(); failed[i] == nil {
 			failed[i] = s.try(o.apply)
 		}
 	}
-	if len(s.changes) > 0 {
-		err := r.store.Commit(context.WithoutCancel(ctx), s.stored())
-		if err != nil {
-			r.log.Error("store a group of changes", "changes", len(s.changes), "error", err)
-			err = models.Errorf(models.KindUnavailable, "the change could not be stored; nothing has changed, try again")
-			for i := range failed {
-				if failed[i] == nil {
-					failed[i] = err
-				}
-			}
-		} else {
-			r.show(s)
-		}
+	if len(s.changes) == 0 {
+		return nil
 	}
-	for i, o := range group {
-		o.done <- failed[i]
+	bounded, cancel := context.WithTimeout(ctx, commitTime)
+	err := r.store.Commit(bounded, s.stored())
+	cancel()
+	if err == nil {
+		r.show(s)
+		return nil
 	}
+	if errors.Is(err, store.ErrConflict) {
+		fail(models.Errorf(models.KindUnavailable, "the change could not be stored; nothing has changed"))
+		return errForeign
+	}
+	// A connection that broke says nothing about the transaction.
+	r.log.Error("store a group of changes", "changes", len(s.changes), "error", err)
+	r.doubt = s
+	stored, err := r.settle(ctx)
+	switch {
+	case err != nil:
+		fail(models.Errorf(models.KindUnavailable, "the store does not answer; it is not known whether the change was stored"))
+	case !stored:
+		fail(models.Errorf(models.KindUnavailable, "the change could not be stored; nothing has changed, try again"))
+	}
+	return fatalOnly(err)
+}
+
+func fatalOnly(err error) error {
+	if errors.Is(err, errForeign) {
+		return err
+	}
+	return nil
+}
+
+// settle finds out whether the group in doubt was stored, and shows it if so.
+func (r *Registry) settle(ctx context.Context) (stored bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, commitTime)
+	defer cancel()
+	revision, err := r.store.Load(ctx, func(store.Object) error { return nil }, func(store.Desired) error { return nil })
+	switch {
+	case err != nil:
+		return false, err
+	case revision == r.revision:
+	case revision == r.doubt.revision:
+		r.show(r.doubt)
+		stored = true
+	default:
+		return false, errForeign
+	}
+	r.doubt = nil
+	return stored, nil
 }
 
 // show makes a stored group visible.
@@ -317,7 +413,9 @@ func (r *Registry) show(s *stage) {
 			r.setDesiredLocked(c.deviceUID, *c.desired)
 			continue
 		case c.typ == models.Deleted:
-			r.unindex(r.objects[models.KeyOf(c.entry.object)])
+			key := models.KeyOf(c.entry.object)
+			r.unindex(r.objects[key])
+			delete(r.statusAt, key)
 			delete(r.desired, c.entry.object.Meta().UID)
 			delete(r.expiring, c.entry.object.Meta().UID)
 		default:
@@ -326,16 +424,36 @@ func (r *Registry) show(s *stage) {
 		if c.quiet {
 			continue
 		}
-		r.events = append(r.events, event{c.revision, c.typ, c.entry})
+		ev := event{revision: c.revision, typ: c.typ, entry: c.entry}
+		if c.before != nil {
+			ev.labels = c.before.object.Meta().Labels
+		}
+		r.events = append(r.events, ev)
+		r.size += ev.bytes()
 	}
-	if extra := len(r.events) - eventsKept; extra > 0 {
-		r.floor = r.events[extra-1].revision
-		r.events = slices.Clone(r.events[extra:])
-	}
+	r.trimEventsLocked()
 	r.revision = s.revision
 	for w := range r.watchers {
 		w.wake()
 	}
+}
+
+// bytes is about what an event keeps in memory.
+func (e *event) bytes() int { return 2*len(e.entry.json) + 512 }
+
+// trimEventsLocked forgets the oldest events. It does so in steps, since each
+// moves the others.
+func (r *Registry) trimEventsLocked() {
+	if len(r.events) <= eventsKept+eventsKept/4 && r.size <= eventBytes {
+		return
+	}
+	n := 0
+	for n < len(r.events) && (len(r.events)-n > eventsKept || r.size > eventBytes*3/4) {
+		r.size -= r.events[n].bytes()
+		n++
+	}
+	r.floor = r.events[n-1].revision
+	r.events = slices.Clone(r.events[n:])
 }
 
 // NewUID returns a new object's uid or a new write's id.

@@ -22,6 +22,7 @@ type stage struct {
 	changes  []change
 	objects  map[models.Key]*entry // nil: deleted
 	desired  map[string]desiredEntry
+	undo     []func() // takes back what the change at hand has staged, last first
 }
 
 // change is one change of one object, or of one device's desired values.
@@ -31,6 +32,7 @@ type change struct {
 	entry     *entry        // as it is now; as it was, for Deleted
 	before    *entry        // as it was, nil for Added
 	desired   *desiredEntry // set: the desired values of deviceUID changed
+	json      []byte        // of desired
 	deviceUID string
 	quiet     bool // stored and delivered, but no event: only what belongs to the hub changed
 }
@@ -41,20 +43,29 @@ func newStage(r *Registry) *stage {
 
 // try applies one change; an error leaves the stage as it was.
 func (s *stage) try(apply func(*stage) error) error {
-	sub := &stage{r: s.r, revision: s.revision, objects: map[models.Key]*entry{}, desired: map[string]desiredEntry{}}
-	// A change sees those before it through the parent's maps.
-	for k, e := range s.objects {
-		sub.objects[k] = e
-	}
-	for uid, d := range s.desired {
-		sub.desired[uid] = d
-	}
-	if err := apply(sub); err != nil {
+	revision, changes := s.revision, len(s.changes)
+	s.undo = s.undo[:0]
+	if err := apply(s); err != nil {
+		for _, back := range slices.Backward(s.undo) {
+			back()
+		}
+		s.revision, s.changes = revision, s.changes[:changes]
 		return err
 	}
-	s.revision, s.objects, s.desired = sub.revision, sub.objects, sub.desired
-	s.changes = append(s.changes, sub.changes...)
 	return nil
+}
+
+// setStaged puts v into one of the stage's maps so that try can take it back.
+func setStaged[K comparable, V any](s *stage, m map[K]V, k K, v V) {
+	old, had := m[k]
+	s.undo = append(s.undo, func() {
+		if had {
+			m[k] = old
+		} else {
+			delete(m, k)
+		}
+	})
+	m[k] = v
 }
 
 // get returns an object as staged, nil when there is none.
@@ -65,28 +76,26 @@ func (s *stage) get(key models.Key) *entry {
 	return s.r.objects[key]
 }
 
-// devices returns the staged devices that ok chooses, in the order of their names.
-func (s *stage) devices(ok func(*models.Device) bool) (out []*entry) {
-	seen := func(e *entry) {
-		if e != nil {
-			if d, is := e.object.(*models.Device); is && ok(d) {
-				out = append(out, e)
-			}
-		}
-	}
-	for _, e := range s.r.byUID {
+// devicesOf returns the staged devices of a model, in the order of their names.
+func (s *stage) devicesOf(model models.Key) (out []*entry) {
+	for uid := range s.r.byModel[model] {
+		e := s.r.byUID[uid]
 		if _, staged := s.objects[models.KeyOf(e.object)]; !staged {
-			seen(e)
+			out = append(out, e)
 		}
 	}
 	for _, e := range s.objects {
-		seen(e)
+		if e != nil {
+			if d, is := e.object.(*models.Device); is && modelKey(d) == model {
+				out = append(out, e)
+			}
+		}
 	}
 	slices.SortFunc(out, func(a, b *entry) int { return strings.Compare(a.object.Meta().Name, b.object.Meta().Name) })
 	return out
 }
 
-// models returns the staged DeviceModels of a protocol.
+// modelsOf returns the staged DeviceModels of a protocol.
 func (s *stage) modelsOf(protocol string) (out []*models.DeviceModel) {
 	for key := range s.keys("DeviceModel") {
 		if m := s.get(key).object.(*models.DeviceModel); m.Spec.Protocol == protocol {
@@ -159,7 +168,7 @@ func (s *stage) put(o models.Object, e *entry) error {
 	s.revision++
 	e.revision = s.revision
 	stamp(o, uid, generation, e.revision, created)
-	s.objects[key] = e
+	setStaged(s, s.objects, key, e)
 	s.changes = append(s.changes, change{revision: s.revision, typ: typ, entry: e, before: before})
 	return nil
 }
@@ -176,7 +185,7 @@ func sameSpec(a, b []byte) bool {
 func (s *stage) drop(key models.Key) {
 	before := s.get(key)
 	s.revision++
-	s.objects[key] = nil
+	setStaged(s, s.objects, key, nil)
 	gone := *before // the deletion has a revision of its own
 	gone.revision = s.revision
 	gone.object = clone(before.object)
@@ -185,36 +194,44 @@ func (s *stage) drop(key models.Key) {
 }
 
 // setDesired stages a device's desired values.
-func (s *stage) setDesired(uid string, d twin.Desired) {
+func (s *stage) setDesired(uid string, d twin.Desired) error {
+	text, err := json.Marshal(d)
+	if err != nil {
+		return fmt.Errorf("encode desired values of %s: %w", uid, err)
+	}
+	// An edge takes them in one message: what does not fit could never be delivered.
+	if len(text) > models.MaxDocumentBytes {
+		return models.Invalid("", "the device's desired values have %d bytes together, at most %d are allowed", len(text), models.MaxDocumentBytes)
+	}
 	s.revision++
 	e := desiredEntry{s.revision, d}
-	s.desired[uid] = e
-	s.changes = append(s.changes, change{revision: s.revision, desired: &e, deviceUID: uid})
+	setStaged(s, s.desired, uid, e)
+	s.changes = append(s.changes, change{revision: s.revision, desired: &e, json: text, deviceUID: uid})
+	return nil
 }
 
 // stored returns the group as the store takes it.
 func (s *stage) stored() store.Commit {
 	c := store.Commit{Revision: s.revision}
-	puts := map[models.Key]int{}
-	desired := map[string]int{}
+	gone := map[string]bool{}   // uids of devices that were deleted, be it that they came in this very group
+	desired := map[string]int{} // device uid to its place in c.PutDesired
 	for _, ch := range s.changes {
-		if ch.desired != nil {
-			text, err := json.Marshal(ch.desired.desired)
-			if err != nil { // it came from JSON, or from values that always have one
-				continue
-			}
-			row := store.Desired{DeviceUID: ch.deviceUID, Revision: ch.revision, JSON: text}
+		switch {
+		case ch.desired != nil:
+			row := store.Desired{DeviceUID: ch.deviceUID, Revision: ch.revision, JSON: ch.json}
 			if i, ok := desired[ch.deviceUID]; ok {
 				c.PutDesired[i] = row
 			} else {
 				desired[ch.deviceUID] = len(c.PutDesired)
 				c.PutDesired = append(c.PutDesired, row)
 			}
+		case ch.typ == models.Deleted:
+			gone[ch.entry.object.Meta().UID] = true
 		}
 	}
 	for key, e := range s.objects { // only the last state of each counts
 		before := s.r.objects[key]
-		if e == nil || before != nil && e != nil && before.object.Meta().UID != e.object.Meta().UID {
+		if e == nil || before != nil && before.object.Meta().UID != e.object.Meta().UID {
 			if before != nil {
 				c.Delete = append(c.Delete, store.Object{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name, UID: before.object.Meta().UID})
 				if key.Kind == "Device" {
@@ -226,10 +243,9 @@ func (s *stage) stored() store.Commit {
 			continue // gone, or only what is compiled from it changed
 		}
 		m := e.object.Meta()
-		puts[key] = len(c.Put)
 		c.Put = append(c.Put, store.Object{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name, UID: m.UID, Revision: e.revision,
 			Generation: m.Generation, Assignment: int64(e.assignment), Created: *m.CreationTimestamp, JSON: e.json})
 	}
-	c.PutDesired = slices.DeleteFunc(c.PutDesired, func(d store.Desired) bool { return slices.Contains(c.DeletedDevices, d.DeviceUID) })
+	c.PutDesired = slices.DeleteFunc(c.PutDesired, func(d store.Desired) bool { return gone[d.DeviceUID] })
 	return c
 }

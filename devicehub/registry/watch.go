@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sort"
 	"strconv"
@@ -33,8 +34,12 @@ func (w *watcher) wake() {
 
 // StatusChanged tells watchers that an object's status has changed.
 func (r *Registry) StatusChanged(key models.Key) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.objects[key] == nil {
+		return
+	}
+	r.statusAt[key] = r.revision
 	for w := range r.watchers {
 		if w.kind != key.Kind {
 			continue
@@ -57,12 +62,10 @@ func (r *Registry) Watch(ctx context.Context, o models.ListOptions, resourceVers
 		delete(r.watchers, w)
 		r.mu.Unlock()
 	}()
-	shown := map[models.Key]bool{} // what the watcher believes is there
 	var cursor int64
 	if resourceVersion == "" {
 		entries, revision := r.selected(o)
 		for _, e := range entries {
-			shown[models.KeyOf(e.object)] = true
 			if err := send(models.Event{Type: models.Added, Object: r.withStatus(e)}); err != nil {
 				return err
 			}
@@ -77,12 +80,7 @@ func (r *Registry) Watch(ctx context.Context, o models.ListOptions, resourceVers
 			return models.Errorf(models.KindMalformed, "resourceVersion %q is not one that a list or watch gave", resourceVersion)
 		}
 		cursor = v
-		entries, _ := r.selected(o)
-		for _, e := range entries {
-			if e.revision <= cursor {
-				shown[models.KeyOf(e.object)] = true
-			}
-		}
+		r.missedStatuses(w, cursor)
 	}
 	tick := time.NewTicker(bookmarkEvery)
 	defer tick.Stop()
@@ -92,12 +90,12 @@ func (r *Registry) Watch(ctx context.Context, o models.ListOptions, resourceVers
 			return err
 		}
 		for _, ev := range events {
-			if err := r.sendEvent(ev, o, shown, send); err != nil {
+			if err := r.sendEvent(ev, o, send); err != nil {
 				return err
 			}
 		}
 		cursor = revision
-		if err := r.sendStatuses(w, o, shown, send); err != nil {
+		if err := r.sendStatuses(w, o, cursor, send); err != nil {
 			return err
 		}
 		select {
@@ -133,37 +131,64 @@ func (r *Registry) since(cursor int64) ([]event, int64, error) {
 
 // sendEvent sends an event as someone sees it who watches through a selector:
 // an object that stops matching is deleted, one that starts to is added.
-func (r *Registry) sendEvent(ev event, o models.ListOptions, shown map[models.Key]bool, send func(models.Event) error) error {
-	key := models.KeyOf(ev.entry.object)
-	if key.Kind != o.Kind || o.Namespace != "" && key.Namespace != "" && key.Namespace != o.Namespace {
+func (r *Registry) sendEvent(ev event, o models.ListOptions, send func(models.Event) error) error {
+	if !inScope(models.KeyOf(ev.entry.object), o) {
 		return nil
 	}
-	match := ev.typ != models.Deleted && o.Selector.Matches(ev.entry.object.Meta().Labels)
-	typ := models.Modified
+	is := ev.typ != models.Deleted && o.Selector.Matches(ev.entry.object.Meta().Labels)
+	was := ev.typ != models.Added && o.Selector.Matches(ev.labels)
 	switch {
-	case !match && !shown[key]:
-		return nil
-	case !match:
-		typ = models.Deleted
-		delete(shown, key)
-		return send(models.Event{Type: typ, Object: ev.entry.object})
-	case !shown[key]:
-		typ = models.Added
+	case is && was:
+		return send(models.Event{Type: models.Modified, Object: r.withStatus(ev.entry)})
+	case is:
+		return send(models.Event{Type: models.Added, Object: r.withStatus(ev.entry)})
+	case was:
+		return send(models.Event{Type: models.Deleted, Object: ev.entry.object})
 	}
-	shown[key] = true
-	return send(models.Event{Type: typ, Object: r.withStatus(ev.entry)})
+	return nil
 }
 
-func (r *Registry) sendStatuses(w *watcher, o models.ListOptions, shown map[models.Key]bool, send func(models.Event) error) error {
+func inScope(key models.Key, o models.ListOptions) bool {
+	return key.Kind == o.Kind && (o.Namespace == "" || key.Namespace == "" || key.Namespace == o.Namespace)
+}
+
+// missedStatuses marks the objects whose status may have changed since a
+// revision. Statuses have no revisions of their own, so these are more than did.
+func (r *Registry) missedStatuses(w *watcher, cursor int64) {
+	if w.kind != "Device" && w.kind != "Node" {
+		return
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
 	w.mu.Lock()
-	changed := w.status
-	w.status = map[models.Key]struct{}{}
+	defer w.mu.Unlock()
+	for key, e := range r.objects {
+		if key.Kind != w.kind {
+			continue
+		}
+		at, changed := r.statusAt[key]
+		if !changed {
+			at = r.opened
+		}
+		if at >= cursor && e.revision <= cursor {
+			w.status[key] = struct{}{}
+		}
+	}
+}
+
+// sendStatuses sends the objects whose status changed. Those that changed
+// otherwise after cursor are left to their events, which have the status too.
+func (r *Registry) sendStatuses(w *watcher, o models.ListOptions, cursor int64, send func(models.Event) error) error {
+	w.mu.Lock()
+	changed := slices.Collect(maps.Keys(w.status))
+	clear(w.status)
 	w.mu.Unlock()
-	for key := range changed {
+	slices.SortFunc(changed, comparePlace)
+	for _, key := range changed {
 		r.mu.RLock()
 		e := r.objects[key]
 		r.mu.RUnlock()
-		if e == nil || !shown[key] {
+		if e == nil || e.revision > cursor || !inScope(key, o) || !o.Selector.Matches(e.object.Meta().Labels) {
 			continue
 		}
 		if err := send(models.Event{Type: models.Modified, Object: r.withStatus(e)}); err != nil {

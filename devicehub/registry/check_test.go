@@ -1,0 +1,154 @@
+package registry
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store/storetest"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// pointers lists where an error says that something is wrong.
+func pointers(t testing.TB, err error) string {
+	t.Helper()
+	e, ok := err.(*models.Error)
+	if !ok {
+		t.Fatalf("%v is no *models.Error", err)
+	}
+	var out []string
+	for _, f := range e.Fields {
+		out = append(out, f.Pointer+" "+f.Detail)
+	}
+	return strings.Join(out, "; ")
+}
+
+func TestWhatDoesNotFitIsRefusedWithPointers(t *testing.T) {
+	r := plant(t, storetest.NewMemory(), "b1")
+	for _, c := range []struct{ name, text, want string }{
+		{"no model", strings.Replace(deviceText("x", "n"), "model: boiler", "model: furnace", 1), `/spec/model no DeviceModel is called "furnace" in namespace default`},
+		{"no url", strings.Replace(deviceText("x", "n"), `url: "tcp://h:1"`, "", 1), "/spec/connection/url is required"},
+		{"bad url", strings.Replace(deviceText("x", "n"), "tcp://h:1", "http://h", 1), "/spec/connection/url 'http://h' does not match pattern '^tcp://'"},
+		{"unknown field", strings.Replace(deviceText("x", "n"), "{url:", "{units: 1, url:", 1), "/spec/connection/units unknown field"},
+		{"unit", strings.Replace(deviceText("x", "n"), "{url:", "{unit: 256, url:", 1), "/spec/connection/unit maximum: got 256, want 255"},
+		{"override", strings.Replace(deviceText("x", "n"), "spec: {", "spec: {properties: [{name: mode, address: {register: -1}}], ", 1), "/spec/properties/0/address/register minimum: got -1, want 0"},
+		{"unknown override", strings.Replace(deviceText("x", "n"), "spec: {", "spec: {properties: [{name: moda, every: 1s}], ", 1), `/spec/properties/0/name model boiler has no property "moda"`},
+		{"protocol", strings.Replace(modelText, "protocol: modbus", "protocol: opcua", 1), `/spec/protocol no mapper is called "opcua"; there are: modbus`},
+		{"address", strings.Replace(modelText, "{register: 10}", "{register: ten}", 1), "/spec/properties/1/address/register got string, want integer"},
+		{"number as large as it gets", strings.Replace(deviceText("x", "n"), "{url:", "{unit: 1e999999999, url:", 1), "/spec/connection"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, _, err := put(r, object(t, c.text), models.WriteOptions{})
+			refused(t, err, models.KindInvalid)
+			if got := pointers(t, err); !strings.Contains(got, c.want) {
+				t.Errorf("got %s\nwant %s", got, c.want)
+			}
+		})
+	}
+	// An address may come from the device.
+	apply(t, r, strings.Replace(strings.Replace(modelText, "name: boiler", "name: partial", 1), ", address: {register: 12}", "", 1))
+	partial := strings.Replace(deviceText("p1", "n"), "model: boiler", "model: partial", 1)
+	_, _, err := put(r, object(t, partial), models.WriteOptions{})
+	refused(t, err, models.KindInvalid, "/spec/properties", "mode has no address")
+	apply(t, r, strings.Replace(partial, "spec: {", "spec: {properties: [{name: mode, address: {register: 3}}], ", 1))
+}
+
+func TestHostileSchemas(t *testing.T) {
+	r := running(t, storetest.NewMemory())
+	schema := func(s string) models.Object {
+		o := object(t, mapperText)
+		o.(*models.Mapper).Spec.Connection = []byte(s)
+		return o
+	}
+	for _, s := range []string{
+		`{"$ref": "file:///etc/passwd"}`,
+		`{"$ref": "http://127.0.0.1:1/schema"}`,
+		`{"$ref": "other.json"}`,
+		`{"$schema": "http://evil.example/meta", "type": "object"}`,
+		`{"type": 7}`,
+		`{"pattern": "("}`,
+		`{"description": "` + strings.Repeat("x", maxSchema) + `"}`,
+		`{"$id": "file:///etc/x", "$ref": "passwd"}`,
+		`{"$ref": "address"}`,
+	} {
+		_, _, err := put(r, schema(s), models.WriteOptions{})
+		if models.KindOf(err) != models.KindInvalid {
+			t.Errorf("%.60s: %v", s, err)
+			continue
+		}
+		if got := pointers(t, err); !strings.HasPrefix(got, "/spec/connection ") {
+			t.Errorf("%.60s: %s", s, got)
+		}
+	}
+	// A schema that goes round in circles fits nothing, and ends.
+	if _, _, err := put(r, schema(`{"$ref": "#"}`), models.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, r, modelText)
+	_, _, err := put(r, object(t, deviceText("b1", "n1")), models.WriteOptions{})
+	refused(t, err, models.KindInvalid, "/spec/connection")
+	apply(t, r, mapperText)
+}
+
+func TestInUse(t *testing.T) {
+	r := plant(t, storetest.NewMemory(), "b1", "b2")
+	model := models.Key{Kind: "DeviceModel", Namespace: "default", Name: "boiler"}
+	_, err := r.Delete(t.Context(), model, models.WriteOptions{})
+	refused(t, err, models.KindConflict, "devices b1, b2")
+	_, err = r.Delete(t.Context(), models.Key{Kind: "Mapper", Name: "modbus"}, models.WriteOptions{})
+	refused(t, err, models.KindConflict, "device models default/boiler")
+	for i := range 12 {
+		apply(t, r, deviceText(fmt.Sprintf("c%02d", i), "n1"))
+	}
+	_, err = r.Delete(t.Context(), model, models.WriteOptions{})
+	refused(t, err, models.KindConflict, "and 4 more")
+}
+
+func TestAModelMayNotLeaveItsDevicesBehind(t *testing.T) {
+	r := plant(t, storetest.NewMemory(), "b1")
+	apply(t, r, strings.Replace(deviceText("b2", "n1"), "spec: {", "spec: {properties: [{name: mode, every: 5s}], ", 1))
+	without := strings.Replace(modelText, ",\n  {name: mode, type: int, access: ReadWrite, enum: {0: \"off\", 1: heat}, address: {register: 12}}", "", 1)
+	_, _, err := put(r, object(t, without), models.WriteOptions{})
+	refused(t, err, models.KindInvalid, "default/b2 would no longer fit", "/spec/properties/0/name")
+	if v, _ := r.Device("default", "b1"); len(v.Properties) != 3 {
+		t.Fatal("a refused model shows")
+	}
+	// Another protocol's connection is another one.
+	apply(t, r, strings.NewReplacer("name: modbus", "name: other", "required: [url], ", "required: [port], ", "url: {type: string, pattern: \"^tcp://\"}", "port: {}").Replace(mapperText))
+	_, _, err = put(r, object(t, strings.Replace(modelText, "protocol: modbus", "protocol: other", 1)), models.WriteOptions{})
+	refused(t, err, models.KindInvalid, "/spec/connection/port")
+	// A mapper's schema may not leave what is registered behind either.
+	_, _, err = put(r, object(t, strings.Replace(mapperText, "required: [url]", "required: [url, unit]", 1)), models.WriteOptions{})
+	refused(t, err, models.KindInvalid, "b1", "/spec/connection/unit")
+}
+
+func TestSeed(t *testing.T) {
+	s := storetest.NewMemory()
+	r := plant(t, s, "b1")
+	user := object(t, strings.NewReplacer("name: modbus", "name: modbus, labels: {mine: yes-it-is}", "tcp://", "^x").Replace(mapperText))
+	if _, _, err := put(r, user, models.WriteOptions{}); err == nil {
+		t.Fatal("a mapper may not turn its devices away")
+	}
+	apply(t, r, strings.Replace(mapperText, "name: modbus", "name: modbus, labels: {mine: yes-it-is}", 1))
+	given := object(t, strings.Replace(mapperText, `version: "1"`, `version: "2"`, 1)).(*models.Mapper)
+	given.TypeMeta = models.TypeMeta{}
+	for range 2 {
+		if err := r.Seed(t.Context(), []*models.Mapper{given}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o, _ := r.Get(t.Context(), models.Key{Kind: "Mapper", Name: "modbus"})
+	m := o.(*models.Mapper)
+	if m.Spec.Version != "2" || m.Metadata.Labels["mine"] == "" || m.Metadata.Generation != 2 {
+		t.Fatalf("%+v", m.Metadata)
+	}
+	if given.Metadata.UID != "" || given.Metadata.Labels != nil {
+		t.Fatal("seeding changed what it was given")
+	}
+	// Seeding what is stored makes no revision.
+	again := running(t, s)
+	before := again.revision
+	if err := again.Seed(t.Context(), []*models.Mapper{given}); err != nil || again.revision != before {
+		t.Fatal(again.revision, before, err)
+	}
+}
