@@ -280,14 +280,19 @@ func TestStoreFailureTellsAllAndShowsNothing(t *testing.T) {
 		return errors.New("disk full")
 	})
 	errs := make(chan error, 20)
+	release := sync.OnceFunc(func() { close(held) })
+	defer release()
 	for i := range 20 {
 		go func() {
 			_, _, err := put(r, object(t, deviceText("c"+strconv.Itoa(i), "n1")), models.WriteOptions{})
 			errs <- err
 		}()
+		if i == 0 {
+			waitUntil(t, func() bool { return commits.Load() == 1 })
+		}
 	}
-	waitUntil(t, func() bool { return commits.Load() > 0 && len(r.ops) == 19 })
-	close(held)
+	waitUntil(t, func() bool { return len(r.ops) == 19 })
+	release()
 	for range 20 {
 		refused(t, <-errs, models.KindUnavailable, "nothing has changed")
 	}
