@@ -19,6 +19,7 @@ import (
 // Each is in a file of its name.
 var runners = []func(*settings) *cobra.Command{
 	newHub,
+	newEdge,
 	newUp,
 	newSimulate,
 }

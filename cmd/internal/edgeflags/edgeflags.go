@@ -29,8 +29,9 @@ func (e UsageError) Unwrap() error { return e.Err }
 
 func usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
-// DefaultData is where an edge keeps its data unless told otherwise.
-const DefaultData = "./whimbrel-data"
+// DefaultData is where an edge keeps its data unless told otherwise: not where a
+// hub does by default, whose context.json it would replace with its own.
+const DefaultData = "./whimbrel-edge-data"
 
 // flags are the flags of an edge as they were given.
 type flags struct {
