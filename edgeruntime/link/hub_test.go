@@ -10,7 +10,9 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,27 +57,36 @@ type fakeHub struct {
 	window    uint32
 	mute      bool // acknowledges nothing
 	status    int  // of answers to GET /link, 0 to open it
+	noRenewal int  // status of answers to POST /renew, 0 to renew
+	silent    bool // answers no hello
+	deaf      bool // reads nothing after the welcome
+	// chaos decides what happens to a batch: how many of its records are committed,
+	// whether that is acknowledged, and whether the link is dropped.
+	chaos     func(records int) (commit int, ack, drop bool)
 	bye       *pb.Goodbye
 	loseJoin  int      // answers to lose
 	joins     []string // hashes of the keys that joined
+	refusals  int      // of joins
 	renewals  int
 	hellos    []*pb.Hello
 	committed map[string]uint64 // epoch to seq
 	records   []record
 	batches   int
-	most      int // unacknowledged bytes seen
 	latest    []*pb.LatestTwin
 	syncs     []*pb.Sync // to be sent at each welcome
 	done      []uint64
 	reports   []*pb.NodeReport
 	byes      []string
 	conn      *edgelink.Conn
+	lane      *lane // of conn
+	stopped   chan struct{}
 }
 
 type record struct {
 	epoch    string
 	seq      uint64
 	backfill bool
+	bytes    int
 	values   []string
 }
 
@@ -88,8 +99,12 @@ func newHub(t *testing.T) *fakeHub {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &fakeHub{t: t, ca: ca, token: pki.NewJoinToken(ca.Hash()), now: time.Now, lifetime: time.Hour, lineage: "one", window: 1 << 20, committed: map[string]uint64{}}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	h := &fakeHub{t: t, ca: ca, token: pki.NewJoinToken(ca.Hash()), now: time.Now, lifetime: time.Hour, lineage: "one", window: 1 << 20, committed: map[string]uint64{}, stopped: make(chan struct{})}
+	// Little room for what is not read, so that a Send to a deaf hub blocks.
+	small := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 64<<10) })
+	}}
+	ln, err := small.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +126,7 @@ func newHub(t *testing.T) *fakeHub {
 		_ = srv.Serve(tls.NewListener(ln, srv.TLSConfig))
 	}()
 	t.Cleanup(func() {
+		close(h.stopped)
 		_ = srv.Close()
 		<-served
 		sessions.Wait()
@@ -149,6 +165,7 @@ func (h *fakeHub) join(w http.ResponseWriter, r *http.Request) {
 	csr, err := pki.CheckCSR([]byte(req.CSR), req.Node)
 	token, tokenErr := pki.ParseJoinToken(req.Token)
 	if err != nil || tokenErr != nil || token.SecretHash() != h.token.SecretHash() {
+		h.refusals++
 		refuse(w, models.KindForbidden, "the token is unknown")
 		return
 	}
@@ -187,6 +204,10 @@ func (h *fakeHub) renew(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.renewals++
+	if h.noRenewal != 0 {
+		refuse(w, models.KindOfStatus(h.noRenewal), "there is no such node")
+		return
+	}
 	cert, err := h.ca.SignNode(csr, time.Hour, h.now())
 	if err != nil {
 		refuse(w, models.KindInternal, err.Error())
@@ -216,6 +237,39 @@ func (h *fakeHub) link(w http.ResponseWriter, r *http.Request) {
 	_ = h.session(context.WithoutCancel(r.Context()), conn)
 }
 
+// lane is the log lane of one session as the hub sees it. It holds the edge to
+// the rules.
+type lane struct {
+	named  map[string]bool
+	last   map[string]uint64
+	window int
+	flying []record // received and not acknowledged
+}
+
+func (l *lane) take(t *testing.T, b *pb.Batch) {
+	if !l.named[b.Epoch] {
+		t.Errorf("a batch of epoch %s, which the hello did not name", b.Epoch)
+	}
+	for _, n := range b.Records {
+		if n.Seq <= l.last[b.Epoch] {
+			t.Errorf("record %d of %s comes after %d, in one session", n.Seq, b.Epoch, l.last[b.Epoch])
+		}
+		l.last[b.Epoch] = n.Seq
+		l.flying = append(l.flying, record{epoch: b.Epoch, seq: n.Seq, bytes: len(n.Record)})
+	}
+	size := 0
+	for _, r := range l.flying {
+		size += r.bytes
+	}
+	if size > l.window && len(l.flying) > 1 {
+		t.Errorf("%d records with %d bytes are on their way in a window of %d", len(l.flying), size, l.window)
+	}
+}
+
+func (l *lane) acknowledge(epoch string, seq uint64) {
+	l.flying = slices.DeleteFunc(l.flying, func(r record) bool { return r.epoch == epoch && r.seq <= seq })
+}
+
 func (h *fakeHub) session(ctx context.Context, conn *edgelink.Conn) error {
 	f, err := conn.Recv(ctx)
 	if err != nil || f.GetHello() == nil {
@@ -226,18 +280,29 @@ func (h *fakeHub) session(ctx context.Context, conn *edgelink.Conn) error {
 	h.hellos = append(h.hellos, hello)
 	bye := h.bye
 	welcome := &pb.Welcome{Capability: edgelink.Capability, Lineage: h.lineage, NodeUid: "node-uid", WindowBytes: h.window}
+	l := &lane{named: map[string]bool{}, last: map[string]uint64{}, window: int(h.window)}
 	for _, e := range hello.Epochs {
+		l.named[e.Id] = true
 		welcome.Acks = append(welcome.Acks, &pb.EpochAck{Epoch: e.Id, Seq: h.committed[e.Id]})
 	}
 	syncs := h.syncs
-	h.conn = conn
+	h.conn, h.lane = conn, l
+	silent, deaf := h.silent, h.deaf
 	h.mu.Unlock()
+	if silent {
+		_, err := conn.Recv(ctx) // until the edge gives up
+		return err
+	}
 	if bye != nil {
 		_ = conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Goodbye{Goodbye: bye}})
 		return conn.Close(bye.Reason)
 	}
 	if err := conn.Send(ctx, &pb.Frame{Re: f.Id, Body: &pb.Frame_Welcome{Welcome: welcome}}); err != nil {
 		return err
+	}
+	if deaf {
+		<-h.stopped
+		return nil
 	}
 	for _, s := range syncs {
 		if err := conn.Send(ctx, &pb.Frame{Id: s.Id, Body: &pb.Frame_Sync{Sync: s}}); err != nil {
@@ -249,29 +314,33 @@ func (h *fakeHub) session(ctx context.Context, conn *edgelink.Conn) error {
 		if err != nil {
 			return err
 		}
-		if err := h.handle(ctx, conn, f); err != nil {
+		if err := h.handle(ctx, conn, l, f); err != nil {
 			return err
 		}
 	}
 }
 
-func (h *fakeHub) handle(ctx context.Context, conn *edgelink.Conn, f *pb.Frame) error {
+func (h *fakeHub) handle(ctx context.Context, conn *edgelink.Conn, l *lane, f *pb.Frame) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch body := f.Body.(type) {
 	case *pb.Frame_Batch:
 		h.batches++
-		size := 0
-		for _, n := range body.Batch.Records {
-			size += len(n.Record)
-			if n.Seq <= h.committed[body.Batch.Epoch] {
+		b := body.Batch
+		l.take(h.t, b)
+		commit, ack, drop := len(b.Records), !h.mute, false
+		if h.chaos != nil {
+			commit, ack, drop = h.chaos(len(b.Records))
+		}
+		for _, n := range b.Records[:commit] {
+			if n.Seq <= h.committed[b.Epoch] {
 				continue // a resend
 			}
 			rec, err := edgelink.DecodeRecord(n.Record)
 			if err != nil {
 				return err
 			}
-			r := record{epoch: body.Batch.Epoch, seq: n.Seq, backfill: n.Backfill}
+			r := record{epoch: b.Epoch, seq: n.Seq, backfill: n.Backfill}
 			for _, s := range rec.Series {
 				for i := range s.Len() {
 					r.values = append(r.values, s.At(i).Value.String())
@@ -280,9 +349,13 @@ func (h *fakeHub) handle(ctx context.Context, conn *edgelink.Conn, f *pb.Frame) 
 			h.records = append(h.records, r)
 			h.committed[r.epoch] = r.seq
 		}
-		h.most = max(h.most, size)
-		if !h.mute {
-			return conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Ack{Ack: &pb.Ack{Acks: []*pb.EpochAck{{Epoch: body.Batch.Epoch, Seq: h.committed[body.Batch.Epoch]}}}}})
+		if ack {
+			if err := h.ackLocked(ctx); err != nil {
+				return err
+			}
+		}
+		if drop {
+			return errors.New("dropped")
 		}
 	case *pb.Frame_Latest:
 		h.latest = append(h.latest, body.Latest.Twins...)
@@ -292,8 +365,19 @@ func (h *fakeHub) handle(ctx context.Context, conn *edgelink.Conn, f *pb.Frame) 
 		h.reports = append(h.reports, body.Report)
 	case *pb.Frame_Goodbye:
 		h.byes = append(h.byes, body.Goodbye.Reason)
+		return errors.New("goodbye")
 	}
 	return nil
+}
+
+// ackLocked acknowledges what is committed of the epochs of the session.
+func (h *fakeHub) ackLocked(ctx context.Context) error {
+	ack := &pb.Ack{}
+	for epoch := range h.lane.last {
+		ack.Acks = append(ack.Acks, &pb.EpochAck{Epoch: epoch, Seq: h.committed[epoch]})
+		h.lane.acknowledge(epoch, h.committed[epoch])
+	}
+	return h.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Ack{Ack: ack}})
 }
 
 // fakeDevices are what a Link needs of a devices.Manager.
@@ -334,9 +418,10 @@ type edge struct {
 	outbox  *outbox.Outbox
 	devices *fakeDevices
 	proxy   *faultproxy.Proxy
+	times   times
+	wrap    func(*Config) // puts something between the link and its store or outbox
 	link    *Link
 	stop    func() error
-	ended   chan struct{} // closed when Run has returned
 	log     *logged
 	n       int
 }
@@ -365,7 +450,7 @@ func (l *logged) text() (all string) {
 
 func newEdge(t *testing.T, h *fakeHub) *edge {
 	proxy := faultproxy.New(t, h.addr)
-	e := &edge{t: t, dir: t.TempDir(), proxy: proxy, log: &logged{}, devices: &fakeDevices{wake: make(chan struct{}, 1)}}
+	e := &edge{t: t, dir: t.TempDir(), proxy: proxy, log: &logged{}, times: quick(), devices: &fakeDevices{wake: make(chan struct{}, 1)}}
 	e.cfg = Config{URL: "https://" + proxy.Addr(), Node: "gateway-1", Token: h.token.Encode(), Labels: map[string]string{"site": "north"}, Version: "test",
 		Dir: filepath.Join(e.dir, "pki"), Devices: e.devices, Log: slog.New(slog.NewTextHandler(e.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	return e
@@ -373,8 +458,9 @@ func newEdge(t *testing.T, h *fakeHub) *edge {
 
 func quick() times {
 	q := defaultTimes
-	q.ping, q.pong, q.report, q.latest, q.behind, q.renewCheck = 200*time.Millisecond, 300*time.Millisecond, 50*time.Millisecond, 20*time.Millisecond, 100*time.Millisecond, time.Hour
+	q.ping, q.silent, q.report, q.latest, q.behind, q.leave = 100*time.Millisecond, 400*time.Millisecond, 50*time.Millisecond, 20*time.Millisecond, 100*time.Millisecond, 500*time.Millisecond
 	q.welcome = 2 * time.Second
+	q.quick, q.reread = 10*time.Millisecond, 10*time.Millisecond
 	q.retry = backoff.Policy{Min: 10 * time.Millisecond, Max: 50 * time.Millisecond, Factor: 2}
 	return q
 }
@@ -387,23 +473,21 @@ func (e *edge) start() *edge {
 	if e.store, err = store.Open(ctx, filepath.Join(e.dir, "edge.db")); err != nil {
 		e.t.Fatal(err)
 	}
-	if e.outbox, err = outbox.Open(ctx, outbox.Config{Path: filepath.Join(e.dir, "outbox.db"), Linger: time.Millisecond, Log: slog.New(slog.DiscardHandler), Now: time.Now}); err != nil {
+	if e.outbox, err = outbox.Open(ctx, outbox.Config{Path: filepath.Join(e.dir, "outbox.db"), Linger: time.Millisecond, Fsync: 20 * time.Millisecond, Log: slog.New(slog.DiscardHandler), Now: time.Now}); err != nil {
 		e.t.Fatal(err)
 	}
 	e.cfg.Store, e.cfg.Outbox = e.store, e.outbox
+	if e.wrap != nil {
+		e.wrap(&e.cfg)
+	}
 	if e.link, err = New(e.cfg); err != nil {
 		e.t.Fatal(err)
 	}
-	e.link.times = quick()
+	e.link.times = e.times
 	linkCtx, stopLink := context.WithCancel(ctx)
 	boxCtx, stopBox := context.WithCancel(ctx)
 	linked, boxed := make(chan error, 1), make(chan error, 1)
-	ended := make(chan struct{})
-	e.ended = ended
-	go func() {
-		defer close(ended)
-		linked <- e.link.Run(linkCtx)
-	}()
+	go func() { linked <- e.link.Run(linkCtx) }()
 	go func() { boxed <- e.outbox.Run(boxCtx) }()
 	var once sync.Once
 	var result error

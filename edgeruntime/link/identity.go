@@ -135,9 +135,7 @@ func (i *identity) join(ctx context.Context, hub, node string, labels map[string
 	if err := i.keep([]byte(answer.Certificate), key, cas, node); err != nil {
 		return answer, err
 	}
-	if err := os.Remove(filepath.Join(i.dir, joiningFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return answer, fmt.Errorf("tidy up after the join: %w", err)
-	}
+	_ = os.Remove(filepath.Join(i.dir, joiningFile)) // one that stays is used for the next join
 	return answer, nil
 }
 
@@ -150,9 +148,10 @@ func (i *identity) joiningKey() (crypto.Signer, error) {
 	if err == nil {
 		return key, nil
 	}
-	if !errors.Is(err, os.ErrNotExist) {
+	if errors.As(err, new(*os.PathError)) && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
+	// There is none, or one that is damaged, which would stay so.
 	made, err := pki.GenerateKey()
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,7 +57,8 @@ type Devices interface {
 	Seen() []*pb.Seen
 }
 
-// Config is what a Link needs. Token is for the first start, or to join anew.
+// Config is what a Link needs. Token is for the first start, or to join anew; Now
+// may be nil.
 type Config struct {
 	URL     string // the hub's link, https://host:port
 	Node    string
@@ -67,6 +69,7 @@ type Config struct {
 	Store   Store
 	Outbox  Outbox
 	Devices Devices
+	Now     func() time.Time // the edge's clock, by which certificates are renewed; default time.Now
 	Log     *slog.Logger
 }
 
@@ -79,20 +82,31 @@ const (
 
 // times are the intervals of a link; tests have shorter ones.
 type times struct {
-	ping, pong time.Duration // how often to ask, how long to wait: together how long a dead link is believed in
-	welcome    time.Duration // for the hub's first word
+	ping       time.Duration // how often to ask whether the hub is there
+	silent     time.Duration // nothing heard for so long: it is not
+	welcome    time.Duration // for the hello to go out and the hub's first word to come
+	leave      time.Duration // for a goodbye
 	report     time.Duration
 	latest     time.Duration // between values on the latest lane, while the log lane is behind
 	behind     time.Duration // of the log lane, from where on it is
+	slow       time.Duration // an acknowledgement that takes longer says that less should be on its way
+	reread     time.Duration // between attempts to read an outbox that fails
 	stable     time.Duration // a session of that length was a good one
+	refused    time.Duration // between attempts of an edge that the hub does not let join
 	revoked    time.Duration // between attempts of a node that was deleted
-	renewCheck time.Duration
+	renewCheck time.Duration // between looks at the certificate, and attempts that fail
+	renewAgain time.Duration // between renewals: by a clock that is wrong they may seem due all the time
+	quick      time.Duration // before the first attempts after a good session
 	retry      backoff.Policy
 }
 
-var defaultTimes = times{ping: 15 * time.Second, pong: 30 * time.Second, welcome: 30 * time.Second, report: 10 * time.Second,
-	latest: 500 * time.Millisecond, behind: 2 * time.Second, stable: time.Minute, revoked: 10 * time.Minute, renewCheck: time.Hour,
-	retry: backoff.Policy{Min: time.Second, Max: time.Minute, Factor: 2, Jitter: 0.5}}
+// quickAttempts are for a hub that restarts, or a link that blinks.
+const quickAttempts = 2
+
+var defaultTimes = times{ping: 15 * time.Second, silent: 45 * time.Second, welcome: 45 * time.Second, leave: time.Second, report: 10 * time.Second,
+	latest: 500 * time.Millisecond, behind: 2 * time.Second, slow: 3 * time.Second, reread: time.Second, stable: 10 * time.Second,
+	refused: time.Minute, revoked: 10 * time.Minute, renewCheck: 10 * time.Minute, renewAgain: time.Hour, quick: 200 * time.Millisecond,
+	retry: backoff.Policy{Min: time.Second, Max: 15 * time.Second, Factor: 2, Jitter: 0.5}}
 
 // Status is how a link is doing.
 type Status struct {
@@ -112,8 +126,8 @@ type Link struct {
 	mu     sync.Mutex
 	status Status
 
-	// The rest belongs to Run.
-	renewed time.Time // when the certificate was last asked to be renewed
+	// The rest belongs to Run, and while a session lasts to its renewal loop.
+	renewNotBefore time.Time
 }
 
 // New checks the configuration. Nothing is dialled before Run.
@@ -125,7 +139,10 @@ func New(cfg Config) (*Link, error) {
 	if err := pki.CheckNodeName(cfg.Node); err != nil {
 		return nil, err
 	}
-	l := &Link{cfg: cfg, times: defaultTimes, log: cfg.Log, identity: identity{dir: cfg.Dir}, now: time.Now, status: Status{Since: time.Now()}}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	l := &Link{cfg: cfg, times: defaultTimes, log: cfg.Log, identity: identity{dir: cfg.Dir}, now: cfg.Now, status: Status{Since: cfg.Now()}}
 	if err := l.identity.load(); err != nil {
 		return nil, err
 	}
@@ -152,6 +169,16 @@ func (l *Link) Status() Status {
 	return l.status
 }
 
+// Lag returns for how long the oldest record that the hub has not acknowledged
+// has been waiting.
+func (l *Link) Lag() time.Duration {
+	oldest := l.cfg.Outbox.Stats().Oldest
+	if oldest.IsZero() {
+		return 0
+	}
+	return max(l.now().Sub(oldest), 0)
+}
+
 func (l *Link) setStatus(connected bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -164,11 +191,11 @@ func (l *Link) setStatus(connected bool, err error) {
 	}
 }
 
-// ErrJoinRefused is wrapped by the error of Run when the hub does not let in an
-// edge that has no identity yet: waiting does not help.
-var ErrJoinRefused = errors.New("the hub does not let this edge join")
+// errJoinRefused: the hub does not let in an edge that has no identity yet.
+// Somebody has to do something about it, so there is no hurry.
+var errJoinRefused = errors.New("the hub does not let this edge join")
 
-// errAgain asks to dial again at once.
+// errAgain ends a session that is to begin anew.
 var errAgain = errors.New("the session begins anew")
 
 // goodbye is the error of a session that the hub has ended.
@@ -183,57 +210,75 @@ func (g goodbye) Error() string {
 }
 
 // Run keeps the edge linked until ctx ends, and returns nil then. No failure of
-// the network or the hub ends it before, except that an edge which has never
-// joined is refused (ErrJoinRefused).
+// the network or the hub ends it before.
 func (l *Link) Run(ctx context.Context) error {
 	retry, err := backoff.New(l.times.retry, rand.Float64)
 	if err != nil {
 		return fmt.Errorf("link: %w", err)
 	}
-	last := ""
+	defer l.setStatus(false, nil)
+	quick := quickAttempts
+	said := ""
 	for {
-		start := l.now()
-		connected := false
-		err := l.attempt(ctx, &connected)
+		var linked time.Time // zero: it came to no session
+		err := l.attempt(ctx, &linked)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if errors.Is(err, ErrJoinRefused) {
-			return err
-		}
 		l.setStatus(false, err)
-		if errors.Is(err, errAgain) {
-			continue
+		if !linked.IsZero() {
+			said = ""
+			if time.Since(linked) >= l.times.stable {
+				retry.Reset()
+				quick = quickAttempts
+			}
 		}
-		if connected && l.now().Sub(start) >= l.times.stable {
-			retry.Reset()
+		wait := l.times.quick/2 + time.Duration(rand.Float64()*float64(l.times.quick))
+		if quick > 0 {
+			quick--
+		} else {
+			wait = retry.Next()
 		}
-		wait := max(retry.Next(), l.wish(err))
+		if wish := l.wish(err); wish > 0 { // all edges of a hub have the same, and are not to come in one moment
+			wait = max(wait, wish+time.Duration(rand.Float64()*float64(wish)/4))
+		}
 		// The same failure again and again is said once, then it is noise.
 		level := slog.LevelWarn
-		if !connected && err.Error() == last {
+		if news := withoutNumbers(err.Error()); news == said {
 			level = slog.LevelDebug
+		} else {
+			said = news
 		}
-		last = err.Error()
-		l.log.Log(ctx, level, "no link to the hub", "hub", l.cfg.URL, "error", err, "retry", wait.Round(time.Millisecond))
+		l.log.Log(ctx, level, "no link to the hub; the edge goes on alone and tries again", "hub", l.cfg.URL, "error", err, "retry", wait.Round(time.Millisecond))
 		if !sleep(ctx, wait) {
 			return nil
 		}
 	}
 }
 
-// wish is how long the hub wants the edge to stay away for.
+// withoutNumbers leaves out what differs between two failures that are the same,
+// such as a connection's own port.
+func withoutNumbers(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, text)
+}
+
+// wish is how long the edge should stay away for after an error.
 func (l *Link) wish(err error) time.Duration {
 	var bye goodbye
-	if errors.As(err, &bye) {
-		wait := min(time.Duration(bye.RetryAfterS)*time.Second, l.times.revoked)
-		if bye.Reason == edgelink.GoodbyeRevoked {
-			return l.times.revoked
-		}
-		return wait
-	}
 	var refused *edgelink.RefusedError
-	if errors.As(err, &refused) && refused.Status == edgelink.RevokedStatus {
+	switch {
+	case errors.Is(err, errJoinRefused):
+		return l.times.refused
+	case errors.As(err, &bye) && bye.Reason == edgelink.GoodbyeRevoked:
+		return l.times.revoked
+	case errors.As(err, &bye):
+		return min(time.Duration(bye.RetryAfterS)*time.Second, l.times.revoked)
+	case errors.As(err, &refused) && refused.Status == edgelink.RevokedStatus:
 		return l.times.revoked
 	}
 	return 0
@@ -251,20 +296,20 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // attempt joins or renews where that is due, and then runs one session.
-func (l *Link) attempt(ctx context.Context, connected *bool) error {
+func (l *Link) attempt(ctx context.Context, linked *time.Time) error {
 	if err := l.ensureJoined(ctx); err != nil {
 		return err
 	}
 	l.renewIfDue(ctx)
-	err := l.session(ctx, connected)
+	err := l.session(ctx, linked)
 	var refused *edgelink.RefusedError
-	if errors.As(err, &refused) && refused.Status == http.StatusUnauthorized {
+	if errors.As(err, &refused) && refused.Status == http.StatusUnauthorized && linked.IsZero() {
 		// By the hub's clock the certificate has expired: it may only renew.
 		if err := l.identity.renew(ctx, l.cfg.URL); err != nil {
 			return fmt.Errorf("the certificate has expired, and renewing it failed: %w", err)
 		}
 		l.sayRenewed()
-		err = l.session(ctx, connected)
+		err = l.session(ctx, linked)
 	}
 	if errors.As(err, &refused) && refused.Status == edgelink.RevokedStatus {
 		return fmt.Errorf("this node was deleted at the hub, or another edge has joined in its name; it has to join anew, with a new token: %w", err)
@@ -281,14 +326,17 @@ func (l *Link) attempt(ctx context.Context, connected *bool) error {
 // expired the hub says so.
 func (l *Link) renewIfDue(ctx context.Context) {
 	leaf, now := l.identity.leaf(), l.now()
-	if !pki.RenewDue(leaf, now) || now.Sub(l.renewed) < l.times.renewCheck {
+	if !pki.RenewDue(leaf, now) || now.Before(l.renewNotBefore) {
 		return
 	}
-	l.renewed = now
+	l.renewNotBefore = now.Add(l.times.renewCheck)
 	if err := l.identity.renew(ctx, l.cfg.URL); err != nil {
-		l.log.Warn("renewing the certificate failed", "expires", leaf.NotAfter, "error", err)
+		if ctx.Err() == nil {
+			l.log.Warn("renewing the certificate failed; it is tried again", "expires", leaf.NotAfter, "error", err)
+		}
 		return
 	}
+	l.renewNotBefore = now.Add(l.times.renewAgain)
 	l.sayRenewed()
 }
 
@@ -320,11 +368,16 @@ func (l *Link) ensureJoined(ctx context.Context) error {
 	if err != nil {
 		err = fmt.Errorf("join %s as %s: %w", l.cfg.URL, l.cfg.Node, err)
 		var refused *edgelink.RefusedError
-		if !errors.As(err, &refused) || refused.Status >= 500 || refused.Status == http.StatusTooManyRequests || refused.Status == http.StatusRequestTimeout {
+		if !errors.As(err, &refused) {
+			return err
+		}
+		switch refused.Status {
+		case http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity: // the token is wrong or used, or the node's name or labels are
+		default:
 			return err
 		}
 		if leaf == nil {
-			return fmt.Errorf("%w: %w", ErrJoinRefused, err)
+			return fmt.Errorf("%w: %w", errJoinRefused, err)
 		}
 		l.log.Warn("the join token does not work; the edge goes on with the identity that it has", "error", err)
 		l.cfg.Token = ""
@@ -332,9 +385,5 @@ func (l *Link) ensureJoined(ctx context.Context) error {
 	}
 	l.cfg.Token = ""
 	l.log.Info("joined", "hub", l.cfg.URL, "node", l.cfg.Node, "uid", answer.NodeUID)
-	settings := map[string]string{settingToken: token.SecretHash(), settingNodeUID: answer.NodeUID}
-	if leaf == nil && answer.Lineage != "" {
-		settings[settingLineage] = answer.Lineage // nothing is held yet that another database may have counted
-	}
-	return l.cfg.Store.SetSettings(ctx, settings)
+	return l.cfg.Store.SetSettings(ctx, map[string]string{settingToken: token.SecretHash(), settingNodeUID: answer.NodeUID})
 }

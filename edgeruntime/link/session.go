@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
-	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
@@ -20,12 +20,14 @@ const (
 	batchBytes = 64 << 10
 	// latestBytes bounds one Latest.
 	latestBytes = 128 << 10
-	// behindBytes is how much may wait in the log before it counts as behind.
-	behindBytes = 64 << 10
 	// defaultWindow is for a hub that says none.
 	defaultWindow = 1 << 20
-	// byeTimeout bounds taking leave.
-	byeTimeout = 2 * time.Second
+	// maxWindow is as much as makes sense to have on its way.
+	maxWindow = 64 << 20
+	// startPace and minPace bound what is on its way as long as the link has not
+	// shown how much it carries, and when it has shown that it carries little.
+	startPace = 64 << 10
+	minPace   = 16 << 10
 )
 
 // errSilent ends a session whose other end has fallen silent, as when a cable is
@@ -45,15 +47,25 @@ type session struct {
 	l     *Link
 	conn  *edgelink.Conn
 	epoch string
-	live  uint64        // records up to here were made before the session: they are backfill
-	apply chan struct{} // one slot: the wanted state was stored
+	named map[string]bool // the epochs of the hello: the hub knows no other in this session
+	live  uint64          // records up to here were made before the session: they are backfill
+	apply chan struct{}   // one slot: the wanted state was stored
+	moved chan struct{}   // one slot: something was acknowledged, or the window changed
+	ended chan struct{}   // closed when receive has ended
+	heard atomic.Int64    // when the last frame came, since began
+	began time.Time       // by the clock that does not jump
 
-	mu     sync.Mutex
-	window int
-	flying []flight      // sent and not acknowledged, oldest first
-	bytes  int           // of them
-	acked  uint64        // highest seq the hub has
-	moved  chan struct{} // one slot: something was acknowledged, or the window changed
+	mu     sync.Mutex // protects all below
+	window int        // the hub's bound of bytes
+	pace   int        // the link's
+	slowed time.Time  // when pace was last lowered
+	flying []flight   // sent and not acknowledged, oldest first
+	bytes  int        // of them
+	acked  uint64     // highest seq the hub has
+
+	// latestLane's own, for behind.
+	mark     uint64    // a seq that had been given out at markedAt
+	markedAt time.Time // and was not acknowledged as far as is known
 }
 
 // flight is a record that was sent.
@@ -61,23 +73,33 @@ type flight struct {
 	epoch string
 	seq   uint64
 	bytes int
+	at    time.Time
 }
 
 // session dials and runs one session to its end.
-func (l *Link) session(ctx context.Context, connected *bool) error {
+func (l *Link) session(ctx context.Context, linked *time.Time) error {
 	conn, err := l.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.CloseNow()
-	s := &session{l: l, conn: conn, apply: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
+	s := newSession(l, conn)
 	if err := s.greet(ctx); err != nil {
+		if errors.Is(err, edgelink.ErrMalformed) {
+			s.leave(protocolError(err), s.drain)
+		}
 		return err
 	}
-	*connected = true
+	s.heard.Store(int64(time.Since(s.began)))
+	*linked = time.Now()
 	l.setStatus(true, nil)
 	l.log.Info("linked", "hub", l.cfg.URL)
 	return s.run(ctx)
+}
+
+func newSession(l *Link, conn *edgelink.Conn) *session {
+	return &session{l: l, conn: conn, named: map[string]bool{}, apply: make(chan struct{}, 1), moved: make(chan struct{}, 1),
+		ended: make(chan struct{}), began: time.Now(), pace: startPace}
 }
 
 func (l *Link) dial(ctx context.Context) (*edgelink.Conn, error) {
@@ -98,9 +120,15 @@ func (s *session) greet(ctx context.Context) error {
 		return err
 	}
 	epochs := cfg.Outbox.Epochs()
-	s.epoch = cfg.Outbox.Epoch()
+	for _, e := range epochs {
+		s.named[e.Id], s.epoch = true, e.Id
+		s.live = max(s.live, e.Last, e.ParentLast)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.l.times.welcome)
 	defer cancel()
+	// Neither a hub that takes no bytes nor a stop waits for the Send to end.
+	free := context.AfterFunc(ctx, func() { _ = s.conn.CloseNow() })
+	defer free()
 	if err := s.conn.Send(ctx, &pb.Frame{Id: 1, Body: &pb.Frame_Hello{Hello: &pb.Hello{
 		Capability: edgelink.Capability, Capabilities: edgelink.Capabilities(), Node: cfg.Node, Version: cfg.Version, Os: runtime.GOOS, Arch: runtime.GOARCH,
 		Lineage: lineage, Epochs: epochs, Held: held, ClockUs: s.l.now().UnixMicro(), Labels: cfg.Labels,
@@ -114,19 +142,16 @@ func (s *session) greet(ctx context.Context) error {
 	if edgelink.Meet(edgelink.Capability, welcome.Capability) == 0 {
 		return errors.New("the hub names no capability that this edge knows")
 	}
-	s.window = int(welcome.WindowBytes)
-	if s.window <= 0 {
-		s.window = defaultWindow
+	s.window = defaultWindow
+	if w := welcome.WindowBytes; w > 0 {
+		s.window = int(min(w, maxWindow))
 	}
 	for _, a := range welcome.Acks {
 		if err := s.acknowledge(a); err != nil {
 			return err
 		}
 	}
-	for _, e := range epochs {
-		s.live = max(s.live, e.Last, e.ParentLast)
-	}
-	return s.compareLineage(ctx, lineage, welcome)
+	return s.compareLineage(ctx, lineage, len(held) > 0, welcome)
 }
 
 func (s *session) welcome(ctx context.Context) (*pb.Welcome, error) {
@@ -146,12 +171,12 @@ func (s *session) welcome(ctx context.Context) (*pb.Welcome, error) {
 
 // compareLineage notices a hub whose database is another one than before. What
 // it calls revision 7 may be something else than what is held here as 7.
-func (s *session) compareLineage(ctx context.Context, before string, w *pb.Welcome) error {
+func (s *session) compareLineage(ctx context.Context, before string, holds bool, w *pb.Welcome) error {
 	if w.Lineage == "" || w.Lineage == before {
 		return nil
 	}
 	settings := map[string]string{settingLineage: w.Lineage, settingNodeUID: w.NodeUid}
-	if before == "" {
+	if !holds {
 		return s.l.cfg.Store.SetSettings(ctx, settings)
 	}
 	s.l.log.Warn("the hub's database is another one than before; what it wants is fetched anew", "before", before, "now", w.Lineage)
@@ -178,44 +203,61 @@ func (s *session) run(ctx context.Context) error {
 	select {
 	case <-loops.Done():
 	case <-ctx.Done():
-		s.leave(&pb.Goodbye{Reason: edgelink.GoodbyeShutdown})
+		s.leave(&pb.Goodbye{Reason: edgelink.GoodbyeShutdown}, func(ctx context.Context) {
+			select {
+			case <-s.ended:
+			case <-ctx.Done():
+			}
+		})
 		cancel(context.Cause(ctx))
 	}
 	err := context.Cause(loops)
 	if errors.Is(err, edgelink.ErrMalformed) {
-		s.leave(&pb.Goodbye{Reason: edgelink.GoodbyeProtocolError, Message: err.Error()})
+		s.leave(protocolError(err), s.drain)
 	}
-	_ = s.conn.CloseNow()
+	_ = s.conn.CloseNow() // frees a Send that the network holds up
 	wait.Wait()
 	return err
 }
 
-// leave says goodbye and closes the link, without waiting long.
-func (s *session) leave(bye *pb.Goodbye) {
-	done := make(chan struct{})
-	go func() { // ends with CloseNow at the latest, and is waited for
-		defer close(done)
-		if s.conn.Send(context.Background(), &pb.Frame{Body: &pb.Frame_Goodbye{Goodbye: bye}}) == nil {
-			_ = s.conn.Close(bye.Reason)
-		}
-	}()
-	limit := time.NewTimer(byeTimeout)
-	defer limit.Stop()
-	select {
-	case <-done:
-	case <-limit.C:
+func protocolError(err error) *pb.Goodbye {
+	return &pb.Goodbye{Reason: edgelink.GoodbyeProtocolError, Message: err.Error()}
+}
+
+// leave says goodbye and then closes the link, both in times.leave. Between the
+// two gone waits until the hub has closed it: a link that is closed with
+// something unread is reset, and the goodbye may be lost with it. (Conn.Close
+// would wait for up to 10 s, and a CloseNow after it as well.)
+func (s *session) leave(bye *pb.Goodbye, gone func(ctx context.Context)) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.l.times.leave)
+	defer cancel()
+	free := context.AfterFunc(ctx, func() { _ = s.conn.CloseNow() })
+	defer free()
+	if s.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Goodbye{Goodbye: bye}}) == nil {
+		gone(ctx)
 	}
 	_ = s.conn.CloseNow()
-	<-done
+}
+
+// drain lets pass what comes until the hub closes the link or ctx ends. receive
+// must have ended.
+func (s *session) drain(ctx context.Context) {
+	for {
+		if _, err := s.conn.Recv(ctx); err != nil && !errors.Is(err, edgelink.ErrMalformed) {
+			return
+		}
+	}
 }
 
 // receive handles what the hub sends.
 func (s *session) receive(ctx context.Context) error {
+	defer close(s.ended)
 	for {
 		f, err := s.conn.Recv(ctx)
 		if err != nil {
 			return err
 		}
+		s.heard.Store(int64(time.Since(s.began)))
 		switch body := f.Body.(type) {
 		case *pb.Frame_Ack:
 			if err := s.ack(body.Ack); err != nil {
@@ -244,15 +286,21 @@ func notify(wake chan<- struct{}) {
 }
 
 // applyLoop hands what was stored to the devices. Syncs that come quickly after
-// each other are handed over together.
+// each other are handed over together. What was stored is handed over also when
+// the session ends meanwhile: the next one may be a long time away.
 func (s *session) applyLoop(ctx context.Context) error {
 	for {
 		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
 		case <-s.apply:
+		case <-ctx.Done():
+			<-s.ended
+			select {
+			case <-s.apply:
+			default:
+				return context.Cause(ctx)
+			}
 		}
-		items, err := s.l.cfg.Store.Items(ctx)
+		items, err := s.l.cfg.Store.Items(context.WithoutCancel(ctx))
 		if err != nil {
 			return err
 		}
@@ -267,16 +315,20 @@ func (s *session) ack(a *pb.Ack) error {
 		}
 	}
 	s.mu.Lock()
-	if a.WindowBytes > 0 {
-		s.window = int(a.WindowBytes)
+	if w := a.WindowBytes; w > 0 {
+		s.window = int(min(w, maxWindow))
 	}
 	s.mu.Unlock()
 	notify(s.moved)
 	return nil
 }
 
-// acknowledge forgets what the hub has. An epoch that is gone is none of ours.
+// acknowledge forgets what the hub has. An epoch that the hello did not name is
+// none of ours.
 func (s *session) acknowledge(a *pb.EpochAck) error {
+	if !s.named[a.Epoch] {
+		return nil
+	}
 	if err := s.l.cfg.Outbox.Ack(a.Epoch, a.Seq); err != nil {
 		if errors.Is(err, outbox.ErrUnknownSeq) {
 			return fmt.Errorf("%w: the hub acknowledges record %d of epoch %s, which was never made", edgelink.ErrMalformed, a.Seq, a.Epoch)
@@ -285,95 +337,107 @@ func (s *session) acknowledge(a *pb.EpochAck) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
+	before, slow := s.bytes, false
 	left := s.flying[:0]
 	for _, f := range s.flying {
 		if f.epoch == a.Epoch && f.seq <= a.Seq {
 			s.bytes -= f.bytes
+			slow = slow || f.at.After(s.slowed) && now.Sub(f.at) > s.l.times.slow
 		} else {
 			left = append(left, f)
 		}
 	}
 	s.flying = left
 	s.acked = max(s.acked, a.Seq)
+	if slow {
+		s.pace, s.slowed = max(s.pace/2, minPace), now
+	} else {
+		s.pace = min(s.pace+before-s.bytes, maxWindow)
+	}
 	return nil
 }
 
 // logLane sends the log from its beginning, which is after what is acknowledged,
-// as far as the window allows.
+// as far as the hub's window and the link's pace allow. On a slow link the pace
+// keeps the newest values, and the answers to the hub's pings, from waiting for
+// minutes behind the log in the buffers of the network.
 func (s *session) logLane(ctx context.Context) error {
 	var cursor outbox.Cursor
+	need := 1
 	for {
-		room := s.room(0)
-		if room <= 0 {
-			if err := s.waitForRoom(ctx, 1); err != nil {
-				return err
+		room, err := s.waitForRoom(ctx, need)
+		if err != nil {
+			return err
+		}
+		records, err := s.l.cfg.Outbox.Next(ctx, cursor, room)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if errors.Is(err, outbox.ErrClosed) {
+			return err
+		}
+		if err != nil { // what else the link does goes on
+			s.l.log.Error("the outbox cannot be read; it is tried again", "error", err)
+			if !sleep(ctx, s.l.times.reread) {
+				return context.Cause(ctx)
 			}
 			continue
 		}
-		records, err := s.l.cfg.Outbox.Next(ctx, cursor, min(batchBytes, room))
-		if err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return err
+		if !s.named[records[0].Epoch] {
+			return fmt.Errorf("%w: the log has a new epoch", errAgain)
 		}
-		if err := s.sendRecords(ctx, records); err != nil {
-			return err
+		batch := s.admit(records)
+		if len(batch.Records) == 0 {
+			// Larger than the room. It is read again when there is more: it may be
+			// dropped by then.
+			need = len(records[0].Data)
+			continue
 		}
-		cursor = records[len(records)-1].Cursor()
-	}
-}
-
-// sendRecords sends records as one batch per epoch.
-func (s *session) sendRecords(ctx context.Context, records []outbox.Record) error {
-	for len(records) > 0 {
-		batch := &pb.Batch{Epoch: records[0].Epoch}
-		size := 0
-		for len(records) > 0 && records[0].Epoch == batch.Epoch {
-			r := records[0]
-			if len(batch.Records) > 0 && size+len(r.Data) > batchBytes {
-				break
-			}
-			batch.Records = append(batch.Records, &pb.Numbered{Seq: r.Seq, Record: r.Data, Backfill: r.Seq <= s.live})
-			size += len(r.Data)
-			records = records[1:]
-		}
-		// The first record may be larger than what there is room for.
-		if err := s.waitForRoom(ctx, size); err != nil {
-			return err
-		}
-		s.mu.Lock()
-		for _, r := range batch.Records {
-			s.flying = append(s.flying, flight{batch.Epoch, r.Seq, len(r.Record)})
-		}
-		s.bytes += size
-		s.mu.Unlock()
+		need = 1
 		if err := s.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Batch{Batch: batch}}); err != nil {
 			return err
 		}
+		cursor = records[len(batch.Records)-1].Cursor()
 	}
-	return nil
 }
 
-// room is what the window leaves; with nothing on its way, at least least.
-func (s *session) room(least int) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.flying) == 0 {
-		return max(s.window, least)
-	}
-	return s.window - s.bytes
-}
-
-func (s *session) waitForRoom(ctx context.Context, size int) error {
-	for s.room(size) < size {
+// waitForRoom waits until so many bytes may be sent, or nothing is on its way:
+// then any one record may be. It returns how much a batch may hold.
+func (s *session) waitForRoom(ctx context.Context, bytes int) (int, error) {
+	for {
+		s.mu.Lock()
+		room, pace, idle := s.roomLocked(), s.pace, len(s.flying) == 0
+		s.mu.Unlock()
+		if room >= bytes || idle {
+			return max(min(room, batchBytes, pace/2), 1), nil
+		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return 0, context.Cause(ctx)
 		case <-s.moved:
 		}
 	}
-	return nil
+}
+
+func (s *session) roomLocked() int { return min(s.window, s.pace) - s.bytes }
+
+// admit makes a batch of as many of the records as there is room for, and counts
+// them as being on their way.
+func (s *session) admit(records []outbox.Record) *pb.Batch {
+	batch := &pb.Batch{Epoch: records[0].Epoch}
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range records {
+		if r.Epoch != batch.Epoch || len(s.flying) > 0 && len(r.Data) > s.roomLocked() {
+			break
+		}
+		batch.Records = append(batch.Records, &pb.Numbered{Seq: r.Seq, Record: r.Data, Backfill: r.Seq <= s.live})
+		s.flying = append(s.flying, flight{r.Epoch, r.Seq, len(r.Data), now})
+		s.bytes += len(r.Data)
+	}
+	return batch
 }
 
 // latestLane tells the newest state of everything, and then what changes. As
@@ -404,13 +468,18 @@ func (s *session) latestLane(ctx context.Context) error {
 	}
 }
 
-// behind reports whether the log lane is.
+// behind reports whether the log lane is: whether records that were there some
+// time ago are not acknowledged yet. The edge's clock, which may jump, has no part
+// in that.
 func (s *session) behind() bool {
-	stats := s.l.cfg.Outbox.Stats()
-	if stats.Records == 0 {
-		return false
+	stats, now := s.l.cfg.Outbox.Stats(), time.Now()
+	s.mu.Lock()
+	acked := s.acked
+	s.mu.Unlock()
+	if stats.Records == 0 || acked >= s.mark {
+		s.mark, s.markedAt = stats.LastSeq, now
 	}
-	return stats.Bytes > behindBytes || !stats.Oldest.IsZero() && s.l.now().Sub(stats.Oldest) > s.l.times.behind
+	return now.Sub(s.markedAt) > s.l.times.behind
 }
 
 // tellLatest sends what the devices have to tell, in messages of a moderate size.
@@ -486,7 +555,9 @@ func (s *session) report(ctx context.Context) error {
 	}
 }
 
-// alive notices an end that has fallen silent.
+// alive notices an end that has fallen silent: no frame comes and no answer to a
+// ping. On a slow link a ping may fail because it has to wait for its turn, so
+// that alone says nothing.
 func (s *session) alive(ctx context.Context) error {
 	tick := time.NewTicker(s.l.times.ping)
 	defer tick.Stop()
@@ -496,13 +567,16 @@ func (s *session) alive(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
-		ping, cancel := context.WithTimeout(ctx, s.l.times.pong)
+		end := s.began.Add(time.Duration(s.heard.Load()) + s.l.times.silent)
+		ping, cancel := context.WithDeadline(ctx, end)
 		err := s.conn.Ping(ping)
 		cancel()
-		if err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil:
+			s.heard.Store(int64(time.Since(s.began)))
+		case time.Since(s.began) >= time.Duration(s.heard.Load())+s.l.times.silent:
 			return fmt.Errorf("%w: %w", errSilent, err)
 		}
 	}
@@ -519,14 +593,6 @@ func (s *session) renew(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
-		leaf := s.l.identity.leaf()
-		if !pki.RenewDue(leaf, s.l.now()) {
-			continue
-		}
-		if err := s.l.identity.renew(ctx, s.l.cfg.URL); err != nil {
-			s.l.log.Warn("renewing the certificate failed; it is tried again", "expires", leaf.NotAfter, "error", err)
-		} else {
-			s.l.sayRenewed()
-		}
+		s.l.renewIfDue(ctx)
 	}
 }
