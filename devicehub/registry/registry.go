@@ -349,7 +349,9 @@ func (r *Registry) commit(ctx context.Context, group []*op) (fatal error) {
 			failed[i] = s.try(o.apply)
 		}
 	}
-	if len(s.changes) == 0 {
+	// A model that was put again as it is has its devices compiled again, and
+	// nothing to store.
+	if s.revision == r.revision {
 		return nil
 	}
 	bounded, cancel := context.WithTimeout(ctx, commitTime)

@@ -131,6 +131,10 @@ func TestUpdateCountsVersionsAndGenerations(t *testing.T) {
 	if err != nil || created || same.Meta().ResourceVersion != m.ResourceVersion {
 		t.Fatalf("an unchanged update made version %s of %s, created %v, %v", same.Meta().ResourceVersion, m.ResourceVersion, created, err)
 	}
+	model := apply(t, r, modelText) // which has a device by now
+	if again := apply(t, r, modelText); rev(t, again) != rev(t, model) {
+		t.Fatalf("an unchanged model went from version %d to %d", rev(t, model), rev(t, again))
+	}
 	labelled := object(t, deviceText("b1", "n1"))
 	labelled.Meta().Labels["x"] = "y"
 	second, _, err := put(r, labelled, models.WriteOptions{})
