@@ -3,21 +3,23 @@ package twins
 import (
 	"context"
 	"errors"
-	"strconv"
+	"maps"
+	"slices"
 	"strings"
 
+	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/twin"
 )
 
 // Twin returns one twin's document.
 func (c *Cache) Twin(_ context.Context, namespace, name string) (twin.Document, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	view, err := c.registry.Device(namespace, name)
 	if err != nil {
 		return twin.Document{}, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	return c.documentLocked(view, 0), nil
 }
 
@@ -31,18 +33,21 @@ func (c *Cache) Twins(_ context.Context, o models.ListOptions) (docs []twin.Docu
 	}
 	last := ""
 	for _, uid := range c.registry.DeviceUIDs(o) {
+		c.mu.Lock()
 		view, ok := c.registry.DeviceByUID(uid)
 		if !ok {
+			c.mu.Unlock()
 			continue
 		}
 		m := view.Device.Metadata
 		if paged && (m.Namespace < after || m.Namespace == after && m.Name <= afterName) {
+			c.mu.Unlock()
 			continue
 		}
 		if o.Limit > 0 && len(docs) == o.Limit {
+			c.mu.Unlock()
 			return docs, last, nil
 		}
-		c.mu.Lock()
 		docs = append(docs, c.documentLocked(view, 0))
 		c.mu.Unlock()
 		last = m.Namespace + "/" + m.Name
@@ -50,32 +55,84 @@ func (c *Cache) Twins(_ context.Context, o models.ListOptions) (docs []twin.Docu
 	return docs, "", nil
 }
 
+// documentLocked shows a device's twin; view was taken under the same lock.
+// since leaves out properties not changed after that version.
+func (c *Cache) documentLocked(view registry.DeviceView, since uint64) twin.Document {
+	m := view.Device.Metadata
+	d := c.deviceLocked(view)
+	away := c.awayLocked(d, view.Device.Spec.Node)
+	return d.shadow.Document(twin.View{Device: m.Name, Namespace: m.Namespace, Properties: view.Properties, Desired: view.Desired, Away: away, Since: since})
+}
+
+// DeviceStatus returns a device's status for its document.
+func (c *Cache) DeviceStatus(dev *models.Device, assignment uint64) *models.DeviceStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := &models.DeviceStatus{State: models.StateUnknown}
+	node := dev.Spec.Node
+	d := c.devices[dev.Metadata.UID]
+	if d == nil || d.assignment != assignment {
+		d = &device{stateSince: *dev.Metadata.CreationTimestamp}
+	}
+	if !d.shadow.LastSeen.IsZero() {
+		s.LastSeen = new(d.shadow.LastSeen.UTC())
+	}
+	s.ReadPlan = d.shadow.ReadPlan
+	away := c.awayLocked(d, node)
+	if away.IsZero() && d.shadow.State != "" {
+		s.State = d.shadow.State
+	}
+	ready := models.Condition{Type: "Ready", Status: "True", Reason: "Online", LastTransitionTime: d.stateSince.UTC()}
+	switch {
+	case !c.liveLocked(node):
+		ready.Status, ready.Reason, ready.Message, ready.LastTransitionTime = "Unknown", "NodeOffline", "its node is not connected", away.UTC()
+	case away.IsZero() && d.shadow.Problem != "":
+		ready.Status, ready.Reason, ready.Message = "False", "Misconfigured", d.shadow.Problem
+	case s.State == models.StateUnknown:
+		ready.Status, ready.Reason, ready.Message = "Unknown", "NotReported", "the edge has not said anything of it yet"
+	case s.State != models.StateOnline:
+		ready.Status, ready.Reason, ready.Message = "False", map[models.DeviceState]string{models.StateOffline: "Offline", models.StateDegraded: "Degraded"}[s.State], d.shadow.Message
+	}
+	s.Conditions = []models.Condition{ready}
+	return s
+}
+
 // AwaitWrites blocks until the writes are confirmed. See cloudapi.Twins.
 func (c *Cache) AwaitWrites(ctx context.Context, namespace, name string, writes map[string]string) error {
 	for {
+		c.mu.Lock()
 		view, err := c.registry.Device(namespace, name)
 		if err != nil {
+			c.mu.Unlock()
 			return err
 		}
-		c.mu.Lock()
-		wake := c.changed
-		away := c.awayLocked(view.Device.Spec.Node)
-		d := c.deviceLocked(view.Device.Metadata.UID, view.Assignment)
+		node := view.Device.Spec.Node
+		live := c.liveLocked(node)
+		d := c.deviceLocked(view)
 		waiting, verdict := judge(d, view.Desired, writes)
 		state, message := d.shadow.State, d.shadow.Message
+		if d.wake == nil {
+			d.wake = make(chan struct{})
+		}
+		wake := d.wake
 		c.mu.Unlock()
 		switch {
 		case verdict != nil:
 			return verdict
 		case len(waiting) == 0:
 			return nil
-		case !away.IsZero():
-			return models.Errorf(models.KindUnavailable, "node %q is offline; the write stays pending", view.Device.Spec.Node)
+		case node == "":
+			return models.Errorf(models.KindUnavailable, "no node serves the device; the write stays pending")
+		case !live:
+			return models.Errorf(models.KindUnavailable, "node %q is offline; the write stays pending", node)
 		}
 		select {
 		case <-ctx.Done():
 			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				return ctx.Err()
+			}
+			if state == "" {
+				state = models.StateUnknown
 			}
 			why := "the device is " + string(state)
 			if message != "" {
@@ -94,13 +151,23 @@ func judge(d *device, desired twin.Desired, writes map[string]string) (waiting [
 		var w twin.Write
 		if p := d.shadow.Properties[property]; p != nil && p.Write.ID == id {
 			w = p.Write
-		} else if now := desired.Properties[property].ID; now != id {
-			w.State = twin.Superseded
+		}
+		if now := desired.Properties[property]; !w.State.Final() {
+			switch {
+			case now.ID != id:
+				w.State = twin.Superseded
+			case now.Value.IsNull(): // withdrawn under its own id: its time was over
+				w.State = twin.Expired
+			}
+		}
+		why := ""
+		if w.Error != "" {
+			why = ": " + w.Error
 		}
 		switch w.State {
 		case twin.Applied:
 		case twin.Failed, twin.Unknown:
-			return nil, models.Errorf(models.KindRefused, "%s: %s: %s", property, w.State, w.Error)
+			return nil, models.Errorf(models.KindRefused, "%s: %s%s", property, w.State, why)
 		case twin.Superseded:
 			return nil, models.Errorf(models.KindRefused, "%s: superseded by a newer desired value", property)
 		case twin.Expired:
@@ -112,60 +179,5 @@ func judge(d *device, desired twin.Desired, writes map[string]string) (waiting [
 	return waiting, nil
 }
 
-// StreamTwins sends changes of twins. See cloudapi.Twins. What one call sends
-// is coalesced: however slow the receiver, it costs no memory but the versions
-// it has seen.
-func (c *Cache) StreamTwins(ctx context.Context, o models.ListOptions, cursor string, send func(twin.StreamChange) error) error {
-	var serial uint64
-	if cursor != "" {
-		boot, at, _ := strings.Cut(cursor, "-")
-		n, err := strconv.ParseUint(at, 10, 64)
-		if err != nil {
-			return models.Errorf(models.KindMalformed, "cursor %q is not one that the stream gave", cursor)
-		}
-		if boot == c.boot() { // else the hub restarted: everything may have changed
-			serial = n
-		}
-	}
-	sent := map[string]uint64{} // device uid to the Shadow version sent
-	for {
-		uids := c.registry.DeviceUIDs(o)
-		c.mu.Lock()
-		wake, upTo := c.changed, c.serial
-		c.mu.Unlock()
-		for _, uid := range uids {
-			view, ok := c.registry.DeviceByUID(uid)
-			if !ok {
-				continue
-			}
-			c.mu.Lock()
-			d := c.deviceLocked(uid, view.Assignment)
-			version, known := sent[uid]
-			fresh := d.serial > serial || serial == 0 && !known
-			var doc twin.Document
-			if fresh {
-				since := version
-				if d.whole > serial {
-					since = 0
-				}
-				doc = c.documentLocked(view, since)
-				sent[uid] = d.shadow.Version
-			}
-			c.mu.Unlock()
-			if fresh {
-				if err := send(twin.StreamChange{Cursor: c.boot() + "-" + strconv.FormatUint(upTo, 10), Document: doc}); err != nil {
-					return err
-				}
-			}
-		}
-		serial = max(upTo, 1)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-wake:
-		}
-	}
-}
-
-// boot names this life of the cache in cursors.
-func (c *Cache) boot() string { return strconv.FormatInt(c.started.UnixMilli(), 36) }
+// sortedKeys is the order in which documents are sent.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -6,34 +6,41 @@
 package twins
 
 import (
+	"container/list"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
+	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/models"
-	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
-	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 	"github.com/whimbrel-edge/whimbrel/twin"
 )
 
-// checkpointEvery is how often changed shadows are stored.
-const checkpointEvery = time.Second
+const (
+	// checkpointEvery is how often changed shadows are stored, unless storing
+	// them takes long: it gets no more than a tenth of the time.
+	checkpointEvery = time.Second
+	// checkpointPart bounds how many shadows are encoded before others get at the
+	// cache, and how many are stored at once.
+	checkpointPart = 256
+)
 
-// Registry is what the cache needs to know of devices.
+// Registry is what the cache needs to know of devices. The cache asks with its
+// own lock held: the registry's comes after it, never before.
 type Registry interface {
 	Device(namespace, name string) (registry.DeviceView, error)
 	DeviceByUID(uid string) (registry.DeviceView, bool)
 	DeviceUIDs(o models.ListOptions) []string
 	NodeDevices(node string) []string
 	StatusChanged(key models.Key)
-	Expiring() []registry.Expiring
+	Expiring(now time.Time) []registry.Expiring
+	Confirmed(e registry.Expiring)
 	Withdraw(ctx context.Context, deviceUID, property, id string) error
 }
 
@@ -51,38 +58,55 @@ type Cache struct {
 	registry Registry
 	now      func() time.Time
 	log      *slog.Logger
+	boot     string    // names this life of the cache in cursors
+	started  time.Time // and when it began
 
 	mu      sync.Mutex // protects all below; held only for memory work
 	devices map[string]*device
-	nodes   map[string]time.Time // node name to when it went away; zero while its session is live
-	started time.Time
-	serial  uint64        // counts changes over all devices
-	changed chan struct{} // closed and replaced when serial grows
+	nodes   map[string]*node
+	serial  uint64              // counts changes over all devices, from 1
+	order   list.List           // of *device, by serial: the latest change is last
+	dirty   map[string]struct{} // uids of devices that changed since the checkpoint
+	news    chan struct{}       // closed when serial grows; nil while no stream waits
+}
+
+// node is a node as devices need it.
+type node struct {
+	live    bool
+	session uint64    // counts its sessions
+	away    time.Time // when the last one ended
 }
 
 type device struct {
+	uid        string
 	shadow     twin.Shadow
 	assignment uint64
-	serial     uint64 // the Cache's when this device last changed
-	whole      uint64 // the Cache's when more changed than properties: shown whole to streams
-	dirty      bool   // changed since the checkpoint
+	session    uint64        // of its node, in which the edge last said everything of it
+	serial     uint64        // the Cache's when this device last changed, 0: not in this life
+	whole      uint64        // the Cache's when more changed than properties: shown whole to streams
+	at         *list.Element // in order, nil while serial is 0
+	wake       chan struct{} // closed when it changes; nil while nobody waits for a write
 	stateSince time.Time
 }
 
 // Open loads the checkpoints.
 func Open(ctx context.Context, cfg Config) (*Cache, error) {
-	c := &Cache{store: cfg.Store, registry: cfg.Registry, now: cfg.Now, log: cfg.Log, devices: map[string]*device{},
-		nodes: map[string]time.Time{}, changed: make(chan struct{})}
+	c := &Cache{store: cfg.Store, registry: cfg.Registry, now: cfg.Now, log: cfg.Log, boot: strconv.FormatUint(rand.Uint64(), 36),
+		devices: map[string]*device{}, nodes: map[string]*node{}, dirty: map[string]struct{}{}, serial: 1}
 	if c.now == nil {
 		c.now = time.Now
 	}
 	c.started = c.now()
 	err := cfg.Store.LoadTwins(ctx, func(cp store.Checkpoint) error {
+		if _, there := c.registry.DeviceByUID(cp.DeviceUID); !there {
+			return nil // deleted while it was being stored
+		}
 		var s stored
 		if err := json.Unmarshal(cp.JSON, &s); err != nil {
-			return fmt.Errorf("stored twin of %s: %w", cp.DeviceUID, err)
+			c.log.Error("a stored twin cannot be read; its edge will say it anew", "device", cp.DeviceUID, "error", err)
+			return nil
 		}
-		c.devices[cp.DeviceUID] = &device{shadow: s.Shadow, assignment: s.Assignment, stateSince: s.StateSince}
+		c.devices[cp.DeviceUID] = &device{uid: cp.DeviceUID, shadow: s.Shadow, assignment: s.Assignment, stateSince: s.StateSince}
 		return nil
 	})
 	if err != nil {
@@ -101,8 +125,8 @@ type stored struct {
 // Run checkpoints and withdraws expired desired values until ctx ends, and
 // checkpoints a last time then.
 func (c *Cache) Run(ctx context.Context) error {
-	tick := time.NewTicker(checkpointEvery)
-	defer tick.Stop()
+	timer := time.NewTimer(checkpointEvery)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -110,9 +134,12 @@ func (c *Cache) Run(ctx context.Context) error {
 			defer cancel()
 			c.checkpoint(last)
 			return ctx.Err()
-		case <-tick.C:
+		case <-timer.C:
+			began := time.Now()
 			c.checkpoint(ctx)
+			took := time.Since(began)
 			c.expire(ctx)
+			timer.Reset(max(checkpointEvery, 10*took))
 		}
 	}
 }
@@ -121,13 +148,35 @@ func (c *Cache) Run(ctx context.Context) error {
 // the next.
 func (c *Cache) checkpoint(ctx context.Context) {
 	c.mu.Lock()
-	var batch []store.Checkpoint
-	for uid, d := range c.devices {
-		if !d.dirty {
-			continue
+	dirty := c.dirty
+	c.dirty = map[string]struct{}{}
+	c.mu.Unlock()
+	uids := sortedKeys(dirty)
+	for len(uids) > 0 {
+		part := uids[:min(len(uids), checkpointPart)]
+		batch := c.encode(part)
+		if len(batch) > 0 {
+			if err := c.store.SaveTwins(ctx, batch); err != nil {
+				c.log.Warn("checkpoint twins; will try again", "devices", len(uids), "error", err)
+				c.mu.Lock()
+				for _, uid := range uids {
+					c.dirty[uid] = struct{}{}
+				}
+				c.mu.Unlock()
+				return
+			}
 		}
-		if _, there := c.registry.DeviceByUID(uid); !there {
-			delete(c.devices, uid)
+		uids = uids[len(part):]
+	}
+}
+
+// encode makes the checkpoints of devices that are still there.
+func (c *Cache) encode(uids []string) (batch []store.Checkpoint) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, uid := range uids {
+		d := c.devices[uid]
+		if d == nil {
 			continue
 		}
 		text, err := json.Marshal(stored{d.shadow, d.assignment, d.stateSince})
@@ -135,23 +184,9 @@ func (c *Cache) checkpoint(ctx context.Context) {
 			c.log.Error("encode a twin", "device", uid, "error", err)
 			continue
 		}
-		d.dirty = false
 		batch = append(batch, store.Checkpoint{DeviceUID: uid, JSON: text})
 	}
-	c.mu.Unlock()
-	if len(batch) == 0 {
-		return
-	}
-	if err := c.store.SaveTwins(ctx, batch); err != nil {
-		c.log.Warn("checkpoint twins; will try again", "devices", len(batch), "error", err)
-		c.mu.Lock()
-		for _, cp := range batch {
-			if d := c.devices[cp.DeviceUID]; d != nil {
-				d.dirty = true
-			}
-		}
-		c.mu.Unlock()
-	}
+	return batch
 }
 
 // expireGrace lets an edge that is connected give its own verdict first.
@@ -160,49 +195,82 @@ const expireGrace = 2 * time.Second
 // expire withdraws desired values that were not confirmed in time.
 func (c *Cache) expire(ctx context.Context) {
 	now := c.now()
-	for _, e := range c.registry.Expiring() {
-		view, ok := c.registry.DeviceByUID(e.DeviceUID)
-		if !ok || now.Before(e.At) {
-			continue
-		}
-		c.mu.Lock()
-		d := c.deviceLocked(e.DeviceUID, view.Assignment)
-		var w twin.Write
-		if p := d.shadow.Properties[e.Property]; p != nil && p.Write.ID == e.ID {
-			w = p.Write
-		}
-		live := c.awayLocked(view.Device.Spec.Node).IsZero()
-		c.mu.Unlock()
-		if w.State == twin.Applied || w.State != twin.Expired && live && now.Before(e.At.Add(expireGrace)) {
+	for _, e := range c.registry.Expiring(now) {
+		if !c.overdue(e, now) {
 			continue
 		}
 		if err := c.registry.Withdraw(ctx, e.DeviceUID, e.Property, e.ID); err != nil {
-			c.log.Warn("withdraw an expired desired value", "device", view.Device.Metadata.Name, "property", e.Property, "error", err)
+			c.log.Warn("withdraw an expired desired value", "device", e.DeviceUID, "property", e.Property, "error", err)
 			continue
 		}
 		c.mu.Lock()
-		d.shadow.SetWrite(e.Property, twin.Write{ID: e.ID, State: twin.Expired, Error: "not confirmed in time", Time: now}, e.ID)
-		d.shadow.Touch(e.Property)
-		c.changedLocked(d, false)
+		if view, there := c.registry.DeviceByUID(e.DeviceUID); there {
+			d := c.deviceLocked(view)
+			d.shadow.SetWrite(e.Property, twin.Write{ID: e.ID, State: twin.Expired, Error: "not confirmed in time", Time: now}, e.ID)
+			d.shadow.Touch(e.Property)
+			c.changedLocked(d, false)
+		}
 		c.mu.Unlock()
 	}
 }
 
-// deviceLocked returns the device as it is under this assignment. A new
-// assignment keeps what is known, and starts counting anew: positions in two
-// nodes' logs do not compare.
-func (c *Cache) deviceLocked(uid string, assignment uint64) *device {
+// overdue reports whether a desired value whose time is over is to be withdrawn
+// now.
+func (c *Cache) overdue(e registry.Expiring, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	view, there := c.registry.DeviceByUID(e.DeviceUID)
+	if !there {
+		return false
+	}
+	switch c.writeLocked(e.DeviceUID, e.Property, e.ID).State {
+	case twin.Applied:
+		c.registry.Confirmed(e)
+		return false
+	case twin.Expired:
+		return true
+	}
+	return !c.liveLocked(view.Device.Spec.Node) || !now.Before(e.At.Add(expireGrace))
+}
+
+// writeLocked returns what is known of a write.
+func (c *Cache) writeLocked(uid, property, id string) twin.Write {
+	if d := c.devices[uid]; d != nil && id != "" {
+		if p := d.shadow.Properties[property]; p != nil && p.Write.ID == id {
+			return p.Write
+		}
+	}
+	return twin.Write{}
+}
+
+// WriteState returns how far a write is known to have come, "" when nothing is
+// known of it.
+func (c *Cache) WriteState(deviceUID, property, id string) twin.WriteState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.writeLocked(deviceUID, property, id).State
+}
+
+// deviceLocked returns the device of a view, which must have been taken under
+// the same lock. After a move to another node it counts anew, since positions in
+// two nodes' logs do not compare, and what is known of it is old.
+func (c *Cache) deviceLocked(view registry.DeviceView) *device {
+	uid := view.Device.Metadata.UID
 	d := c.devices[uid]
 	if d == nil {
-		d = &device{assignment: assignment, stateSince: c.now()}
+		d = &device{uid: uid, assignment: view.Assignment, stateSince: c.now()}
 		c.devices[uid] = d
 	}
-	if d.assignment != assignment {
-		d.assignment = assignment
-		d.shadow.StateAt = twin.Position{}
-		for _, p := range d.shadow.Properties {
-			p.At = twin.Position{}
+	if d.assignment < view.Assignment {
+		now := c.now()
+		d.assignment, d.session, d.stateSince = view.Assignment, 0, now
+		d.shadow.State, d.shadow.Message, d.shadow.StateAt = "", "", twin.Position{}
+		d.shadow.Problem, d.shadow.ReadPlan = "", nil
+		for name, p := range d.shadow.Properties {
+			p.At, p.Reported = twin.Position{}, p.Reported.Degrade(now)
+			d.shadow.Touch(name)
 		}
+		c.changedLocked(d, true)
 	}
 	return d
 }
@@ -210,265 +278,112 @@ func (c *Cache) deviceLocked(uid string, assignment uint64) *device {
 // changedLocked counts a change of a device and wakes who waits.
 func (c *Cache) changedLocked(d *device, whole bool) {
 	c.serial++
-	d.serial, d.dirty = c.serial, true
+	d.serial = c.serial
+	if d.at == nil {
+		d.at = c.order.PushBack(d)
+	} else {
+		c.order.MoveToBack(d.at)
+	}
 	if whole {
 		d.whole = c.serial
+		d.shadow.Version++
 	}
-	close(c.changed)
-	c.changed = make(chan struct{})
+	c.dirty[d.uid] = struct{}{}
+	d.wakeUp()
+	if c.news != nil {
+		close(c.news)
+		c.news = nil
+	}
 }
 
-// awayLocked returns when a node went away, zero while it is connected.
-func (c *Cache) awayLocked(node string) time.Time {
-	at, known := c.nodes[node]
-	if !known {
-		return c.started
+func (d *device) wakeUp() {
+	if d.wake != nil {
+		close(d.wake)
+		d.wake = nil
 	}
-	return at
+}
+
+func (c *Cache) liveLocked(name string) bool {
+	n := c.nodes[name]
+	return n != nil && n.live
+}
+
+// awayLocked returns since when a device has not been heard of, zero while what
+// is known of it is fresh. When a node comes back its devices are fresh one by
+// one, as it says everything of them: what they were before says nothing.
+func (c *Cache) awayLocked(d *device, name string) time.Time {
+	n := c.nodes[name]
+	switch {
+	case n == nil:
+		return c.started
+	case n.live && d != nil && d.session == n.session:
+		return time.Time{}
+	}
+	return n.away
 }
 
 // NodeLive says that a node's session has begun or ended.
-func (c *Cache) NodeLive(node string, live bool) {
+func (c *Cache) NodeLive(name string, live bool) {
 	c.mu.Lock()
-	if live {
-		c.nodes[node] = time.Time{}
-	} else {
-		c.nodes[node] = c.now()
+	n := c.nodes[name]
+	if n == nil {
+		n = &node{away: c.started}
+		c.nodes[name] = n
 	}
-	uids := c.registry.NodeDevices(node)
-	for _, uid := range uids {
+	if live {
+		n.session++
+	} else if n.live {
+		n.away = c.now()
+	}
+	n.live = live
+	var keys []models.Key
+	for _, uid := range c.registry.NodeDevices(name) {
 		if view, ok := c.registry.DeviceByUID(uid); ok {
-			c.changedLocked(c.deviceLocked(uid, view.Assignment), true)
+			c.changedLocked(c.deviceLocked(view), true)
+			keys = append(keys, models.KeyOf(view.Device))
 		}
 	}
 	c.mu.Unlock()
-	for _, uid := range uids {
-		c.statusChanged(uid)
-	}
-}
-
-func (c *Cache) statusChanged(uid string) {
-	if view, ok := c.registry.DeviceByUID(uid); ok {
-		c.registry.StatusChanged(models.KeyOf(view.Device))
+	for _, key := range keys {
+		c.registry.StatusChanged(key)
 	}
 }
 
 // DesiredChanged says that desired values of a device have changed.
 func (c *Cache) DesiredChanged(uid string, properties ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	view, ok := c.registry.DeviceByUID(uid)
 	if !ok {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	d := c.deviceLocked(uid, view.Assignment)
+	d := c.deviceLocked(view)
 	for _, p := range properties {
 		d.shadow.Touch(p)
 	}
 	c.changedLocked(d, false)
 }
 
-// Committed takes a record of a node's log after it was committed.
-func (c *Cache) Committed(node string, rank, seq uint64, rec *edgelink.Decoded) {
-	at := twin.Position{Rank: rank, Seq: seq}
-	status := map[string]bool{}
-	c.mu.Lock()
-	touched := map[*device]bool{}
-	// of finds the device if this node serves it under this assignment: what a
-	// former assignment left in a log is history, not news.
-	of := func(ref edgelink.DeviceRef) (*device, registry.DeviceView) {
-		view, ok := c.registry.DeviceByUID(ref.UID)
-		if !ok || view.Assignment != ref.Assignment || view.Device.Spec.Node != node {
-			return nil, view
-		}
-		return c.deviceLocked(ref.UID, ref.Assignment), view
-	}
-	for i := range rec.Series {
-		s := &rec.Series[i]
-		if d, _ := of(s.Device); d != nil {
-			sample := s.At(s.Len() - 1)
-			if sample.Quality == models.Bad && s.Len() > 1 { // keep the last good value on the way
-				for j := s.Len() - 2; j >= 0; j-- {
-					if before := s.At(j); before.Quality != models.Bad {
-						d.shadow.Report(s.Property, before, at)
-						break
-					}
-				}
-			}
-			if d.shadow.Report(s.Property, sample, at) {
-				touched[d] = true
-			}
-			if sample.Quality != models.Bad && sample.Time.After(d.shadow.LastSeen) && !at.Before(d.shadow.StateAt) {
-				d.shadow.LastSeen = sample.Time
-			}
-		}
-	}
-	for _, w := range rec.Writes {
-		if d, view := of(w.Device); d != nil {
-			if d.setWrite(view, w.Property, twin.Write{ID: w.ID, State: twin.WriteState(w.State), Error: w.Error, Refused: w.Refused, Late: w.Late, Time: w.Time}) {
-				touched[d] = true
-			}
-		}
-	}
-	for _, s := range rec.States {
-		if d, _ := of(s.Device); d != nil && d.setState(s.State, s.Message, at, s.Time) {
-			touched[d] = true
-			status[s.Device.UID] = true
-		}
-	}
-	for d := range touched {
-		c.changedLocked(d, false)
-	}
-	c.mu.Unlock()
-	for uid := range status {
-		c.statusChanged(uid)
-	}
-}
-
-func (d *device) setWrite(view registry.DeviceView, property string, w twin.Write) bool {
-	return d.shadow.SetWrite(property, w, view.Desired.Properties[property].ID)
-}
-
-func (d *device) setState(s models.DeviceState, message string, at twin.Position, when time.Time) bool {
-	before := d.shadow.State
-	changed := d.shadow.SetState(s, message, at)
-	if before != d.shadow.State {
-		d.stateSince = when
-	}
-	return changed
-}
-
-// Latest takes the newest state of devices from a node's session.
-func (c *Cache) Latest(node string, rank uint64, l *pb.Latest) {
-	status := map[string]bool{}
-	c.mu.Lock()
-	for _, t := range l.Twins {
-		view, ok := c.registry.DeviceByUID(t.GetDevice().GetUid())
-		if !ok || view.Assignment != t.Device.Assignment || view.Device.Spec.Node != node {
-			continue
-		}
-		d := c.deviceLocked(t.Device.Uid, t.Device.Assignment)
-		if c.latestLocked(d, view, rank, t) {
-			status[t.Device.Uid] = true
-		}
-	}
-	c.mu.Unlock()
-	for uid := range status {
-		c.statusChanged(uid)
-	}
-}
-
-func (c *Cache) latestLocked(d *device, view registry.DeviceView, rank uint64, t *pb.LatestTwin) (status bool) {
-	before := d.shadow.Version
-	for _, v := range t.Values {
-		value, err := models.FromRaw(models.Kind(v.Kind), v.Bits, string(v.Text))
-		if err != nil || v.Quality > uint32(models.Bad) || v.Property == "" {
-			continue // from a newer edge: the log lane has it
-		}
-		r := twin.Reported{Value: value, Quality: models.Quality(v.Quality), Reason: models.Reason(v.Reason)}
-		if v.TimeUs != 0 {
-			r.Time = time.UnixMicro(v.TimeUs)
-		}
-		if v.SinceUs != 0 {
-			r.Since = time.UnixMicro(v.SinceUs)
-		}
-		d.shadow.Set(v.Property, r, twin.Position{Rank: rank, Seq: max(v.Seq, t.Seq)})
-	}
-	for _, w := range t.Writes {
-		d.setWrite(view, w.Property, twin.Write{ID: w.Id, State: twin.WriteState(w.State), Error: w.Error, Refused: w.Refused, Late: w.Late, Time: time.UnixMicro(w.TimeUs)})
-	}
-	if t.State != "" && d.setState(models.DeviceState(t.State), t.StateReason, twin.Position{Rank: rank, Seq: t.Seq}, c.now()) {
-		status = true
-	}
-	if t.SeenUs != 0 {
-		d.shadow.LastSeen = time.UnixMicro(t.SeenUs)
-	}
-	if len(t.ReadPlan) > 0 {
-		var plan models.ReadPlan
-		if json.Unmarshal(t.ReadPlan, &plan) == nil {
-			d.shadow.ReadPlan = &plan
-			status = true
-		}
-	}
-	if t.Full || t.Problem != "" {
-		if d.shadow.Problem != t.Problem {
-			d.shadow.Problem = t.Problem
-			d.shadow.Version++
-			status = true
-		}
-	}
-	if t.Full {
-		d.shadow.Drop(func(name string) bool {
-			return slices.ContainsFunc(view.Properties, func(p models.ResolvedProperty) bool { return p.Name == name })
-		})
-	}
-	if d.shadow.Version != before || status {
-		c.changedLocked(d, false)
-	}
-	return status
-}
-
-// Seen takes when devices of a node last answered.
-func (c *Cache) Seen(node string, seen []*pb.Seen) {
+// DeviceChanged says that a device's object, or its model, has changed.
+func (c *Cache) DeviceChanged(uid string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range seen {
-		view, ok := c.registry.DeviceByUID(s.Uid)
-		if ok && view.Device.Spec.Node == node && s.SeenUs != 0 {
-			d := c.deviceLocked(s.Uid, view.Assignment)
-			d.shadow.LastSeen = time.UnixMicro(s.SeenUs)
-			d.dirty = true
-		}
+	if view, ok := c.registry.DeviceByUID(uid); ok {
+		c.changedLocked(c.deviceLocked(view), true)
 	}
 }
 
-// document shows a device's twin. since leaves out properties not changed
-// after that version.
-func (c *Cache) documentLocked(view registry.DeviceView, since uint64) twin.Document {
-	m := view.Device.Metadata
-	d := c.deviceLocked(m.UID, view.Assignment)
-	away := c.awayLocked(view.Device.Spec.Node)
-	return d.shadow.Document(twin.View{Device: m.Name, Namespace: m.Namespace, Properties: view.Properties, Desired: view.Desired, Away: away, Since: since})
-}
-
-// DeviceStatus returns a device's status for its document.
-func (c *Cache) DeviceStatus(dev *models.Device, assignment uint64) *models.DeviceStatus {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := &models.DeviceStatus{State: models.StateUnknown}
-	d := c.devices[dev.Metadata.UID]
-	if d == nil {
-		return s
-	}
-	if !d.shadow.LastSeen.IsZero() {
-		s.LastSeen = new(d.shadow.LastSeen.UTC())
-	}
-	s.ReadPlan = d.shadow.ReadPlan
-	away := c.awayLocked(dev.Spec.Node)
-	if away.IsZero() && d.assignment == assignment && d.shadow.State != "" {
-		s.State = d.shadow.State
-	}
-	ready := models.Condition{Type: "Ready", Status: "True", Reason: "Online", LastTransitionTime: d.stateSince.UTC()}
-	switch {
-	case !away.IsZero():
-		ready.Status, ready.Reason, ready.Message, ready.LastTransitionTime = "Unknown", "NodeOffline", "its node is not connected", away.UTC()
-	case d.shadow.Problem != "":
-		ready.Status, ready.Reason, ready.Message = "False", "Misconfigured", d.shadow.Problem
-	case s.State == models.StateUnknown:
-		ready.Status, ready.Reason, ready.Message = "Unknown", "NotReported", "the edge has not said anything of it yet"
-	case s.State != models.StateOnline:
-		ready.Status, ready.Reason, ready.Message = "False", map[models.DeviceState]string{models.StateOffline: "Offline", models.StateDegraded: "Degraded"}[s.State], d.shadow.Message
-	}
-	s.Conditions = []models.Condition{ready}
-	return s
-}
-
-// Forget drops what is known of devices that are gone.
+// Forget drops what is known of a device that is gone.
 func (c *Cache) Forget(uid string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	d := c.devices[uid]
+	if d == nil {
+		return
+	}
 	delete(c.devices, uid)
+	if d.at != nil {
+		c.order.Remove(d.at)
+	}
+	d.wakeUp()
 }
-
-// sortedKeys is the order in which documents are sent.
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
