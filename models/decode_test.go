@@ -193,3 +193,45 @@ func FuzzDecodeObjects(f *testing.F) {
 		}
 	})
 }
+
+// FuzzDecodePatch is about what apps publish to devices/{device}/desired and
+// send as a REST patch.
+func FuzzDecodePatch(f *testing.F) {
+	for _, seed := range []string{`{"setpoint": 45.5, "old": null}`, `{"$id": "a", "mode": "heat"}`, `{"a": {"b": [1, 1e400]}}`, "setpoint: 60", `{"a":1,"a":2}`, `[]`} {
+		f.Add([]byte(seed))
+	}
+	props := []ResolvedProperty{
+		{Name: "setpoint", Type: TypeFloat, Access: ReadWrite, Minimum: Float(0), Maximum: Float(95)},
+		{Name: "mode", Type: TypeInt, Access: ReadWrite, Enum: map[int64]string{1: "heat"}},
+		{Name: "blob", Type: TypeBytes, Access: Write}, {Name: "doc", Type: TypeObject, Access: ReadWrite},
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		patch, meta, err := DecodePatch(text)
+		if err != nil {
+			return
+		}
+		for name := range meta {
+			if !strings.HasPrefix(name, "$") {
+				t.Fatalf("%q is no meta key", name)
+			}
+		}
+		for name, v := range patch {
+			if strings.HasPrefix(name, "$") {
+				t.Fatalf("%q is a property", name)
+			}
+			for i := range props {
+				checked, err := props[i].CheckDesired(v, "/x")
+				if err != nil {
+					continue
+				}
+				if !props[i].InRange(checked) {
+					t.Fatalf("%s = %v accepted out of range", props[i].Name, checked)
+				}
+				again, err := checked.Fit(props[i].Type)
+				if err != nil || again != checked {
+					t.Fatalf("%v is not of type %s after the check: %v", checked, props[i].Type, err)
+				}
+			}
+		}
+	})
+}
