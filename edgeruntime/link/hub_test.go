@@ -11,11 +11,13 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
@@ -55,11 +57,12 @@ type fakeHub struct {
 	lifetime  time.Duration
 	lineage   string
 	window    uint32
-	mute      bool // acknowledges nothing
-	status    int  // of answers to GET /link, 0 to open it
-	noRenewal int  // status of answers to POST /renew, 0 to renew
-	silent    bool // answers no hello
-	deaf      bool // reads nothing after the welcome
+	mute      bool                                          // acknowledges nothing
+	status    int                                           // of answers to GET /link, 0 to open it
+	noRenewal int                                           // status of answers to POST /renew, 0 to renew
+	silent    bool                                          // answers no hello
+	deaf      bool                                          // reads nothing after the welcome
+	raw       func(ctx context.Context, ws *websocket.Conn) // plays the hub's end
 	// chaos decides what happens to a batch: how many of its records are committed,
 	// whether that is acknowledged, and whether the link is dropped.
 	chaos     func(records int) (commit int, ack, drop bool)
@@ -229,6 +232,14 @@ func (h *fakeHub) link(w http.ResponseWriter, r *http.Request) {
 		refuse(w, models.KindOfStatus(status), "refused")
 		return
 	}
+	if h.raw != nil {
+		ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{edgelink.Subprotocol}, CompressionMode: websocket.CompressionDisabled})
+		if err == nil {
+			h.raw(context.WithoutCancel(r.Context()), ws)
+			_ = ws.CloseNow()
+		}
+		return
+	}
 	conn, err := edgelink.Accept(w, r)
 	if err != nil {
 		return
@@ -380,6 +391,16 @@ func (h *fakeHub) ackLocked(ctx context.Context) error {
 	return h.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Ack{Ack: ack}})
 }
 
+// acknowledge tells the edge what is committed, also of batches after which none
+// comes because the window is full.
+func (h *fakeHub) acknowledge() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lane != nil {
+		_ = h.ackLocked(context.Background()) // the link may be down
+	}
+}
+
 // fakeDevices are what a Link needs of a devices.Manager.
 type fakeDevices struct {
 	mu      sync.Mutex
@@ -509,6 +530,16 @@ func (e *edge) start() *edge {
 func (e *edge) linked() {
 	e.t.Helper()
 	eventually(e.t, "linked", func() bool { return e.link.Status().Connected })
+}
+
+// staysAway reports whether the edge has said that it pauses for long.
+func (e *edge) staysAway() bool {
+	for _, minutes := range []string{"10m", "11m", "12m"} {
+		if strings.Contains(e.log.text(), "retry="+minutes) {
+			return true
+		}
+	}
+	return false
 }
 
 // record puts one record with one sample into the log and returns its seq.
