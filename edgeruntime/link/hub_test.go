@@ -10,8 +10,8 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -534,13 +534,10 @@ func (e *edge) linked() {
 
 // staysAway reports whether the edge has said that it pauses for long.
 func (e *edge) staysAway() bool {
-	for _, minutes := range []string{"10m", "11m", "12m"} {
-		if strings.Contains(e.log.text(), "retry="+minutes) {
-			return true
-		}
-	}
-	return false
+	return longPause.MatchString(e.log.text())
 }
+
+var longPause = regexp.MustCompile(`retry=1[0-2]m[0-9]`)
 
 // record puts one record with one sample into the log and returns its seq.
 func (e *edge) record() uint64 {

@@ -22,6 +22,7 @@ func item(name string, revision uint64) *pb.Item {
 }
 
 func TestJoinAndWork(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	h.syncs = []*pb.Sync{{Id: 7, Full: true, Items: []*pb.Item{item("a", 3), item("b", 4)}}}
 	e := newEdge(t, h)
@@ -94,6 +95,7 @@ func TestJoinAndWork(t *testing.T) {
 }
 
 func TestJoinThatLosesItsAnswer(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	h.loseJoin = 2
 	e := newEdge(t, h).start()
@@ -109,6 +111,7 @@ func TestJoinThatLosesItsAnswer(t *testing.T) {
 }
 
 func TestJoinRefused(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	e := newEdge(t, h)
 	e.cfg.Token = pki.NewJoinToken(h.ca.Hash()).Encode()
@@ -133,6 +136,7 @@ func TestJoinRefused(t *testing.T) {
 }
 
 func TestTokenOfAnotherHub(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	other, err := pki.NewCA(time.Now())
 	if err != nil {
@@ -165,6 +169,7 @@ func TestWrongConfiguration(t *testing.T) {
 }
 
 func TestCutLink(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	e := newEdge(t, h).start()
 	e.linked()
@@ -222,6 +227,7 @@ func TestHalfOpenLink(t *testing.T) {
 }
 
 func TestRestartsOfTheEdge(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	e := newEdge(t, h)
 	h.mute = true
@@ -261,6 +267,7 @@ func TestRestartsOfTheEdge(t *testing.T) {
 }
 
 func TestWindow(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	h.window, h.mute = 1000, true
 	e := newEdge(t, h).start()
@@ -285,6 +292,7 @@ func TestWindow(t *testing.T) {
 }
 
 func TestLatestLaneIsNotHeldUp(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	h.mute, h.window = true, 500
 	e := newEdge(t, h)
@@ -313,6 +321,7 @@ func TestLatestLaneIsNotHeldUp(t *testing.T) {
 }
 
 func TestExpiredCertificate(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	h.lifetime = 2 * time.Hour
 	e := newEdge(t, h).start()
@@ -331,6 +340,7 @@ func TestExpiredCertificate(t *testing.T) {
 }
 
 func TestRenewalInTime(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	e := newEdge(t, h)
 	e.start()
@@ -367,6 +377,7 @@ func TestRenewalInTime(t *testing.T) {
 }
 
 func TestAnotherDatabase(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	h.syncs = []*pb.Sync{{Id: 1, Full: true, Items: []*pb.Item{item("a", 3)}}}
 	e := newEdge(t, h).start()
@@ -386,6 +397,7 @@ func TestAnotherDatabase(t *testing.T) {
 }
 
 func TestRevoked(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(h *fakeHub){
 		"goodbye": func(h *fakeHub) {
 			h.bye = &pb.Goodbye{Reason: edgelink.GoodbyeRevoked, Message: "the node was deleted"}
@@ -411,6 +423,7 @@ func TestRevoked(t *testing.T) {
 }
 
 func TestJoinAnew(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	e := newEdge(t, h).start()
 	eventually(t, "linked", h.is(func() bool { return len(h.hellos) == 1 }))
@@ -427,6 +440,7 @@ func TestJoinAnew(t *testing.T) {
 }
 
 func TestHubThatBreaksTheRules(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	e := newEdge(t, h).start()
 	eventually(t, "linked", h.is(func() bool { return len(h.hellos) == 1 }))
