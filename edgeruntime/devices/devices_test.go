@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -694,13 +695,22 @@ func TestLatestLane(t *testing.T) {
 		wait(2 * time.Second)
 		<-b.m.LatestWake()
 		got := b.m.Latest(LatestWanted{})
-		if len(got) != 1 || len(got[0].Writes) != 1 || got[0].Writes[0].State != "applied" || len(got[0].Values) != 0 {
+		if len(got) != 1 || len(got[0].Writes) != 1 || got[0].Writes[0].State != "applied" {
 			t.Errorf("write %v", got)
+		}
+		if v := value(got, "once"); len(got[0].Values) != 1 || v == nil || math.Float64frombits(v.Bits) != 5 {
+			t.Errorf("a write is confirmed without its value, or with others: %v", got)
 		}
 		seen := b.m.Seen()
 		wait(2 * time.Second)
 		if again := b.m.Seen(); len(again) != 1 || len(seen) == 1 && again[0].SeenUs <= seen[0].SeenUs {
 			t.Errorf("seen %v, then %v", seen, again)
+		}
+		dev.set(func(f *fakeDevice) { f.fail = mappers.Fail(models.ReasonTimeout, errors.New("silent")) })
+		wait(5 * time.Second)
+		got = b.m.Latest(LatestWanted{})
+		if v := value(got, "temp"); got[0].State != "offline" || v == nil || models.Quality(v.Quality) != models.Bad {
+			t.Errorf("offline with good values: %v", got)
 		}
 	})
 }

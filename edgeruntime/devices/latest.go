@@ -111,7 +111,11 @@ func (l *loop) latest(want LatestWanted) *pb.LatestTwin {
 		if def.Uplink == models.UplinkNone || !v.reported.Known() {
 			continue
 		}
-		if full || v.due && (v.seq == 0 || want.Values && v.seq > want.Acked) {
+		// What is told of a write or the state overtakes the log lane, and takes along
+		// what goes with it: nobody is to see a write confirmed beside the value from
+		// before it.
+		overtakes := t.stateDue || t.writes[i].due
+		if full || v.due && (v.seq == 0 || overtakes || want.Values && v.seq > want.Acked) {
 			out.Values = append(out.Values, latestValue(def.Name, v))
 			v.due, some = false, true
 		}
