@@ -92,7 +92,6 @@ type times struct {
 	slow       time.Duration // an acknowledgement that takes longer says that less should be on its way
 	reread     time.Duration // between attempts to read an outbox that fails
 	stable     time.Duration // a session of that length was a good one
-	refused    time.Duration // between attempts of an edge that the hub does not let join
 	revoked    time.Duration // between attempts of a node that was deleted
 	renewCheck time.Duration // between looks at the certificate, and attempts that fail
 	renewAgain time.Duration // between renewals: by a clock that is wrong they may seem due all the time
@@ -105,7 +104,7 @@ const quickAttempts = 2
 
 var defaultTimes = times{ping: 15 * time.Second, silent: 45 * time.Second, welcome: 45 * time.Second, leave: time.Second, report: 10 * time.Second,
 	latest: 500 * time.Millisecond, behind: 2 * time.Second, slow: 3 * time.Second, reread: time.Second, stable: 10 * time.Second,
-	refused: time.Minute, revoked: 10 * time.Minute, renewCheck: 10 * time.Minute, renewAgain: time.Hour, quick: 200 * time.Millisecond,
+	revoked: 10 * time.Minute, renewCheck: 10 * time.Minute, renewAgain: time.Hour, quick: 200 * time.Millisecond,
 	retry: backoff.Policy{Min: time.Second, Max: 15 * time.Second, Factor: 2, Jitter: 0.5}}
 
 // Status is how a link is doing.
@@ -191,9 +190,10 @@ func (l *Link) setStatus(connected bool, err error) {
 	}
 }
 
-// errJoinRefused: the hub does not let in an edge that has no identity yet.
-// Somebody has to do something about it, so there is no hurry.
-var errJoinRefused = errors.New("the hub does not let this edge join")
+// ErrJoinRefused: the hub does not let in an edge that has no identity yet.
+// Run returns it: somebody has to do something about it, and asking again with
+// the same token would only look like guessing.
+var ErrJoinRefused = errors.New("the hub does not let this edge join")
 
 // errAgain ends a session that is to begin anew.
 var errAgain = errors.New("the session begins anew")
@@ -210,13 +210,18 @@ func (g goodbye) Error() string {
 }
 
 // Run keeps the edge linked until ctx ends, and returns nil then. No failure of
-// the network or the hub ends it before.
+// the network or the hub ends it before, but for ErrJoinRefused: an edge that
+// has never joined has nothing to go on with.
 func (l *Link) Run(ctx context.Context) error {
 	retry, err := backoff.New(l.times.retry, rand.Float64)
 	if err != nil {
 		return fmt.Errorf("link: %w", err)
 	}
-	defer l.setStatus(false, nil)
+	defer func() {
+		if ctx.Err() != nil { // else the status says why it ended
+			l.setStatus(false, nil)
+		}
+	}()
 	quick := quickAttempts
 	said := ""
 	for {
@@ -226,6 +231,9 @@ func (l *Link) Run(ctx context.Context) error {
 			return nil
 		}
 		l.setStatus(false, err)
+		if errors.Is(err, ErrJoinRefused) {
+			return err
+		}
 		if !linked.IsZero() {
 			said = ""
 			if time.Since(linked) >= l.times.stable {
@@ -272,8 +280,6 @@ func (l *Link) wish(err error) time.Duration {
 	var bye goodbye
 	var refused *edgelink.RefusedError
 	switch {
-	case errors.Is(err, errJoinRefused):
-		return l.times.refused
 	case errors.As(err, &bye) && bye.Reason == edgelink.GoodbyeRevoked:
 		return l.times.revoked
 	case errors.As(err, &bye):
@@ -377,7 +383,7 @@ func (l *Link) ensureJoined(ctx context.Context) error {
 			return err
 		}
 		if leaf == nil {
-			return fmt.Errorf("%w: %w", errJoinRefused, err)
+			return fmt.Errorf("%w: %w", ErrJoinRefused, err)
 		}
 		l.log.Warn("the join token does not work; the edge goes on with the identity that it has", "error", err)
 		l.cfg.Token = ""
