@@ -93,7 +93,7 @@ func (n nodes) NodeRecord(ctx context.Context, name string) (identity.NodeRecord
 
 // EnrollNode implements identity.Nodes.
 func (n nodes) EnrollNode(ctx context.Context, name, keyHash string) (identity.NodeRecord, error) {
-	node, err := n.r.EnsureNode(ctx, name, nil)
+	node, err := n.r.EnsureNode(ctx, name)
 	if err != nil {
 		return identity.NodeRecord{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -246,18 +247,38 @@ func (r *Registry) Seed(ctx context.Context, mappers []*models.Mapper) error {
 }
 
 // EnsureNode makes a node object when there is none, and returns it.
-func (r *Registry) EnsureNode(ctx context.Context, name string, labels map[string]string) (*models.Node, error) {
-	key := models.Key{Kind: "Node", Name: name}
-	o, _, err := r.Update(ctx, key, models.WriteOptions{}, func(current models.Object) (models.Object, error) {
-		node, ok := current.(*models.Node)
-		if !ok {
+func (r *Registry) EnsureNode(ctx context.Context, name string) (*models.Node, error) {
+	return r.updateNode(ctx, name, func(node *models.Node) (*models.Node, error) {
+		if node == nil {
 			node = &models.Node{TypeMeta: models.TypeMeta{APIVersion: models.APIVersionCore, Kind: "Node"}, Metadata: models.ObjectMeta{Name: name}}
 		}
-		if len(labels) > 0 && node.Metadata.Labels == nil {
+		return node, nil
+	})
+}
+
+// LabelNode gives a node the labels that its edge was started with. They hold
+// for their keys, others stay as they are. It never makes a node: one that is
+// gone was deleted.
+func (r *Registry) LabelNode(ctx context.Context, name string, labels map[string]string) error {
+	_, err := r.updateNode(ctx, name, func(node *models.Node) (*models.Node, error) {
+		if node == nil {
+			return nil, notFound(models.Key{Kind: "Node", Name: name})
+		}
+		if node.Metadata.Labels == nil {
 			node.Metadata.Labels = map[string]string{}
 		}
-		for k, v := range labels {
-			node.Metadata.Labels[k] = v
+		maps.Copy(node.Metadata.Labels, labels)
+		return node, nil
+	})
+	return err
+}
+
+func (r *Registry) updateNode(ctx context.Context, name string, change func(*models.Node) (*models.Node, error)) (*models.Node, error) {
+	o, _, err := r.Update(ctx, models.Key{Kind: "Node", Name: name}, models.WriteOptions{}, func(current models.Object) (models.Object, error) {
+		node, _ := current.(*models.Node)
+		node, err := change(node)
+		if err != nil {
+			return nil, err
 		}
 		if errs := node.Validate(); len(errs) > 0 {
 			return nil, &models.Error{Kind: models.KindInvalid, Fields: errs}

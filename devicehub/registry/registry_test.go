@@ -412,7 +412,7 @@ func dump(r *Registry) string {
 
 func waitUntil(t testing.TB, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) { // polls
+	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) { //sleep: polls a condition
 		if time.Now().After(deadline) {
 			t.Fatal("it never came to be")
 		}
@@ -583,7 +583,7 @@ func TestManyWritersCommitInGroups(t *testing.T) {
 	s.Fault(func(step string) error {
 		if step == "Commit" {
 			commits.Add(1)
-			time.Sleep(time.Millisecond) // a store takes its time
+			time.Sleep(time.Millisecond) //sleep: a store takes its time
 		}
 		return nil
 	})

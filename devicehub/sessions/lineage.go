@@ -20,6 +20,10 @@ const (
 	duplicateIdentity = "DuplicateIdentity"
 )
 
+// lineageMemory is how long a node's condition tells of a log that did not
+// continue.
+const lineageMemory = 7 * 24 * time.Hour
+
 // finding is something wrong with how a node's log continues.
 type finding struct {
 	reason  string // condition reason
@@ -27,45 +31,71 @@ type finding struct {
 	gap     store.Gap
 }
 
-// compareLogs says what is wrong between what the hub knows of a node's log and
-// what its hello says. It is a pure decision.
+// compareLogs says what is wrong between what the hub knows of a node's log, by
+// rank, and what its hello says. It is a pure decision. FORMAT.md of edgelink
+// has the rules of epochs; what is looked for is this:
 //
-//   - The edge knows more to be acknowledged than the hub does: the hub was
-//     restored from an older copy, and what lies between is lost.
-//   - A new epoch's parent is known to the hub to have gone further than the
-//     edge remembers: the edge was restored from an older copy.
-//   - A new epoch has no parent, or one the hub never met, although the hub has
-//     known others: the edge has a new disk, or is another copy.
+//   - The edge was told that more is acknowledged than this database has, or
+//     numbers are missing on both sides: the database is an older copy.
+//   - A new epoch begins before the end of what the hub has: the edge's disk is
+//     an older copy.
+//   - A new epoch does not descend from the newest one that has records here:
+//     another copy of the disk was in use, or the disk is a new one.
+//
+// An epoch that never had a record is in no hello but while it lasts, so that
+// the parent of an epoch may be one that the hub has never met. Numbers then
+// tell: they go on where they were.
 func compareLogs(lineage string, known []store.Epoch, hello *pb.Hello) (out []finding) {
-	acked := map[string]uint64{}
-	newest := ""
+	if len(known) == 0 {
+		return nil // the first contact of this node; what its disk was used for before is nobody's loss
+	}
+	met := map[string]store.Epoch{}
+	var newest store.Epoch // that has records here
 	for _, e := range known {
-		acked[e.ID] = e.Acked
-		newest = e.ID
+		met[e.ID] = e
+		if e.Acked > 0 {
+			newest = e
+		}
 	}
 	inHello := map[string]bool{}
 	for _, e := range hello.Epochs {
 		inHello[e.Id] = true
 	}
+	restored := func(epoch string, from, to uint64) {
+		out = append(out, finding{hubRestored, fmt.Sprintf("records %d to %d of the node's log are neither in this database nor at the edge any more: the database is an older copy, or the edge dropped them", from, to),
+			store.Gap{Reason: edgelink.GapHubRestored, Epoch: epoch, FirstSeq: from, LastSeq: to}})
+	}
+	changed := func(epoch, format string, args ...any) {
+		out = append(out, finding{logEpochChanged, fmt.Sprintf(format, args...), store.Gap{Reason: edgelink.GapLogEpochChanged, Epoch: epoch}})
+	}
+	covered := newest.Acked // the numbers up to here are in this database, or still at the edge
 	for _, e := range hello.Epochs {
-		hubAcked, met := acked[e.Id]
+		here, isMet := met[e.Id]
+		parent, parentMet := met[e.Parent]
 		switch {
-		case e.Acked > hubAcked:
-			out = append(out, finding{hubRestored, fmt.Sprintf("the edge had records up to %d acknowledged, this database has them up to %d", e.Acked, hubAcked),
-				store.Gap{Reason: edgelink.GapHubRestored, Epoch: e.Id, FirstSeq: hubAcked + 1, LastSeq: e.Acked}})
-		case met:
-		case e.Parent == "" && newest != "":
-			out = append(out, finding{logEpochChanged, "the node's log begins anew: a new disk, or the node joined again elsewhere",
-				store.Gap{Reason: edgelink.GapLogEpochChanged, Epoch: newest}})
-		case e.Parent != "":
-			if parentAcked, parentMet := acked[e.Parent]; parentMet && parentAcked > e.ParentLast {
-				out = append(out, finding{logEpochChanged, fmt.Sprintf("the node was restored from an older copy: its log ended at %d, and the hub has it up to %d", e.ParentLast, parentAcked),
-					store.Gap{Reason: edgelink.GapLogEpochChanged, Epoch: e.Parent, FirstSeq: e.ParentLast + 1, LastSeq: parentAcked}})
-			} else if newest != "" && newest != e.Parent && !inHello[e.Parent] && !inHello[newest] {
-				out = append(out, finding{logEpochChanged, "the node's log does not continue the one that the hub knows: another copy of its disk has been in use",
-					store.Gap{Reason: edgelink.GapLogEpochChanged, Epoch: newest}})
+		case isMet || inHello[e.Parent]:
+		case e.Parent == "":
+			if newest.ID != "" {
+				changed(newest.ID, "the node's log begins anew: it has a new disk, or joined again elsewhere")
+			}
+		case parentMet && parent.Acked > e.ParentLast:
+			changed(e.Parent, "the node's disk went back, to an older copy or by a loss of power: its log ended at %d, and this database has it up to %d", e.ParentLast, parent.Acked)
+		case parentMet && newest.Rank > parent.Rank && !inHello[newest.ID]:
+			changed(newest.ID, "the node's log does not continue the one that the hub knows: another copy of its disk has been in use")
+		case parentMet && e.ParentLast > parent.Acked:
+			restored(e.Parent, parent.Acked+1, e.ParentLast)
+		case parentMet:
+		case e.ParentLast < newest.Acked && e.ParentLast > 0:
+			changed(newest.ID, "the node's disk went back, to an older copy or by a loss of power: its log ended at %d, and this database has it up to %d", e.ParentLast, newest.Acked)
+		case e.ParentLast > covered:
+			restored(e.Parent, covered+1, e.ParentLast)
+		}
+		if e.Acked > here.Acked {
+			if from := max(here.Acked, e.ParentLast) + 1; from <= e.Acked {
+				restored(e.Id, from, e.Acked)
 			}
 		}
+		covered = max(covered, e.Last, e.ParentLast)
 	}
 	if len(out) == 0 && hello.Lineage != "" && hello.Lineage != lineage {
 		out = append(out, finding{hubRestored, "the edge was linked to another database before",
@@ -76,13 +106,21 @@ func compareLogs(lineage string, known []store.Epoch, hello *pb.Hello) (out []fi
 
 // welcome compares logs, notes what is wrong, and answers the hello.
 func (m *Manager) welcome(ctx context.Context, s *session, hello *pb.Hello) (*pb.Welcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, welcomeTimeout)
 	defer cancel()
 	known, err := m.Log.Epochs(ctx, s.id.UID)
 	if err != nil {
 		return nil, fmt.Errorf("read epochs: %w", err)
 	}
 	findings := compareLogs(m.Lineage, known, hello)
+	// Before an epoch becomes known, or a crash between the two would hide the finding.
+	if err := m.noteLineage(ctx, s, findings); err != nil {
+		return nil, err
+	}
+	for _, f := range findings {
+		// What the edge holds may have revisions that mean something else here.
+		s.forget = s.forget || f.reason == hubRestored
+	}
 	w := &pb.Welcome{Capability: edgelink.Meet(edgelink.Capability, hello.Capability), Lineage: m.Lineage, NodeUid: s.id.UID,
 		WindowBytes: m.Window, ClockUs: m.now().UnixMicro()}
 	for _, c := range edgelink.Capabilities() {
@@ -91,50 +129,61 @@ func (m *Manager) welcome(ctx context.Context, s *session, hello *pb.Hello) (*pb
 		}
 	}
 	for _, e := range hello.Epochs {
-		started, err := m.Log.StartEpoch(ctx, s.id.UID, e.Id, m.now())
-		if err != nil {
-			return nil, fmt.Errorf("start epoch: %w", err)
+		i := slices.IndexFunc(known, func(k store.Epoch) bool { return k.ID == e.Id })
+		if i < 0 {
+			started, err := m.Log.StartEpoch(ctx, s.id.UID, e.Id, m.now())
+			if err != nil {
+				return nil, fmt.Errorf("start epoch: %w", err)
+			}
+			i, known = len(known), append(known, started)
 		}
-		s.ranks[e.Id] = started.Rank
-		w.Acks = append(w.Acks, &pb.EpochAck{Epoch: e.Id, Seq: started.Acked})
+		s.ranks[e.Id] = known[i].Rank
+		w.Acks = append(w.Acks, &pb.EpochAck{Epoch: e.Id, Seq: known[i].Acked})
 	}
-	if len(findings) > 0 {
-		gaps := make([]store.Gap, len(findings))
-		for i, f := range findings {
-			gaps[i] = f.gap
-			gaps[i].NodeUID, gaps[i].Recorded = s.id.UID, m.now()
-			m.log.Error("a node's log does not continue", "node", s.id.Name, "reason", f.reason, "message", f.message)
-		}
-		if err := m.Log.AddGaps(ctx, gaps); err != nil {
-			return nil, fmt.Errorf("note gaps: %w", err)
-		}
-	}
-	return w, m.noteLineage(ctx, s, findings)
+	return w, nil
 }
 
-// noteLineage sets the node's LogContinuous condition from what was found now
-// or, after a restart of the hub, noted before.
+// noteLineage stores what was found, once, and sets the node's LogContinuous
+// condition from that or from what was noted before.
 func (m *Manager) noteLineage(ctx context.Context, s *session, findings []finding) error {
-	c := models.Condition{Type: "LogContinuous", Status: "True", Reason: "Continuous", LastTransitionTime: m.now().UTC()}
-	if len(findings) > 0 {
-		f := findings[0]
-		c.Status, c.Reason, c.Message = "False", f.reason, f.message
-	} else {
-		err := m.Log.Gaps(ctx, s.id.UID, func(g store.Gap) error {
-			switch g.Reason {
-			case edgelink.GapHubRestored:
-				c.Status, c.Reason = "False", hubRestored
-			case edgelink.GapLogEpochChanged:
-				c.Status, c.Reason = "False", logEpochChanged
-			default:
-				return nil
-			}
-			c.Message, c.LastTransitionTime = fmt.Sprintf("noted %s; samples may be missing around then", g.Recorded.UTC().Format(time.RFC3339)), g.Recorded.UTC()
+	now := m.now()
+	c := models.Condition{Type: "LogContinuous", Status: "True", Reason: "Continuous", LastTransitionTime: now.UTC()}
+	type identity struct {
+		reason, epoch string
+		first, last   uint64
+	}
+	of := func(g store.Gap) identity { return identity{g.Reason, g.Epoch, g.FirstSeq, g.LastSeq} }
+	noted := map[identity]bool{}
+	err := m.Log.Gaps(ctx, s.id.UID, func(g store.Gap) error {
+		reason := map[string]string{edgelink.GapHubRestored: hubRestored, edgelink.GapLogEpochChanged: logEpochChanged}[g.Reason]
+		if reason == "" {
 			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("read gaps: %w", err)
 		}
+		noted[of(g)] = true
+		if now.Sub(g.Recorded) < lineageMemory {
+			c.Status, c.Reason, c.LastTransitionTime = "False", reason, g.Recorded.UTC()
+			c.Message = fmt.Sprintf("noted %s; samples may be missing around then", g.Recorded.UTC().Format(time.RFC3339))
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read gaps: %w", err)
+	}
+	var gaps []store.Gap
+	for _, f := range findings {
+		m.log.Error("a node's log does not continue", "node", s.id.Name, "reason", f.reason, "message", f.message)
+		if g := f.gap; !noted[of(g)] {
+			g.NodeUID, g.Recorded = s.id.UID, now
+			gaps = append(gaps, g)
+		}
+	}
+	if len(gaps) > 0 {
+		if err := m.Log.AddGaps(ctx, gaps); err != nil {
+			return fmt.Errorf("note gaps: %w", err)
+		}
+	}
+	if len(findings) > 0 {
+		c.Status, c.Reason, c.Message, c.LastTransitionTime = "False", findings[0].reason, findings[0].message, now.UTC()
 	}
 	m.setCondition(s.id.Name, c)
 	return nil

@@ -8,12 +8,12 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
 
 // Certificate is what a peer showed.
@@ -113,12 +113,24 @@ func (m *Manager) join(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if len(req.Labels) > 0 {
-		if _, err := m.Registry.EnsureNode(r.Context(), req.Node, req.Labels); err != nil {
+		if err := m.Registry.LabelNode(r.Context(), req.Node, req.Labels); err != nil {
 			m.log.Warn("label a node that joined", "node", req.Node, "error", err)
 		}
 	}
+	m.recheck(r.Context(), req.Node)
 	m.log.Info("node joined", "node", req.Node, "uid", issued.NodeUID, "remote", remoteIP(r))
 	writeJSON(w, edgelink.JoinResponse{Certificate: string(issued.Certificate), CA: string(issued.CA), NodeUID: issued.NodeUID, Lineage: m.Lineage})
+}
+
+// recheck ends a node's session if its key is no longer the node's: a join with
+// another key has taken it over.
+func (m *Manager) recheck(ctx context.Context, name string) {
+	m.mu.Lock()
+	s := m.sessions[name]
+	m.mu.Unlock()
+	if s != nil && !m.current(ctx, s) {
+		s.end(&pb.Goodbye{Reason: edgelink.GoodbyeRevoked, Message: "the node has joined again with another key"})
+	}
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
@@ -184,13 +196,9 @@ func (m *Manager) link(w http.ResponseWriter, r *http.Request) {
 		m.log.Warn("link refused", "node", id.Name, "error", err)
 		return
 	}
-	ctx := context.WithoutCancel(r.Context())
 	remote := r.RemoteAddr
 	go func() { // owned by the Manager: Close waits
 		defer m.wait.Done()
-		m.serve(ctx, conn, id, remote)
+		m.serve(conn, cert, id, remote)
 	}()
 }
-
-// helloTimeout bounds the wait for an edge's first frame.
-const helloTimeout = 15 * time.Second

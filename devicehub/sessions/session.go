@@ -9,7 +9,6 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
 	"github.com/whimbrel-edge/whimbrel/devicehub/ingest"
-	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
@@ -17,103 +16,145 @@ import (
 
 // session is one node's live link.
 type session struct {
-	m     *Manager
-	conn  *edgelink.Conn
-	id    identity.NodeIdentity
-	epoch string            // the node's current epoch
-	ranks map[string]uint64 // of the epochs in the hello
-	stop  context.CancelCauseFunc
-	done  chan struct{} // closed when the session has ended
+	m      *Manager
+	conn   *edgelink.Conn
+	cert   Certificate
+	id     identity.NodeIdentity
+	epoch  string            // the node's current epoch
+	ranks  map[string]uint64 // of the epochs in the hello
+	forget bool              // what the edge says it holds does not count
+	behind time.Duration     // how far the edge's clock is behind the hub's
+	stop   context.CancelCauseFunc
+	done   chan struct{} // closed when the session has ended
 
-	mu    sync.Mutex        // protects all below
-	acks  map[string]uint64 // acknowledged and not yet told
-	bye   *pb.Goodbye
-	ackUp chan struct{} // one slot: acks has something
+	ackUp  chan struct{} // one slot: acks has something
+	ending chan struct{} // closed when bye is set
+
+	mu   sync.Mutex        // protects all below
+	acks map[string]uint64 // acknowledged and not yet told
+	bye  *pb.Goodbye       // how it is to end
+
+	inbox inbox
 }
 
-// Times of a session.
+// Times and bounds of a session.
 const (
-	pingEvery    = 15 * time.Second
-	pingTimeout  = 10 * time.Second
-	rivalTimeout = 2 * time.Second
-	chunkBytes   = 1 << 20 // of items in one Sync
+	helloTimeout   = 10 * time.Second
+	welcomeTimeout = 30 * time.Second
+	pingEvery      = 15 * time.Second
+	pingTimeout    = 30 * time.Second
+	rivalTimeout   = 2 * time.Second
+	goodbyeTimeout = time.Second // for the other end to read a goodbye and close
+	maxEpochID     = 64          // bytes
+	maxEpochs      = 10_000      // in one hello; it may take a while to tell of more
+	maxNodeText    = 256         // bytes of what an edge says of itself
 )
 
-// errReplaced ends a session whose node has connected anew.
-var errReplaced = errors.New("the node has connected anew")
+var (
+	errReplaced  = errors.New("the node has connected anew")
+	errDuplicate = errors.New("a second edge with this node's identity")
+	errClosing   = errors.New("the hub is stopping")
+)
 
-// end asks the session to say goodbye and end.
+// end asks the session to say goodbye and end. The first goodbye counts.
 func (s *session) end(bye *pb.Goodbye) {
 	s.mu.Lock()
-	s.bye = bye
-	s.mu.Unlock()
-	s.stop(fmt.Errorf("goodbye: %s", bye.Reason))
+	defer s.mu.Unlock()
+	if s.bye == nil {
+		s.bye = bye
+		close(s.ending)
+	}
+}
+
+func (s *session) isEnding() bool {
+	select {
+	case <-s.ending:
+		return true
+	default:
+		return false
+	}
 }
 
 // serve runs a session from its hello to its end.
-func (m *Manager) serve(ctx context.Context, conn *edgelink.Conn, id identity.NodeIdentity, remote string) {
+func (m *Manager) serve(conn *edgelink.Conn, cert Certificate, id identity.NodeIdentity, remote string) {
 	defer conn.CloseNow()
 	log := m.log.With("node", id.Name)
-	hello, helloID, err := receiveHello(ctx, conn)
+	hello, helloID, err := receiveHello(m.ctx, conn)
 	if err == nil && hello.Node != id.Name {
 		err = fmt.Errorf("the certificate is for %s, the hello for %q", id.Name, hello.Node)
 	}
 	if err != nil {
-		log.Warn("link ended before its hello", "error", err)
-		m.sayGoodbye(ctx, conn, &pb.Goodbye{Reason: "protocol-error", Message: err.Error(), RetryAfterS: 30})
+		log.Warn("link ended before its hello", "remote", remote, "error", err)
+		sayGoodbye(conn, &pb.Goodbye{Reason: edgelink.GoodbyeProtocolError, Message: err.Error(), RetryAfterS: 30})
 		return
 	}
-	ctx, stop := context.WithCancelCause(ctx)
+	ctx, stop := context.WithCancelCause(context.Background()) // not the request's, which has ended; end and Close end it
 	defer stop(nil)
-	s := &session{m: m, conn: conn, id: id, epoch: hello.Epochs[len(hello.Epochs)-1].Id, ranks: map[string]uint64{}, stop: stop,
-		done: make(chan struct{}), acks: map[string]uint64{}, ackUp: make(chan struct{}, 1)}
-	if !m.claim(ctx, s) {
-		log.Error("a second edge with this node's identity is connected; it is refused", "remote", remote)
-		m.setCondition(id.Name, models.Condition{Type: "IdentityUnique", Status: "False", Reason: duplicateIdentity,
-			Message: "a second edge with this identity tried to connect from " + remote, LastTransitionTime: m.now().UTC()})
-		m.sayGoodbye(ctx, conn, &pb.Goodbye{Reason: "duplicate-identity", Message: "another edge with this node's identity is connected", RetryAfterS: 30})
+	s := &session{m: m, conn: conn, cert: cert, id: id, epoch: hello.Epochs[len(hello.Epochs)-1].Id, ranks: map[string]uint64{}, stop: stop,
+		done: make(chan struct{}), ackUp: make(chan struct{}, 1), ending: make(chan struct{}), acks: map[string]uint64{}}
+	s.inbox.init(int(m.Window) + edgelink.MaxRecord)
+	if hello.ClockUs != 0 {
+		s.behind = m.now().Sub(time.UnixMicro(hello.ClockUs))
+	}
+	if err := m.claim(ctx, s); err != nil {
+		bye := &pb.Goodbye{Reason: edgelink.GoodbyeShutdown, Message: err.Error(), RetryAfterS: 1}
+		if errors.Is(err, errDuplicate) {
+			m.duplicate(id.Name, "a second edge with this identity tried to connect from "+remote)
+			bye = &pb.Goodbye{Reason: edgelink.GoodbyeDuplicateIdentity, Message: "another edge with this node's identity is connected", RetryAfterS: 30}
+		}
+		log.Warn("link refused", "remote", remote, "error", err)
+		sayGoodbye(conn, bye)
 		return
 	}
 	defer m.release(s)
+	// Once more: Kick could not find the session before it was claimed.
+	if err := m.stillGood(ctx, s); err != nil {
+		log.Warn("link refused", "remote", remote, "error", err)
+		sayGoodbye(conn, revoked(err))
+		return
+	}
+	if len(hello.Labels) > 0 {
+		if err := m.Registry.LabelNode(ctx, id.Name, hello.Labels); err != nil {
+			log.Warn("take the labels that the edge was started with", "error", err)
+		}
+	}
 	welcome, err := m.welcome(ctx, s, hello)
 	if err != nil {
 		log.Error("welcome a node", "error", err)
-		m.sayGoodbye(ctx, conn, &pb.Goodbye{Reason: "hub-error", Message: "the hub cannot take the log now", RetryAfterS: 5})
+		sayGoodbye(conn, &pb.Goodbye{Reason: edgelink.GoodbyeShutdown, Message: "the hub cannot take the log now", RetryAfterS: 5})
 		return
 	}
-	m.arrived(id, hello, remote)
+	m.arrived(s, hello, remote)
 	defer m.left(id.Name)
-	log.Info("node connected", "remote", remote, "version", hello.Version, "epoch", s.epoch)
+	log.Info("node connected", "remote", remote, "version", cut(hello.Version), "epoch", s.epoch)
 	err = s.run(ctx, hello, &pb.Frame{Re: helloID, Body: &pb.Frame_Welcome{Welcome: welcome}})
-	s.mu.Lock()
-	bye := s.bye
-	s.mu.Unlock()
-	if bye == nil && errors.Is(err, edgelink.ErrMalformed) {
-		bye = &pb.Goodbye{Reason: "protocol-error", Message: err.Error(), RetryAfterS: 30}
-	}
-	if bye != nil {
-		m.sayGoodbye(context.WithoutCancel(ctx), conn, bye)
+	if errors.Is(err, edgelink.ErrMalformed) { // receive has ended, the link has not
+		sayGoodbye(conn, &pb.Goodbye{Reason: edgelink.GoodbyeProtocolError, Message: cut(err.Error()), RetryAfterS: 30})
 	}
 	log.Info("node disconnected", "cause", err)
 }
 
-// sayGoodbye sends a goodbye and closes the link without waiting long.
-func (m *Manager) sayGoodbye(ctx context.Context, conn *edgelink.Conn, bye *pb.Goodbye) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	if conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Goodbye{Goodbye: bye}}) == nil {
-		drained := make(chan struct{})
-		go func() { // ends with CloseNow at the latest
-			defer close(drained)
-			_ = conn.Close(bye.Reason)
-		}()
-		select {
-		case <-drained:
-		case <-ctx.Done():
-		}
-		_ = conn.CloseNow()
-		<-drained
+// revoked is the goodbye to a node that may not connect, or may not for now.
+func revoked(err error) *pb.Goodbye {
+	if errors.Is(err, identity.ErrNodeUnknown) || errors.Is(err, identity.ErrKeyMismatch) || errors.Is(err, identity.ErrCertificate) {
+		return &pb.Goodbye{Reason: edgelink.GoodbyeRevoked, Message: rootCause(err)}
 	}
+	return &pb.Goodbye{Reason: edgelink.GoodbyeShutdown, Message: "the hub cannot check the certificate now", RetryAfterS: 5}
+}
+
+// sayGoodbye sends a goodbye on a link that nobody receives from, and gives the
+// other end a moment to read it and close: to close first might reset the
+// connection and lose it.
+func sayGoodbye(conn *edgelink.Conn, bye *pb.Goodbye) {
+	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
+	defer cancel()
+	drop := context.AfterFunc(ctx, func() { _ = conn.CloseNow() }) // a Send that is stuck
+	defer drop()
+	err := conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Goodbye{Goodbye: bye}})
+	for err == nil || errors.Is(err, edgelink.ErrMalformed) {
+		_, err = conn.Recv(ctx)
+	}
+	_ = conn.CloseNow()
 }
 
 func receiveHello(ctx context.Context, conn *edgelink.Conn) (*pb.Hello, uint64, error) {
@@ -124,14 +165,18 @@ func receiveHello(ctx context.Context, conn *edgelink.Conn) (*pb.Hello, uint64, 
 		return nil, 0, err
 	}
 	hello := f.GetHello()
-	if hello == nil {
+	switch {
+	case hello == nil:
 		return nil, 0, errors.New("the first frame must be a hello")
-	}
-	if len(hello.Epochs) == 0 {
+	case hello.Capability == 0:
+		return nil, 0, errors.New("the hello has no capability")
+	case len(hello.Epochs) == 0:
 		return nil, 0, errors.New("the hello names no epoch")
+	case len(hello.Epochs) > maxEpochs:
+		return nil, 0, fmt.Errorf("the hello names %d epochs, more than %d", len(hello.Epochs), maxEpochs)
 	}
 	for _, e := range hello.Epochs {
-		if e.Id == "" || len(e.Id) > 64 {
+		if e.Id == "" || len(e.Id) > maxEpochID || len(e.Parent) > maxEpochID {
 			return nil, 0, errors.New("the hello has an epoch without a proper id")
 		}
 	}
@@ -139,31 +184,57 @@ func receiveHello(ctx context.Context, conn *edgelink.Conn) (*pb.Hello, uint64, 
 }
 
 // claim makes s the node's session. A session of the same process is replaced;
-// so is one that no longer answers. One of another process that does answer is
-// a second edge with the same identity: it stays, and claim returns false.
-func (m *Manager) claim(ctx context.Context, s *session) bool {
+// so is one that no longer answers, or whose key is no longer the node's. One of
+// another process that does answer is a second edge with the same identity: it
+// stays, and the error is errDuplicate.
+func (m *Manager) claim(ctx context.Context, s *session) error {
 	for {
 		m.mu.Lock()
 		rival := m.sessions[s.id.Name]
-		if rival == nil {
+		switch {
+		case m.closing:
+			m.mu.Unlock()
+			return errClosing
+		case rival == nil:
 			m.sessions[s.id.Name] = s
 			m.mu.Unlock()
-			return true
+			return nil
 		}
 		m.mu.Unlock()
-		if rival.epoch != s.epoch && rival.answers(ctx) {
-			return false
+		if rival.epoch == s.epoch {
+			m.replaced(s.id.Name)
+		} else if !rival.isEnding() && m.current(ctx, rival) && rival.answers(ctx) {
+			return errDuplicate
 		}
 		rival.stop(errReplaced)
 		_ = rival.conn.CloseNow()
 		select {
 		case <-rival.done:
 		case <-ctx.Done():
-			return false
+			return context.Cause(ctx)
 		}
 	}
 }
 
+// stillGood asks again whether a session's certificate is its node's.
+func (m *Manager) stillGood(ctx context.Context, s *session) error {
+	ctx, cancel := context.WithTimeout(ctx, welcomeTimeout)
+	defer cancel()
+	now, err := m.Identity.Authenticate(ctx, s.cert)
+	if err == nil && now.UID != s.id.UID {
+		err = identity.ErrNodeUnknown // deleted and made again
+	}
+	return err
+}
+
+// current reports whether a session's key is still its node's; a fault of the
+// store, or a certificate that has expired meanwhile, says nothing against it.
+func (m *Manager) current(ctx context.Context, s *session) bool {
+	err := m.stillGood(ctx, s)
+	return !errors.Is(err, identity.ErrKeyMismatch) && !errors.Is(err, identity.ErrNodeUnknown)
+}
+
+// answers reports whether the other end of a session is there.
 func (s *session) answers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, rivalTimeout)
 	defer cancel()
@@ -183,19 +254,27 @@ func (m *Manager) release(s *session) {
 	if m.sessions[s.id.Name] == s {
 		delete(m.sessions, s.id.Name)
 	}
+	s.mu.Lock()
+	if s.bye != nil && s.bye.Reason == edgelink.GoodbyeRevoked {
+		delete(m.nodes, s.id.Name)
+	}
+	s.mu.Unlock()
 	m.mu.Unlock()
 	close(s.done)
 }
 
 // arrived and left note that a node is there or gone, and tell.
-func (m *Manager) arrived(id identity.NodeIdentity, hello *pb.Hello, remote string) {
+func (m *Manager) arrived(s *session, hello *pb.Hello, remote string) {
 	m.mu.Lock()
-	n := m.nodeLocked(id.Name)
-	n.live, n.readySince, n.expires = true, m.now(), id.Expires
-	n.info = models.NodeInfo{Version: hello.Version, OS: hello.Os, Architecture: hello.Arch, Capability: int(hello.Capability), Capabilities: hello.Capabilities, Address: remote}
+	n := m.nodeLocked(s.id.Name)
+	n.live, n.readySince, n.expires = true, m.now(), s.id.Expires
+	n.info = models.NodeInfo{Version: cut(hello.Version), OS: cut(hello.Os), Architecture: cut(hello.Arch), Capability: int(hello.Capability), Address: remote}
+	for _, c := range hello.Capabilities[:min(len(hello.Capabilities), 100)] {
+		n.info.Capabilities = append(n.info.Capabilities, cut(c))
+	}
 	m.mu.Unlock()
-	m.Twins.NodeLive(id.Name, true)
-	m.Registry.StatusChanged(models.Key{Kind: "Node", Name: id.Name})
+	m.Twins.NodeLive(s.id.Name, true)
+	m.Registry.StatusChanged(models.Key{Kind: "Node", Name: s.id.Name})
 }
 
 func (m *Manager) left(name string) {
@@ -208,9 +287,9 @@ func (m *Manager) left(name string) {
 	m.Registry.StatusChanged(models.Key{Kind: "Node", Name: name})
 }
 
-// run has four loops: what is received, what is to be held, what is
-// acknowledged, and whether the other end is alive. The first that ends ends
-// all.
+// run has six loops: what is received, what of that is to be ingested, what is
+// acknowledged, what is to be held, whether the other end is alive, and whether
+// it is time to say goodbye. The first that ends ends all.
 func (s *session) run(ctx context.Context, hello *pb.Hello, welcome *pb.Frame) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -221,18 +300,22 @@ func (s *session) run(ctx context.Context, hello *pb.Hello, welcome *pb.Frame) e
 	}
 	var wait sync.WaitGroup
 	for _, loop := range []func(context.Context) error{
-		s.receive, s.acknowledge, s.keepAlive,
+		s.receive, s.submit, s.acknowledge, s.keepAlive, s.farewell,
 		func(ctx context.Context) error { return s.deliver(ctx, hello, follower) },
 	} {
 		wait.Go(func() { cancel(loop(ctx)) })
 	}
 	<-ctx.Done()
 	err := context.Cause(ctx)
+	if !errors.Is(err, edgelink.ErrMalformed) {
+		_ = s.conn.CloseNow() // a Send may be stuck
+	}
 	wait.Wait()
 	return err
 }
 
-// receive handles what the edge sends.
+// receive handles what the edge sends. It never waits for the log lane to be
+// stored: what waits there must not hold up live values and pongs.
 func (s *session) receive(ctx context.Context) error {
 	for {
 		f, err := s.conn.Recv(ctx)
@@ -241,42 +324,154 @@ func (s *session) receive(ctx context.Context) error {
 		}
 		switch body := f.Body.(type) {
 		case *pb.Frame_Batch:
-			if err := s.batch(ctx, body.Batch); err != nil {
+			if _, ok := s.ranks[body.Batch.Epoch]; !ok {
+				return fmt.Errorf("%w: batch of epoch %.64q, which the hello did not name", edgelink.ErrMalformed, body.Batch.Epoch)
+			}
+			if err := s.inbox.put(ctx, body.Batch); err != nil {
 				return err
 			}
 		case *pb.Frame_Latest:
-			if rank, ok := s.ranks[body.Latest.Epoch]; ok {
-				s.m.Twins.Latest(s.id.Name, rank, body.Latest)
-			}
+			s.latest(body.Latest)
 		case *pb.Frame_Report:
 			s.report(body.Report)
 		case *pb.Frame_SyncDone:
 			s.m.log.Debug("wanted state persisted", "node", s.id.Name, "sync", body.SyncDone.Id)
 		case *pb.Frame_Goodbye:
-			return fmt.Errorf("the edge said goodbye: %s", body.Goodbye.Reason)
+			return fmt.Errorf("the edge said goodbye: %s", cut(body.Goodbye.Reason))
 		default: // of a newer edge; tolerated
 		}
 	}
 }
 
-func (s *session) batch(ctx context.Context, b *pb.Batch) error {
-	rank, ok := s.ranks[b.Epoch]
+// latest takes the latest lane. Whoever answered did so a while ago, by the
+// edge's clock: that the hub's shows another time is evened out.
+func (s *session) latest(l *pb.Latest) {
+	rank, ok := s.ranks[l.Epoch]
 	if !ok {
-		return fmt.Errorf("%w: batch of epoch %q, which the hello did not name", edgelink.ErrMalformed, b.Epoch)
+		return // of no epoch that can be ordered
 	}
-	return s.m.Ingest.Submit(ctx, ingest.Origin{Node: s.id.Name, NodeUID: s.id.UID, Rank: rank}, b, func(acked uint64, err error) {
-		if err != nil {
-			s.stop(fmt.Errorf("ingest: %w", err))
-			return
+	for _, t := range l.Twins {
+		if t.SeenUs != 0 {
+			t.SeenUs += s.behind.Microseconds()
 		}
-		s.mu.Lock()
-		s.acks[b.Epoch] = max(s.acks[b.Epoch], acked)
-		s.mu.Unlock()
+	}
+	s.m.Twins.Latest(s.id.Name, rank, l)
+}
+
+func (s *session) report(r *pb.NodeReport) {
+	s.m.mu.Lock()
+	n := s.m.nodeLocked(s.id.Name)
+	before := n.outbox
+	n.outbox = &models.OutboxState{Epoch: s.epoch, LastSeq: r.LastSeq, AckedSeq: r.LastSeq - min(r.LastSeq, r.OutboxRecords),
+		Records: r.OutboxRecords, Bytes: r.OutboxBytes, Dropped: r.OutboxDropped}
+	n.lastSeen = s.m.now()
+	s.m.mu.Unlock()
+	if r.ClockUs != 0 {
+		s.behind = s.m.now().Sub(time.UnixMicro(r.ClockUs))
+	}
+	for _, seen := range r.Seen {
+		if seen.SeenUs != 0 {
+			seen.SeenUs += s.behind.Microseconds()
+		}
+	}
+	s.m.Twins.Seen(s.id.Name, r.Seen)
+	if before == nil || before.Dropped != r.OutboxDropped {
+		s.m.Registry.StatusChanged(models.Key{Kind: "Node", Name: s.id.Name})
+	}
+}
+
+// inbox is the batches that wait to be ingested, in order. It is bounded by
+// bytes: beyond what an edge may have on its way, reading from it stops.
+type inbox struct {
+	limit int
+	some  chan struct{} // one slot: there is something
+	room  chan struct{} // one slot: there is room again
+
+	mu      sync.Mutex
+	batches []*pb.Batch
+	bytes   int
+}
+
+func (b *inbox) init(limit int) {
+	b.limit, b.some, b.room = limit, make(chan struct{}, 1), make(chan struct{}, 1)
+}
+
+func size(b *pb.Batch) int {
+	n := 64
+	for _, r := range b.Records {
+		n += 64 + len(r.Record)
+	}
+	return n
+}
+
+func (b *inbox) put(ctx context.Context, batch *pb.Batch) error {
+	for {
+		b.mu.Lock()
+		if b.bytes < b.limit {
+			b.batches = append(b.batches, batch)
+			b.bytes += size(batch)
+			b.mu.Unlock()
+			signal(b.some)
+			return nil
+		}
+		b.mu.Unlock()
 		select {
-		case s.ackUp <- struct{}{}:
-		default:
+		case <-b.room:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
-	})
+	}
+}
+
+// take returns the oldest batch, nil when there is none.
+func (b *inbox) take() *pb.Batch {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.batches) == 0 {
+		return nil
+	}
+	batch := b.batches[0]
+	b.batches[0] = nil
+	b.batches = b.batches[1:]
+	b.bytes -= size(batch)
+	signal(b.room)
+	return batch
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// submit hands the log lane over, one batch after the other.
+func (s *session) submit(ctx context.Context) error {
+	for {
+		b := s.inbox.take()
+		if b == nil {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-s.inbox.some:
+			}
+			continue
+		}
+		from := ingest.Origin{Node: s.id.Name, NodeUID: s.id.UID, Rank: s.ranks[b.Epoch]}
+		err := s.m.Ingest.Submit(ctx, from, b, func(acked uint64, err error) {
+			if err != nil {
+				s.stop(fmt.Errorf("ingest: %w", err)) // ends ctx before it returns, as Submit asks
+				return
+			}
+			s.mu.Lock()
+			s.acks[b.Epoch] = max(s.acks[b.Epoch], acked)
+			s.mu.Unlock()
+			signal(s.ackUp)
+		})
+		if err != nil {
+			return fmt.Errorf("ingest: %w", err)
+		}
+	}
 }
 
 // acknowledge tells the edge what is committed. Acks that come faster than they
@@ -285,7 +480,7 @@ func (s *session) acknowledge(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-s.ackUp:
 		}
 		s.mu.Lock()
@@ -310,110 +505,42 @@ func (s *session) keepAlive(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-tick.C:
 		}
 		ping, cancel := context.WithTimeout(ctx, pingTimeout)
 		err := s.conn.Ping(ping)
 		cancel()
 		if err != nil {
-			_ = s.conn.CloseNow() // receive may wait on a connection that is dead
 			return fmt.Errorf("the edge does not answer: %w", err)
 		}
 	}
 }
 
-func (s *session) report(r *pb.NodeReport) {
-	s.m.mu.Lock()
-	n := s.m.nodeLocked(s.id.Name)
-	before := n.outbox
-	n.outbox = &models.OutboxState{Epoch: s.epoch, LastSeq: r.LastSeq, AckedSeq: 0, Records: r.OutboxRecords, Bytes: r.OutboxBytes, Dropped: r.OutboxDropped}
-	n.outbox.AckedSeq = r.LastSeq - min(r.LastSeq, r.OutboxRecords)
-	n.lastSeen = s.m.now()
-	s.m.mu.Unlock()
-	s.m.Twins.Seen(s.id.Name, r.Seen)
-	if before == nil || before.Dropped != r.OutboxDropped {
-		s.m.Registry.StatusChanged(models.Key{Kind: "Node", Name: s.id.Name})
+// farewell waits for the word to end, says goodbye, and gives the edge a moment
+// to close. The link must stay open until then: the end of ctx closes it.
+func (s *session) farewell(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.ending:
 	}
+	s.mu.Lock()
+	bye := s.bye
+	s.mu.Unlock()
+	bounded, cancel := context.WithTimeout(ctx, goodbyeTimeout)
+	defer cancel()
+	drop := context.AfterFunc(bounded, func() { _ = s.conn.CloseNow() }) // a Send that is stuck
+	defer drop()
+	_ = s.conn.Send(bounded, &pb.Frame{Body: &pb.Frame_Goodbye{Goodbye: bye}}) // it ends either way
+	<-bounded.Done()                                                           // or the edge closes, and receive ends ctx
+	return fmt.Errorf("goodbye: %s", bye.Reason)
 }
 
-// deliver brings the node what it is to hold: first what differs from what it
-// holds, then what changes.
-func (s *session) deliver(ctx context.Context, hello *pb.Hello, follower *registry.Follower) error {
-	held := make(map[registry.Ref]*pb.Held, len(hello.Held))
-	for _, h := range hello.Held {
-		held[registry.Ref{Kind: h.Kind, Namespace: h.Namespace, Name: h.Name}] = h
+// cut bounds a text that an edge says of itself.
+func cut(s string) string {
+	if len(s) > maxNodeText {
+		s = s[:maxNodeText]
 	}
-	d := delivery{s: s}
-	full := &pb.Sync{Full: true}
-	for _, w := range s.m.Registry.Wanted(s.id.Name) {
-		ref := registry.Ref{Kind: w.Kind, Namespace: w.Namespace, Name: w.Name}
-		if h := held[ref]; h == nil || h.Uid != w.UID || h.Revision != w.Revision {
-			item, ok := s.m.Registry.Item(s.id.Name, ref)
-			if !ok {
-				continue // gone meanwhile; the follower says so
-			}
-			w = item
-			if err := d.add(ctx, item); err != nil {
-				return err
-			}
-		}
-		full.Keep = append(full.Keep, &pb.Held{Kind: w.Kind, Namespace: w.Namespace, Name: w.Name, Uid: w.UID, Revision: w.Revision})
-	}
-	if err := d.flush(ctx); err != nil {
-		return err
-	}
-	if err := d.send(ctx, full); err != nil {
-		return err
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-follower.Changed():
-		}
-		for _, ref := range follower.Take() {
-			if item, ok := s.m.Registry.Item(s.id.Name, ref); ok {
-				if err := d.add(ctx, item); err != nil {
-					return err
-				}
-			} else {
-				d.batch.Removed = append(d.batch.Removed, &pb.Held{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name})
-			}
-		}
-		if err := d.flush(ctx); err != nil {
-			return err
-		}
-	}
-}
-
-// delivery gathers items into Syncs of a moderate size.
-type delivery struct {
-	s     *session
-	batch pb.Sync
-	bytes int
-	last  uint64
-}
-
-func (d *delivery) add(ctx context.Context, i registry.Item) error {
-	d.batch.Items = append(d.batch.Items, &pb.Item{Kind: i.Kind, Namespace: i.Namespace, Name: i.Name, Uid: i.UID, Revision: i.Revision, Assignment: i.Assignment, Json: i.JSON})
-	if d.bytes += len(i.JSON) + 100; d.bytes < chunkBytes {
-		return nil
-	}
-	return d.flush(ctx)
-}
-
-func (d *delivery) flush(ctx context.Context) error {
-	if len(d.batch.Items) == 0 && len(d.batch.Removed) == 0 {
-		return nil
-	}
-	out := &pb.Sync{Items: d.batch.Items, Removed: d.batch.Removed}
-	d.batch.Items, d.batch.Removed, d.bytes = nil, nil, 0
-	return d.send(ctx, out)
-}
-
-func (d *delivery) send(ctx context.Context, out *pb.Sync) error {
-	d.last++
-	out.Id = d.last
-	return d.s.conn.Send(ctx, &pb.Frame{Id: out.Id, Body: &pb.Frame_Sync{Sync: out}})
+	return s
 }

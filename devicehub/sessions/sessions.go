@@ -6,6 +6,7 @@ package sessions
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
 
@@ -23,7 +25,7 @@ type Registry interface {
 	Follow(node string) *registry.Follower
 	Wanted(node string) []registry.Item
 	Item(node string, ref registry.Ref) (registry.Item, bool)
-	EnsureNode(ctx context.Context, name string, labels map[string]string) (*models.Node, error)
+	LabelNode(ctx context.Context, name string, labels map[string]string) error
 	StatusChanged(key models.Key)
 }
 
@@ -84,6 +86,9 @@ type Manager struct {
 
 	wait sync.WaitGroup // one for each session that runs
 
+	ctx   context.Context // ends with Close; of links that are no session yet
+	close context.CancelFunc
+
 	mu       sync.Mutex // protects all below
 	closing  bool
 	sessions map[string]*session // by node name
@@ -99,12 +104,15 @@ type node struct {
 	readySince time.Time
 	live       bool
 	conditions map[string]models.Condition // by type; others than Ready
-	rivalAt    time.Time                   // when a second edge with its identity was last refused
+	rivalAt    time.Time                   // when a second edge with its identity was last met
+	replaced   int                         // how often a session took another's place since replacedAt
+	replacedAt time.Time
 }
 
 // New returns a Manager.
 func New(cfg Config) *Manager {
 	m := &Manager{Config: cfg, now: cfg.Now, log: cfg.Logger, sessions: map[string]*session{}, nodes: map[string]*node{}}
+	m.ctx, m.close = context.WithCancel(context.Background())
 	if m.now == nil {
 		m.now = time.Now
 	}
@@ -132,7 +140,9 @@ func (m *Manager) Live(name string) bool {
 func (m *Manager) Kick(name, reason, message string) {
 	m.mu.Lock()
 	s := m.sessions[name]
-	delete(m.nodes, name)
+	if s == nil {
+		delete(m.nodes, name)
+	}
 	m.mu.Unlock()
 	if s != nil {
 		s.end(&pb.Goodbye{Reason: reason, Message: message})
@@ -143,13 +153,11 @@ func (m *Manager) Kick(name, reason, message string) {
 func (m *Manager) Close() {
 	m.mu.Lock()
 	m.closing = true
-	var all []*session
-	for _, s := range m.sessions {
-		all = append(all, s)
-	}
+	all := slices.Collect(maps.Values(m.sessions))
 	m.mu.Unlock()
+	m.close()
 	for _, s := range all {
-		s.end(&pb.Goodbye{Reason: "shutdown", Message: "the hub is stopping", RetryAfterS: 1})
+		s.end(&pb.Goodbye{Reason: edgelink.GoodbyeShutdown, Message: "the hub is stopping", RetryAfterS: 1})
 	}
 	m.wait.Wait()
 }
@@ -176,6 +184,34 @@ func (m *Manager) setCondition(name string, c models.Condition) {
 	}
 	m.mu.Unlock()
 	m.Registry.StatusChanged(models.Key{Kind: "Node", Name: name})
+}
+
+// duplicate notes that two edges use one identity.
+func (m *Manager) duplicate(name, message string) {
+	m.log.Error("two edges use one identity", "node", name, "message", message)
+	m.setCondition(name, models.Condition{Type: "IdentityUnique", Status: "False", Reason: duplicateIdentity, Message: message, LastTransitionTime: m.now().UTC()})
+}
+
+// An edge that connects anew has lost its link before; a machine that was copied
+// while it ran makes two that take each other's place again and again.
+const (
+	replacedOften  = 5
+	replacedWithin = time.Minute
+)
+
+// replaced counts that a session takes the place of another of the same process.
+func (m *Manager) replaced(name string) {
+	m.mu.Lock()
+	n, now := m.nodeLocked(name), m.now()
+	if now.Sub(n.replacedAt) > replacedWithin {
+		n.replaced, n.replacedAt = 0, now
+	}
+	n.replaced++
+	often := n.replaced >= replacedOften
+	m.mu.Unlock()
+	if often {
+		m.duplicate(name, "sessions of this node replace each other: two copies of one running machine may share its identity")
+	}
 }
 
 // NodeStatus returns a node's status for its document.

@@ -84,7 +84,7 @@ func (h *hub) stream(o models.ListOptions, cursor string) (*receiver, func()) {
 
 func eventually(t testing.TB, what string, got func() string, want string) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); got() != want; time.Sleep(time.Millisecond) { // polls
+	for deadline := time.Now().Add(5 * time.Second); got() != want; time.Sleep(time.Millisecond) { //sleep: polls a condition
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: got %q, want %q", what, got(), want)
 		}
@@ -210,7 +210,7 @@ func TestStreamThroughASelector(t *testing.T) {
 	eventually(t, "one that no longer does", r.text, "b2 setpoint temperature, b1 setpoint temperature=1, b2 temperature=2")
 	other, _ := h.stream(models.ListOptions{Namespace: "elsewhere"}, "")
 	h.committed("n1", 1, 3, one, "temperature", h.good(3))
-	time.Sleep(2 * streamEvery) // nothing is to come: there is nothing to wait for
+	time.Sleep(2 * streamEvery) //sleep: nothing is to come, so there is nothing to wait for
 	if got := other.text(); got != "" {
 		t.Errorf("another namespace's: %s", got)
 	}
@@ -295,7 +295,7 @@ func TestStreamsCostWhatChanges(t *testing.T) {
 	rounds := 0
 	for i := 0; time.Since(began) < 5*streamEvery; i++ {
 		h.committed("n1", 1, uint64(i+2), one, "temperature", h.good(float64(i)))
-		time.Sleep(time.Millisecond) // a change at a time
+		time.Sleep(time.Millisecond) //sleep: makes one change at a time
 	}
 	r.mu.Lock()
 	rounds = len(r.changes)
