@@ -134,7 +134,7 @@ type Problem struct {
 	Status int          `json:"status"`
 	Detail string       `json:"detail,omitempty"`
 	Errors []FieldError `json:"errors,omitempty"`
-	ID     string       `json:"$id,omitempty"` // echoed on MQTT
+	ID     Value        `json:"$id,omitzero"` // echoed on MQTT
 }
 
 // ProblemOf describes err as a Problem. An error without a kind becomes an

@@ -171,6 +171,18 @@ func (t *Twin) Uplink() (out []Local) {
 	return out
 }
 
+// ComingVersion is what DesiredVersion becomes when the hub takes the local
+// writes as they are and nothing else changes: one version each.
+func (t *Twin) ComingVersion() int64 {
+	version := t.cloud.Version
+	for _, l := range t.locals {
+		if !t.private(l.Property) {
+			version++
+		}
+	}
+	return version
+}
+
 // Report takes a sample of property i, which arrived at that time, and reports
 // whether the twin changed.
 func (t *Twin) Report(i int, s models.Sample, at time.Time) bool {

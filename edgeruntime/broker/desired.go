@@ -58,13 +58,12 @@ func (b *Broker) applyDesired(device, by string, patch []byte) ([]byte, error) {
 }
 
 // patchID is the "$id" of a patch, as far as it can be read.
-func patchID(patch []byte) string {
+func patchID(patch []byte) models.Value {
 	var p struct {
-		ID json.RawMessage `json:"$id"`
+		ID models.Value `json:"$id"`
 	}
-	var id string
-	if json.Unmarshal(patch, &p) != nil || json.Unmarshal(p.ID, &id) != nil {
-		return ""
+	if json.Unmarshal(patch, &p) != nil {
+		return models.Null
 	}
-	return id
+	return p.ID
 }

@@ -48,6 +48,8 @@ func TestDesired(t *testing.T) {
 			`"detail":"/setpoint: must be from 0 to 95","errors":[{"pointer":"/setpoint","detail":"must be from 0 to 95"}],"$id":"b"}`},
 		{`{"setpoint":"boom","$id":"c"}`, `{"type":"urn:whimbrel:problem:internal","title":"Internal Server Error","status":500,` +
 			`"detail":"internal error; the log says more","$id":"c"}`},
+		{`{"setpoint":999,"$id":18446744073709551615}`, `{"type":"urn:whimbrel:problem:invalid","title":"Unprocessable Content","status":422,` +
+			`"detail":"/setpoint: must be from 0 to 95","errors":[{"pointer":"/setpoint","detail":"must be from 0 to 95"}],"$id":18446744073709551615}`},
 		{`null`, `{"type":"urn:whimbrel:problem:malformed","title":"Bad Request","status":400,"detail":"not a JSON object: null"}`},
 	} {
 		// Retained on purpose: it is taken once and never kept.
@@ -62,7 +64,7 @@ func TestDesired(t *testing.T) {
 		}
 		<-watcher.got
 	}
-	if got := b.devices.calls(); len(got) != 4 || got[0] != `boiler-1 app {"setpoint":45.5,"$id":"a"}` {
+	if got := b.devices.calls(); len(got) != 5 || got[0] != `boiler-1 app {"setpoint":45.5,"$id":"a"}` {
 		t.Errorf("devices were asked %q", got)
 	}
 	if !strings.Contains(b.log.String(), "disk on fire") {
@@ -174,11 +176,11 @@ func TestDesiredWithMosquitto(t *testing.T) {
 }
 
 func TestPatchID(t *testing.T) {
-	for in, want := range map[string]string{
-		`{"$id":"a","x":1}`: "a", `{"$id":7}`: "", `{"x":1}`: "", `{`: "", `[]`: "", `{"$id":null}`: "",
+	for in, want := range map[string]models.Value{
+		`{"$id":"a","x":1}`: models.String("a"), `{"$id":7}`: models.Int(7), `{"x":1}`: models.Null, `{`: models.Null, `[]`: models.Null, `{"$id":null}`: models.Null,
 	} {
 		if got := patchID([]byte(in)); got != want {
-			t.Errorf("patchID(%s) = %q, want %q", in, got, want)
+			t.Errorf("patchID(%s) = %v, want %v", in, got, want)
 		}
 	}
 }

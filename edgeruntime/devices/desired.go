@@ -24,8 +24,8 @@ type Patch struct {
 
 // Patched is what became of a Patch that was accepted.
 type Patched struct {
-	ClientID       models.Value // the "$id"
-	DesiredVersion int64
+	ClientID       models.Value      // the "$id"
+	DesiredVersion int64             // what the patch makes it, unless the hub's has changed meanwhile
 	Writes         map[string]string // property to the write's id, of those the patch sets
 }
 
@@ -113,7 +113,7 @@ func (l *loop) patch(ctx context.Context, p Patch, values map[string]models.Valu
 		return
 	}
 	now := time.Now()
-	patched := Patched{ClientID: client, DesiredVersion: l.twin.DesiredVersion(), Writes: map[string]string{}}
+	patched := Patched{ClientID: client, DesiredVersion: l.twin.ComingVersion(), Writes: map[string]string{}}
 	for i := range locals {
 		w := &locals[i]
 		w.ID, w.Time, w.By, w.Reason, w.ClientID = l.m.cfg.NewID(), now.UTC(), p.By, p.Reason, client
@@ -135,6 +135,7 @@ func (l *loop) patch(ctx context.Context, p Patch, values map[string]models.Valu
 	for _, w := range locals {
 		l.out.changed(l.twin.SetLocal(w, now)...)
 	}
+	patched.DesiredVersion = l.twin.ComingVersion()
 	l.mu.Unlock()
 	l.out.dirty, l.out.locals = true, true
 	l.out.replies = append(l.out.replies, func() { reply(patched, nil) })
@@ -156,9 +157,9 @@ func (l *loop) checkPatch(p Patch, values map[string]models.Value) (locals []twi
 		switch {
 		case v.IsNull() && live: // accepted also for what the model no longer has
 			locals = append(locals, twin.Local{Property: name})
+		case v.IsNull(): // there is nothing to withdraw, whether or not a former model had it
 		case !known:
 			fields = append(fields, models.FieldError{Pointer: pointer(name), Detail: l.unknown(name)})
-		case v.IsNull(): // there is nothing to withdraw
 		default:
 			fitted, err := l.d.defs[i].CheckDesired(v, pointer(name))
 			var e *models.Error

@@ -337,7 +337,7 @@ func TestLocalWrite(t *testing.T) {
 		}
 		b.outbox.set(false, nil)
 		a := <-answers
-		if a.err != nil || string(a.text) != `{"$id":"x1","desiredVersion":3}` {
+		if a.err != nil || string(a.text) != `{"$id":"x1","desiredVersion":5}` {
 			t.Fatalf("answer %s, %v", a.text, a.err)
 		}
 		wait(time.Second)
@@ -394,7 +394,7 @@ func TestLocalWriteIsChecked(t *testing.T) {
 			{`{"once":96,"mode":1}`, models.KindInvalid, []string{"/once", "95"}},
 			{`{"nope":1,"temp":2}`, models.KindInvalid, []string{"/nope", "/temp", "read-only"}},
 			{`{"mode":"cool"}`, models.KindInvalid, []string{"/mode", "heat (1)"}},
-			{`{"a/b":null}`, models.KindInvalid, []string{"/a~1b"}},
+			{`{"a/b":1}`, models.KindInvalid, []string{"/a~1b"}},
 			{`{"once":1,"$if":3}`, models.KindInvalid, []string{"/$if"}},
 			{`[1]`, models.KindMalformed, nil},
 		} {
@@ -415,7 +415,7 @@ func TestLocalWriteIsChecked(t *testing.T) {
 		if _, err := b.m.Patch(t.Context(), "none", Patch{Body: []byte(`{}`)}); models.KindOf(err) != models.KindNotFound {
 			t.Errorf("of no device: %v", err)
 		}
-		if _, err := b.m.Patch(t.Context(), "a", Patch{Body: []byte(`{"gone":null,"once":null}`)}); err != nil {
+		if _, err := b.m.Patch(t.Context(), "a", Patch{Body: []byte(`{"gone":null,"former":null,"once":null}`)}); err != nil {
 			t.Errorf("withdrawing what the model no longer has: %v", err)
 		}
 		if _, err := b.m.Patch(t.Context(), "a", Patch{Body: []byte(`{"once":1}`), IfMatch: `"2"`}); models.KindOf(err) != models.KindPrecondition {
