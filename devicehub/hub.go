@@ -28,6 +28,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/devicehub/twins"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 	"github.com/whimbrel-edge/whimbrel/twin"
 )
 
@@ -281,7 +282,7 @@ func (h *Hub) Delete(ctx context.Context, key models.Key, o models.WriteOptions)
 		if err := forgetKeys(ctx, h.cfg.Store, before.Meta().UID); err != nil {
 			h.log.Error("forget a deleted node's keys; it is revoked all the same", "node", key.Name, "error", err)
 		}
-		h.sessions.Kick(key.Name, "revoked", "the node was deleted")
+		h.sessions.Kick(key.Name, edgelink.GoodbyeRevoked, "the node was deleted")
 	case "User":
 		if err := h.Identity.RevokeUser(ctx, key.Name); err != nil {
 			h.log.Error("delete a deleted user's tokens; they are void all the same", "user", key.Name, "error", err)

@@ -146,6 +146,7 @@ type Link struct {
 	Welcome *pb.Welcome
 
 	t      testing.TB
+	kept   []*pb.Frame // passed over by Acked
 	frames chan *pb.Frame
 	ended  chan struct{} // closed when nothing comes any more
 	err    error         // why, after ended
@@ -208,6 +209,16 @@ func (l *Link) Say(f *pb.Frame) {
 // Next returns the next frame, nil when the link has ended.
 func (l *Link) Next() *pb.Frame {
 	l.t.Helper()
+	if len(l.kept) > 0 {
+		f := l.kept[0]
+		l.kept = l.kept[1:]
+		return f
+	}
+	return l.receive()
+}
+
+func (l *Link) receive() *pb.Frame {
+	l.t.Helper()
 	select {
 	case f := <-l.frames:
 		return f
@@ -267,13 +278,17 @@ func (l *Link) FullSync() (items []*pb.Item, full *pb.Sync) {
 	}
 }
 
-// Acked waits until an epoch is acknowledged up to seq.
+// Acked waits until an epoch is acknowledged up to seq. Other frames are kept
+// for Next.
 func (l *Link) Acked(epoch string, seq uint64) {
 	l.t.Helper()
 	for {
-		f := l.Next()
+		f := l.receive()
 		if f == nil {
 			l.t.Fatalf("the link has ended: %v", l.err)
+		}
+		if f.GetAck() == nil {
+			l.kept = append(l.kept, f)
 		}
 		for _, a := range f.GetAck().GetAcks() {
 			if a.Epoch == epoch && a.Seq >= seq {
