@@ -165,6 +165,16 @@ func TestCompareLogs(t *testing.T) {
 			l.start("C")
 			return h.meet(l)
 		}, ""},
+		"a copy with records waiting, which its original has delivered": {func(h *hubLog, l *log) string {
+			l.write(3)
+			c := l.copy()
+			l.start("B")
+			first := h.meet(l)
+			l.write(4)
+			h.take(l, 64)
+			c.start("C")
+			return first + h.meet(c) + h.meet(c)
+		}, "LogEpochChanged B 0-0"},
 		"a disk that was used with another node before": {func(_ *hubLog, l *log) string {
 			l.start("B")
 			l.start("C")
