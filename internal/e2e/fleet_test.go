@@ -95,7 +95,8 @@ func (h *hub) joinToken(node string) string {
 type edge struct {
 	*process
 	node, data string
-	mqtt, addr string // of the broker and of the local REST API
+	mqtt, addr string   // of the broker and of the local REST API
+	command    []string // "edge" for the binary that has more than that
 }
 
 // newEdge joins a node to a hub and waits for nothing. link is host:port.
@@ -110,7 +111,7 @@ func newEdge(t testing.TB, h *hub, node, link string, more ...string) *edge {
 // again starts it with its data alone.
 func (e *edge) again() {
 	e.t.Helper()
-	e.start("--data", e.data)
+	e.start(append(e.command, "--data", e.data)...)
 }
 
 // local is its REST API, once it is there.

@@ -155,8 +155,10 @@ type campaign struct {
 // spoilt are the modes of a bad link.
 var spoilt = []faultproxy.Mode{faultproxy.Cut, faultproxy.Refuse, faultproxy.Stall, faultproxy.Blackhole, faultproxy.DropUp, faultproxy.DropDown, faultproxy.Trickle}
 
-// victims of the rounds in turn, so that a few rounds hit everyone.
-var victims = []string{"hub", "east", "postgres", "west hub", "postgres hub", "east west", "east hub postgres", ""}
+// victims of the rounds in turn, so that a few rounds hit everyone. In one round
+// they die one after another, with a moment between in which the others go on
+// as if nothing had happened.
+var victims = []string{"hub", "east", "postgres hub", "hub west", "postgres", "east west", "hub east postgres", ""}
 
 func (c *campaign) round(round int) {
 	who := victims[round%len(victims)]
@@ -174,7 +176,10 @@ func (c *campaign) round(round int) {
 	}
 	c.t.Logf("round %d: %s", round+1, said)
 	c.pause(0, 800)
-	for _, v := range strings.Fields(who) {
+	for i, v := range strings.Fields(who) {
+		if i > 0 {
+			c.pause(0, 1000)
+		}
 		switch v {
 		case "hub":
 			c.hub.kill()

@@ -203,6 +203,14 @@ func run(t testing.TB, stdin, path string, args ...string) result {
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
+// step is a part of a story: one that fails ends the story.
+func step(t *testing.T, name string, f func(t *testing.T)) {
+	t.Helper()
+	began := time.Now()
+	f(t)
+	t.Logf("%s: %v", name, time.Since(began).Round(time.Millisecond))
+}
+
 // eventually waits until holds returns nil. What it returned last is shown when
 // it never does.
 func eventually(t testing.TB, limit time.Duration, what string, holds func() error) {

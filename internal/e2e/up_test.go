@@ -67,7 +67,7 @@ func TestUp(t *testing.T) {
 		t.Errorf("ready in %v, want less than 5 s", u.readyIn)
 	}
 
-	t.Run("ready", func(t *testing.T) {
+	step(t, "ready", func(t *testing.T) {
 		if !strings.Contains(u.banner, u.url+"/api/v1") {
 			t.Errorf("the banner does not say where the API is (%s):\n%s", u.url, u.banner)
 		}
@@ -85,7 +85,7 @@ func TestUp(t *testing.T) {
 		}
 	})
 
-	t.Run("plant", func(t *testing.T) {
+	step(t, "plant", func(t *testing.T) {
 		promised := []struct{ prop, kind, access string }{{"temperature", "float", "Read"}, {"setpoint", "float", "ReadWrite"}, {"running", "bool", "ReadWrite"}}
 		var model struct {
 			Spec struct {
@@ -125,7 +125,7 @@ func TestUp(t *testing.T) {
 		}
 	})
 
-	t.Run("printed commands", func(t *testing.T) {
+	step(t, "printed commands", func(t *testing.T) {
 		lines := regexp.MustCompile(`(?m)^  (whimbrel .*)$`).FindAllStringSubmatch(u.banner, -1)
 		if len(lines) != 3 {
 			t.Fatalf("%d commands in the banner, want 3:\n%s", len(lines), u.banner)
@@ -161,7 +161,7 @@ func TestUp(t *testing.T) {
 		return v.Float()
 	}
 
-	t.Run("write", func(t *testing.T) {
+	step(t, "write", func(t *testing.T) {
 		before := u.awaitTwin(t, 5*time.Second, hubAPI, "boiler-1", "has a temperature", func(d twinDoc) bool { return d.quality("temperature") == "good" })
 		r := run(t, "", u.path, "--context", filepath.Join(data, "context.json"), "twin", "set", "boiler-1", "setpoint=60", "--wait", "5s")
 		if r.code != 0 {
@@ -183,7 +183,7 @@ func TestUp(t *testing.T) {
 		}
 	})
 
-	t.Run("refusals", func(t *testing.T) {
+	step(t, "refusals", func(t *testing.T) {
 		for _, c := range []struct {
 			patch string
 			says  []string
@@ -221,7 +221,7 @@ func TestUp(t *testing.T) {
 		}
 	})
 
-	t.Run("mqtt", func(t *testing.T) {
+	step(t, "mqtt", func(t *testing.T) {
 		host, port, _ := strings.Cut(u.mqtt, ":")
 		r := run(t, "", mosquitto, "-h", host, "-p", port, "-t", "devices/+/properties/#", "-t", "devices/+/state", "-W", "2", "-F", "%r %t %p")
 		var retained []string
@@ -268,7 +268,7 @@ func TestUp(t *testing.T) {
 		}
 	})
 
-	t.Run("local REST", func(t *testing.T) {
+	step(t, "local REST", func(t *testing.T) {
 		local, err := apiOf(u.edgeData)
 		if err != nil {
 			t.Fatal(err)
@@ -295,7 +295,7 @@ func TestUp(t *testing.T) {
 		local.as("wrong").want(t, 401, "GET", edgeAPI+"/devices", "")
 	})
 
-	t.Run("restart keeps data", func(t *testing.T) {
+	step(t, "restart keeps data", func(t *testing.T) {
 		sim := modbussim.Start(t, modbussim.Config{Units: []modbussim.Unit{{Unit: 1, Name: "mine", Points: []modbussim.Point{
 			{Name: "level", Table: "holding", Register: new(uint16(0)), Writable: true, Value: 7}}}}})
 		documents := fmt.Sprintf(`
