@@ -114,17 +114,26 @@ func (r *Registry) List(_ context.Context, o models.ListOptions) (models.List, e
 
 // selected returns the chosen entries in order, and the revision they are of.
 func (r *Registry) selected(o models.ListOptions) ([]*entry, int64) {
+	type placed struct {
+		key models.Key
+		e   *entry
+	}
 	r.mu.RLock()
-	defer r.mu.RUnlock()
-	var out []*entry
+	var chosen []placed
 	for key, e := range r.objects {
-		if key.Kind == o.Kind && (o.Namespace == "" || key.Namespace == o.Namespace || key.Namespace == "") &&
-			o.Selector.Matches(e.object.Meta().Labels) {
-			out = append(out, e)
+		if inScope(key, o) && o.Selector.Matches(e.object.Meta().Labels) {
+			chosen = append(chosen, placed{key, e})
 		}
 	}
-	slices.SortFunc(out, func(a, b *entry) int { return comparePlace(models.KeyOf(a.object), models.KeyOf(b.object)) })
-	return out, r.revision
+	revision := r.revision
+	r.mu.RUnlock()
+	// Changes need not wait for this.
+	slices.SortFunc(chosen, func(a, b placed) int { return comparePlace(a.key, b.key) })
+	out := make([]*entry, len(chosen))
+	for i := range chosen {
+		out[i] = chosen[i].e
+	}
+	return out, revision
 }
 
 func comparePlace(a, b models.Key) int {
