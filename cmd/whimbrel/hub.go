@@ -9,6 +9,7 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/cmd/internal/hubd"
 	"github.com/whimbrel-edge/whimbrel/cmd/internal/mapperseed"
+	"github.com/whimbrel-edge/whimbrel/internal/cli"
 	"github.com/whimbrel-edge/whimbrel/mappers/builtin"
 )
 
@@ -32,6 +33,9 @@ admin's token, into DATA/context.json.`,
 				return err
 			}
 			cfg.Log, cfg.Mappers = log, mapperseed.Objects(builtin.Drivers())
+			if err := cfg.Check(); err != nil {
+				return cli.Usagef("%w", err)
+			}
 			d, err := hubd.Open(cmd.Context(), cfg)
 			if err != nil {
 				return err

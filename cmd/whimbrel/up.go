@@ -19,6 +19,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/cmd/internal/mapperseed"
 	"github.com/whimbrel-edge/whimbrel/devicehub"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime"
+	"github.com/whimbrel-edge/whimbrel/internal/cli"
 	"github.com/whimbrel-edge/whimbrel/internal/version"
 	"github.com/whimbrel-edge/whimbrel/mappers/builtin"
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -32,6 +33,11 @@ const upNode = "local"
 type upConfig struct {
 	data, listen, mqtt, api string
 	noPlant                 bool
+}
+
+// hub is the hub's part of it.
+func (c upConfig) hub() hubd.Config {
+	return hubd.Config{Data: c.data, Listen: c.listen, Link: "127.0.0.1:0", InsecureHTTP: true}
 }
 
 // newUp is `whimbrel up`.
@@ -52,6 +58,9 @@ plant of Modbus devices, all in one process, on loopback. What it keeps is in
 			if !cmd.Flags().Changed("log-level") && os.Getenv("WHIMBREL_LOG_LEVEL") == "" {
 				// What a person wants to read here is what is printed.
 				log = slog.New(atLeast{log.Handler(), slog.LevelWarn})
+			}
+			if err := cfg.hub().Check(); err != nil {
+				return cli.Usagef("%w", err)
 			}
 			return stopped(up(cmd.Context(), cfg, log, cmd.OutOrStdout()))
 		},
@@ -88,8 +97,9 @@ func (h atLeast) WithGroup(name string) slog.Handler {
 // up runs hub, plant and edge until ctx ends or one of them fails.
 func up(ctx context.Context, cfg upConfig, log *slog.Logger, out io.Writer) (err error) {
 	drivers := builtin.Drivers()
-	d, err := hubd.Open(ctx, hubd.Config{Data: cfg.data, Listen: cfg.listen, Link: "127.0.0.1:0", InsecureHTTP: true,
-		Mappers: mapperseed.Objects(drivers), Log: log.With("part", "hub")})
+	hub := cfg.hub()
+	hub.Mappers, hub.Log = mapperseed.Objects(drivers), log.With("part", "hub")
+	d, err := hubd.Open(ctx, hub)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/url"
 	"strings"
@@ -48,6 +49,10 @@ func explain(err error) []string {
 			lines = append(lines, from)
 		}
 		return lines
+	}
+	var file *fs.PathError
+	if errors.As(err, &file) { // of the files to apply, say: the hub was not asked
+		return explainAnswer(err)
 	}
 	return explainSilence(err, l.target)
 }

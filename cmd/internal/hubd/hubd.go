@@ -59,18 +59,45 @@ type Daemon struct {
 	ready    chan struct{}
 }
 
+// Check says what is wrong with the configuration as such, whatever there is on
+// the machine.
+func (c Config) Check() error {
+	for _, addr := range []struct{ flag, value string }{{"--listen", c.Listen}, {"--link", c.Link}} {
+		if _, _, err := net.SplitHostPort(addr.value); err != nil {
+			return fmt.Errorf("%s must be an address such as 127.0.0.1:8080, got %q", addr.flag, addr.value)
+		}
+	}
+	if c.InsecureHTTP && !loopback(c.Listen) {
+		return fmt.Errorf("plain HTTP needs a loopback address, --listen is %s: tokens would cross the network in the clear", c.Listen)
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return errors.New("--tls-cert and --tls-key go together")
+	}
+	if c.InsecureHTTP && c.TLSCert != "" {
+		return errors.New("--insecure-http and --tls-cert cannot be given together")
+	}
+	if c.PublicURL != "" {
+		if u, err := url.Parse(c.PublicURL); err != nil || u.Host == "" {
+			return fmt.Errorf("--public-url %q is not a URL such as https://hub.example.com:8080", c.PublicURL)
+		}
+	}
+	return c.checkDatabase()
+}
+
+func (c Config) checkDatabase() error {
+	for _, scheme := range []string{"sqlite://", "postgres://", "postgresql://"} {
+		if c.Database == "" || strings.HasPrefix(c.Database, scheme) && len(c.Database) > len(scheme) {
+			return nil
+		}
+	}
+	scheme, _, _ := strings.Cut(c.Database, ":") // the rest may hold a password
+	return fmt.Errorf("--database must be postgres://… or sqlite://PATH, got %s:…", scheme)
+}
+
 // Open opens the store, loads the hub and opens both ports.
 func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
-	if cfg.InsecureHTTP && !loopback(cfg.Listen) {
-		return nil, fmt.Errorf("--insecure-http needs a loopback address, --listen is %s: tokens would cross the network in the clear", cfg.Listen)
-	}
-	if (cfg.TLSCert == "") != (cfg.TLSKey == "") {
-		return nil, errors.New("--tls-cert and --tls-key go together")
-	}
-	if cfg.PublicURL != "" {
-		if u, err := url.Parse(cfg.PublicURL); err != nil || u.Host == "" {
-			return nil, fmt.Errorf("--public-url %q is not a URL such as https://hub.example.com:8080", cfg.PublicURL)
-		}
+	if err := cfg.Check(); err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
@@ -135,16 +162,14 @@ func (c Config) keyFile() string {
 
 // openStore opens the database that the URL names.
 func openStore(ctx context.Context, cfg Config) (devicehub.Store, error) {
-	switch path, isSQLite := strings.CutPrefix(cfg.Database, "sqlite://"); {
+	path, isSQLite := strings.CutPrefix(cfg.Database, "sqlite://")
+	switch {
 	case cfg.Database == "":
 		return sqlite.Open(ctx, filepath.Join(cfg.Data, "hub.db"), cfg.Log)
 	case isSQLite:
 		return sqlite.Open(ctx, path, cfg.Log)
-	case strings.HasPrefix(cfg.Database, "postgres://"), strings.HasPrefix(cfg.Database, "postgresql://"):
-		return postgres.Open(ctx, cfg.Database, cfg.Log)
 	}
-	scheme, _, _ := strings.Cut(cfg.Database, ":") // the rest may hold a password
-	return nil, fmt.Errorf("--database must start with postgres:// or sqlite://, got %s:…", scheme)
+	return postgres.Open(ctx, cfg.Database, cfg.Log)
 }
 
 func loopback(addr string) bool {
