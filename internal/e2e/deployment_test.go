@@ -1,9 +1,18 @@
 package e2e
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/big"
+	"net/http"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -12,6 +21,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store/postgres"
 	"github.com/whimbrel-edge/whimbrel/internal/faultproxy"
+	"github.com/whimbrel-edge/whimbrel/internal/need"
 	"github.com/whimbrel-edge/whimbrel/internal/pgtest"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/simulators/modbussim"
@@ -126,6 +136,16 @@ func TestRealDeployment(t *testing.T) {
 			t.Errorf("the node is %+v", o)
 		}
 	})
+
+	step(t, "no anonymous apps", func(t *testing.T) {
+		host, port, _ := strings.Cut(e.mqtt, ":")
+		r := run(t, "", need.Program(t, "mosquitto_sub", "mosquitto-clients"), "-h", host, "-p", port, "-t", "#", "-W", "2")
+		if r.code == 0 || !strings.Contains(r.stderr, "refused") && !strings.Contains(r.stderr, "authori") {
+			t.Errorf("an anonymous subscriber: %v", r)
+		}
+	})
+
+	step(t, "certificates", func(t *testing.T) { certificates(t, h, e) })
 
 	step(t, "roles", func(t *testing.T) { roles(t, h) })
 
@@ -294,6 +314,50 @@ func TestRealDeployment(t *testing.T) {
 			t.Errorf("get of what is not there: %v", r)
 		}
 	})
+}
+
+// certificates checks that the link talks to its nodes only, under their names.
+func certificates(t *testing.T, h *hub, e *edge) {
+	dial := func(cert *tls.Certificate) (answer, error) {
+		config := &tls.Config{InsecureSkipVerify: true} // who we are is the question, not who the hub is
+		if cert != nil {
+			config.Certificates = []tls.Certificate{*cert}
+		}
+		a := &api{url: "https://" + h.link, http: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: config}}}
+		return a.do("GET", "/link", "")
+	}
+	if got, err := dial(nil); err == nil && got.status != 401 {
+		t.Errorf("the link without a certificate: %v", got)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gateway-1"}, DNSNames: []string{"gateway-1"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, forged, forged, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := dial(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}); err == nil && got.status != 401 && got.status != 403 {
+		t.Errorf("the link with a forged certificate: %v", got)
+	}
+	// A node's own certificate under another node's name.
+	stolen := &edge{process: newProcess(t, "edge under another name", e.path), data: filepath.Join(t.TempDir(), "copy"), command: e.command}
+	copyDir(t, e.data, stolen.data)
+	stolen.start(append(stolen.command, "--data", stolen.data, "--name", "gateway-9", "--mqtt", "127.0.0.1:0", "--api", "127.0.0.1:0")...)
+	eventually(t, 10*time.Second, "an edge under another's name ends", func() error {
+		if how, gone := stolen.gone(); !gone || how == "exit status 0" {
+			return fmt.Errorf("it is running, or ended with %q", how)
+		}
+		return nil
+	})
+	if text := stolen.stderr(); !strings.Contains(text, "gateway-1") {
+		t.Errorf("an edge under another's name says %q", text)
+	}
+	if got, err := h.do("GET", hubAPI+"/nodes/gateway-9", ""); err != nil || got.status != 404 {
+		t.Errorf("a node that never joined: %v, %v", got, err)
+	}
 }
 
 // roles checks who may do what.

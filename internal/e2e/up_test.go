@@ -343,6 +343,21 @@ spec: {model: tank, node: local, connection: {url: "tcp://%s"}}
 		if r := run(t, "", u.path, "--context", context, "get", "devices", "-l", "area=garden"); r.code != 0 || !strings.Contains(r.stdout, "mine") || strings.Contains(r.stdout, "pump-1") {
 			t.Errorf("get by label: %v", r)
 		}
+		in := subscribe(t, u.mqtt, "devices/mine/#")
+		in.await(t, "devices/mine/properties/level", `"value":9`)
+		if r := run(t, "", u.path, "--context", context, "delete", "device", "mine"); r.code != 0 {
+			t.Fatal(r)
+		}
+		eventually(t, 10*time.Second, "what is retained of a deleted device is cleared", func() error {
+			cleared := map[string]bool{}
+			for _, m := range in.all() {
+				cleared[m.topic] = m.payload == ""
+			}
+			if !cleared["devices/mine/properties/level"] || !cleared["devices/mine/state"] {
+				return fmt.Errorf("cleared: %v", cleared)
+			}
+			return nil
+		})
 	})
 	p.stop()
 	if how, _ := p.gone(); how != "not started" {
