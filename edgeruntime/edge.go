@@ -45,6 +45,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/localapi"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
+	"github.com/whimbrel-edge/whimbrel/internal/filelock"
 	"github.com/whimbrel-edge/whimbrel/mappers"
 )
 
@@ -123,8 +124,9 @@ func New(cfg Config) (_ *Edge, err error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	if e.lock, err = lock(filepath.Join(cfg.DataDir, "lock")); err != nil {
-		return nil, err
+	// Two edges in one directory would number their records alike.
+	if e.lock, err = filelock.Lock(filepath.Join(cfg.DataDir, "lock")); err != nil {
+		return nil, fmt.Errorf("is an edge running here? %w", err)
 	}
 	if e.store, err = store.Open(ctx, filepath.Join(cfg.DataDir, "edge.db")); err != nil {
 		return nil, err

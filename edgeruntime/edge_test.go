@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
+	"github.com/whimbrel-edge/whimbrel/internal/filelock"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -310,7 +311,7 @@ func TestWithoutACloud(t *testing.T) {
 			t.Errorf("/metrics lacks %s", name)
 		}
 	}
-	if _, err := New(Config{DataDir: dir, Drivers: drivers}); err == nil || !strings.Contains(err.Error(), "another edge") {
+	if _, err := New(Config{DataDir: dir, Drivers: drivers}); !errors.Is(err, filelock.ErrTaken) {
 		t.Errorf("a second edge in the same directory: %v", err)
 	}
 	mqttAddr, apiAddr := e.MQTTAddr(), e.APIAddr()

@@ -14,12 +14,21 @@ import (
 )
 
 func (d *Daemon) apiConfig() cloudapi.Config {
-	return cloudapi.Config{Objects: d.hub, Twins: d.hub, Access: access{d}, Idempotency: answers{d.store},
+	return cloudapi.Config{Objects: d.hub, Twins: d.hub, Access: access{d}, Idempotency: answers{d},
 		Ready: map[string]func(context.Context) error{"database": func(ctx context.Context) error {
 			_, err := d.store.Lineage(ctx)
 			return err
 		}},
 		Gatherer: d.registry, Log: d.cfg.Log, Version: version.Version}
+}
+
+// unavailable is what a caller is told when the store fails: to come back, and
+// not why, which is for the log.
+func (d *Daemon) unavailable(step string, err error) error {
+	if !errors.Is(err, context.Canceled) { // the caller went away
+		d.cfg.Log.Error("the store fails", "step", step, "error", err)
+	}
+	return models.Errorf(models.KindUnavailable, "the store does not answer; try again")
 }
 
 // access is what the API needs of identity.
@@ -35,7 +44,7 @@ func (a access) Authenticate(ctx context.Context, token, remote string) (cloudap
 	case errors.Is(err, identity.ErrUnauthenticated):
 		return cloudapi.Caller{}, models.Errorf(models.KindUnauthorized, "the token is not valid")
 	case err != nil:
-		return cloudapi.Caller{}, err
+		return cloudapi.Caller{}, a.d.unavailable("authenticate", err)
 	}
 	c := cloudapi.Caller{Name: id.User}
 	if len(id.Bindings) > 0 {
@@ -51,7 +60,7 @@ func (a access) CreateJoinToken(ctx context.Context, node string, ttl time.Durat
 	}
 	text, rec, err := a.d.hub.Identity.CreateJoinToken(ctx, node, ttl, by)
 	if err != nil {
-		return cloudapi.JoinToken{}, err
+		return cloudapi.JoinToken{}, a.d.unavailable("make a join token", err)
 	}
 	return cloudapi.JoinToken{Token: text, Expires: rec.Expires,
 		Command: fmt.Sprintf("whimbrel edge --hub %s --token %s --name %s", a.d.hub.LinkURL(), text, node)}, nil
@@ -63,8 +72,11 @@ func (a access) CreateUserToken(ctx context.Context, user string, ttl time.Durat
 		return "", "", time.Time{}, err
 	}
 	text, rec, err := a.d.hub.Identity.IssueAPIToken(ctx, user, "made by "+by, ttl)
+	if errors.Is(err, identity.ErrNotFound) { // deleted just now
+		return "", "", time.Time{}, models.Errorf(models.KindNotFound, "User %s not found", user)
+	}
 	if err != nil {
-		return "", "", time.Time{}, err
+		return "", "", time.Time{}, a.d.unavailable("make an API token", err)
 	}
 	return text, rec.ID, rec.Expires, nil
 }
@@ -73,11 +85,11 @@ func (a access) CreateUserToken(ctx context.Context, user string, ttl time.Durat
 func (a access) Tokens(ctx context.Context) ([]cloudapi.TokenInfo, error) {
 	join, err := a.d.hub.Identity.JoinTokens(ctx)
 	if err != nil {
-		return nil, err
+		return nil, a.d.unavailable("list tokens", err)
 	}
 	users, err := a.d.hub.Identity.APITokens(ctx, "")
 	if err != nil {
-		return nil, err
+		return nil, a.d.unavailable("list tokens", err)
 	}
 	out := []cloudapi.TokenInfo{}
 	for _, t := range join {
@@ -107,23 +119,26 @@ func (a access) DeleteToken(ctx context.Context, id string) error {
 	if errors.Is(err, identity.ErrNotFound) {
 		return models.Errorf(models.KindNotFound, "no token has the id %s", id)
 	}
-	return err
+	if err != nil {
+		return a.d.unavailable("delete a token", err)
+	}
+	return nil
 }
 
 // answers keeps idempotent answers in the store.
-type answers struct{ s store.Idempotency }
+type answers struct{ d *Daemon }
 
 // keyAge is how long an Idempotency-Key is remembered.
 const keyAge = 24 * time.Hour
 
 // Begin implements cloudapi.Idempotency.
 func (a answers) Begin(ctx context.Context, caller, key, fingerprint string) (cloudapi.StoredAnswer, bool, error) {
-	was, err := a.s.ReserveKey(ctx, caller, key, fingerprint, time.Now(), keyAge)
+	was, err := a.d.store.ReserveKey(ctx, caller, key, fingerprint, time.Now(), keyAge)
 	switch {
 	case err == nil:
 		return cloudapi.StoredAnswer{}, false, nil
 	case !errors.Is(err, store.ErrConflict):
-		return cloudapi.StoredAnswer{}, false, err
+		return cloudapi.StoredAnswer{}, false, a.d.unavailable("reserve an Idempotency-Key", err)
 	case was.Fingerprint != fingerprint:
 		return cloudapi.StoredAnswer{}, false, models.Errorf(models.KindConflict, "this Idempotency-Key was used for another request")
 	case was.Status == 0:
@@ -134,5 +149,5 @@ func (a answers) Begin(ctx context.Context, caller, key, fingerprint string) (cl
 
 // Finish implements cloudapi.Idempotency.
 func (a answers) Finish(ctx context.Context, caller, key string, s cloudapi.StoredAnswer) error {
-	return a.s.AnswerKey(ctx, caller, key, store.IdempotentAnswer{Status: s.Status, ETag: s.ETag, Body: s.Body})
+	return a.d.store.AnswerKey(ctx, caller, key, store.IdempotentAnswer{Status: s.Status, ETag: s.ETag, Body: s.Body})
 }

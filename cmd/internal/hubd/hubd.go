@@ -28,6 +28,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/devicehub/store/postgres"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store/sqlite"
 	"github.com/whimbrel-edge/whimbrel/internal/atomicfile"
+	"github.com/whimbrel-edge/whimbrel/internal/filelock"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/internal/version"
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -53,6 +54,7 @@ type Daemon struct {
 	cfg      Config
 	hub      *devicehub.Hub
 	store    devicehub.Store
+	locks    []*os.File // held while the store is open
 	registry *prometheus.Registry
 	listener net.Listener
 	tls      *tls.Config // nil for plain HTTP
@@ -104,14 +106,17 @@ func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	}
 	d := &Daemon{cfg: cfg, registry: prometheus.NewRegistry(), ready: make(chan struct{})}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.closeStore())
+		}
+	}()
+	if err := d.lock(); err != nil {
+		return nil, err
+	}
 	if d.store, err = openStore(ctx, cfg); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.store.Close())
-		}
-	}()
 	key, err := pki.LoadSealKey(cfg.keyFile())
 	if err != nil {
 		return nil, err
@@ -144,6 +149,35 @@ func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 		}}
 	}
 	return d, nil
+}
+
+// lock keeps a second hub out of the directory, whose context.json it would
+// overwrite, and out of a SQLite database, of which each would take its own
+// memory for the truth.
+func (d *Daemon) lock() error {
+	paths := []string{filepath.Join(d.cfg.Data, "hub.lock")}
+	if path, isSQLite := strings.CutPrefix(d.cfg.Database, "sqlite://"); isSQLite {
+		paths = append(paths, path+".lock")
+	}
+	for _, path := range paths {
+		f, err := filelock.Lock(path)
+		if err != nil {
+			return fmt.Errorf("is a hub running here? %w", err)
+		}
+		d.locks = append(d.locks, f)
+	}
+	return nil
+}
+
+// closeStore closes what Open has opened of the store, and then its locks.
+func (d *Daemon) closeStore() (err error) {
+	if d.store != nil {
+		err = d.store.Close()
+	}
+	for _, f := range d.locks {
+		err = errors.Join(err, f.Close())
+	}
+	return err
 }
 
 func buildInfo() prometheus.Collector {
@@ -298,7 +332,7 @@ func (d *Daemon) writeContext(token string) error {
 
 // Run runs the hub and its REST API until ctx ends.
 func (d *Daemon) Run(ctx context.Context) error {
-	defer d.store.Close()
+	defer d.closeStore()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wait sync.WaitGroup
@@ -390,7 +424,7 @@ func ResetAdmin(ctx context.Context, cfg Config) (token string, err error) {
 		cancel()
 		wait.Wait()
 		_ = d.listener.Close()
-		err = errors.Join(err, d.store.Close())
+		err = errors.Join(err, d.closeStore())
 	}()
 	select {
 	case <-d.hub.Ready():
