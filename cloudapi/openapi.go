@@ -231,7 +231,7 @@ func withLocation(r *huma.Response) *huma.Response {
 // problems completes an operation with its errors: those that any request may
 // get and those of its own.
 func (s schemas) problems(op huma.Operation, statuses ...int) huma.Operation {
-	for _, status := range append(statuses, 400, 401, 403, 429, 500) {
+	for _, status := range append(statuses, 400, 401, 403, 429, 500, 503) {
 		op.Responses[strconv.Itoa(status)] = &huma.Response{Description: statusText(status),
 			Content: content(schemaFor[problem](s), "application/problem+json")}
 	}
@@ -284,7 +284,7 @@ func (s schemas) createOp(info models.KindInfo) huma.Operation {
 	o := s.kindOp(info, http.MethodPost, "", "create", "Create a "+info.Kind, []*huma.Param{bodyNamespace(), idempotencyHeader()},
 		map[string]*huma.Response{"201": withLocation(tagged(ok("Created.", s.object(info)), "object"))})
 	o.RequestBody = body(s.object(info), strictBody)
-	return s.problems(o, 409, 413, 422, 503)
+	return s.problems(o, 409, 413, 422)
 }
 
 func (s schemas) getOp(info models.KindInfo) huma.Operation {
@@ -298,7 +298,7 @@ func (s schemas) replaceOp(info models.KindInfo) huma.Operation {
 		[]*huma.Param{namePath(), oneNamespace(), ifMatchHeader(), ifNoneMatchHeader("*: create only, 412 when it exists.")},
 		map[string]*huma.Response{"200": tagged(ok("Replaced.", s.object(info)), "object"), "201": withLocation(tagged(ok("Created.", s.object(info)), "object"))})
 	o.RequestBody = body(s.object(info), strictBody)
-	return s.problems(o, 409, 412, 413, 422, 503)
+	return s.problems(o, 409, 412, 413, 422)
 }
 
 func (s schemas) patchOp(info models.KindInfo) huma.Operation {
@@ -306,13 +306,13 @@ func (s schemas) patchOp(info models.KindInfo) huma.Operation {
 		[]*huma.Param{namePath(), oneNamespace(), ifMatchHeader()},
 		map[string]*huma.Response{"200": tagged(ok("Changed.", s.object(info)), "object")})
 	o.RequestBody = body(&huma.Schema{Type: huma.TypeObject}, "A merge patch (RFC 7396): null takes a field out, lists are replaced whole.", "application/merge-patch+json")
-	return s.problems(o, 404, 409, 412, 413, 422, 503)
+	return s.problems(o, 404, 409, 412, 413, 422)
 }
 
 func (s schemas) deleteOp(info models.KindInfo) huma.Operation {
 	return s.problems(s.kindOp(info, http.MethodDelete, "/{name}", "delete", "Delete a "+info.Kind,
 		[]*huma.Param{namePath(), oneNamespace(), ifMatchHeader()},
-		map[string]*huma.Response{"200": ok("The object as it was.", s.object(info))}), 404, 409, 412, 503)
+		map[string]*huma.Response{"200": ok("The object as it was.", s.object(info))}), 404, 409, 412)
 }
 
 func (s schemas) twinOp() huma.Operation {
@@ -346,7 +346,7 @@ func (s schemas) patchDesiredOp() huma.Operation {
 	o.Tags = []string{"twins"}
 	o.RequestBody = body(&huma.Schema{Type: huma.TypeObject, AdditionalProperties: schemaFor[models.Value](s)},
 		"A merge patch of property to value: null withdraws, objects and lists are replaced whole, an enum takes its names.", "application/merge-patch+json")
-	return s.problems(o, 404, 409, 412, 413, 422, 423, 502, 503, 504)
+	return s.problems(o, 404, 409, 412, 413, 422, 423, 502, 504)
 }
 
 func (s schemas) twinsOp() huma.Operation {
@@ -379,14 +379,14 @@ func (s schemas) createTokenOp() huma.Operation {
 		map[string]*huma.Response{"201": ok("The token, told here and never again.", schemaFor[tokenAnswer](s))})
 	o.Tags = []string{"tokens"}
 	o.RequestBody = body(schemaFor[tokenRequest](s), "node for a token with which a node can join once (ttl 1h when left out), or user for an API token (without ttl it does not expire).")
-	return s.problems(o, 404, 409, 413, 422, 503)
+	return s.problems(o, 404, 409, 413, 422)
 }
 
 func (s schemas) deleteTokenOp() huma.Operation {
 	o := op(http.MethodDelete, Prefix+"/tokens/{id}", "deleteToken", "Revoke a token", []*huma.Param{param("path", "id", "The token's id.", text())},
 		map[string]*huma.Response{"204": {Description: "Revoked."}})
 	o.Tags = []string{"tokens"}
-	return s.problems(o, 404, 503)
+	return s.problems(o, 404)
 }
 
 // noToken marks an operation that takes none.
@@ -402,7 +402,7 @@ func (s schemas) healthOp() huma.Operation {
 
 func (s schemas) readyOp() huma.Operation {
 	o := s.problems(op(http.MethodGet, "/readyz", "readyz", "Can it serve?", nil,
-		map[string]*huma.Response{"200": ok("It can.", schemaFor[health](s))}), 503)
+		map[string]*huma.Response{"200": ok("It can.", schemaFor[health](s))}))
 	for _, status := range []string{"400", "401", "403", "429"} {
 		delete(o.Responses, status)
 	}

@@ -83,6 +83,9 @@ type Write struct {
 	// Verify reads the value back after writing. A property that cannot be
 	// read is applied when the device acknowledges it.
 	Verify bool
+	// Trace is the traceparent of the request that asked for it, for the log; ""
+	// for none.
+	Trace string
 }
 
 // Outcome is what became of a write.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -391,12 +393,13 @@ func TestWriteIsReadBack(t *testing.T) {
 				dev, out := newFake(models.Float(1)), &sink{}
 				p := prop("a", models.TypeFloat, time.Minute)
 				p.Deadband = 100 // the read-back is reported all the same
-				r, stop := start(t, RunnerConfig{Device: dev, Sink: out, Properties: []models.ResolvedProperty{p}})
+				var log strings.Builder
+				r, stop := start(t, RunnerConfig{Device: dev, Sink: out, Properties: []models.ResolvedProperty{p}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 				time.Sleep(time.Second)
 				dev.mu.Lock()
 				c.prepare(dev)
 				dev.mu.Unlock()
-				if !r.Write(Write{ID: "w", Property: 0, Value: c.value, Once: true, Verify: c.verify}) {
+				if !r.Write(Write{ID: "w", Property: 0, Value: c.value, Once: true, Verify: c.verify, Trace: "00-1-2-01"}) {
 					t.Fatal("not accepted")
 				}
 				time.Sleep(2 * time.Second)
@@ -420,6 +423,9 @@ func TestWriteIsReadBack(t *testing.T) {
 					t.Errorf("written %d times", len(dev.writeCalls()))
 				}
 				stop()
+				if want := "property=a write=w outcome=" + c.outcome.String() + " traceparent=00-1-2-01"; strings.Contains(log.String(), want) != (c.outcome != Unsent) {
+					t.Errorf("logged %s, want %s", log.String(), want)
+				}
 			})
 		})
 	}

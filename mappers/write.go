@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -222,5 +223,22 @@ func (r *Runner) tellSuperseded(writes []Write) {
 }
 
 func (r *Runner) tell(w Write, o Outcome, back *models.Sample, err error, took time.Duration) {
+	level := slog.LevelInfo
+	if o == Unsent || o == Superseded { // nothing happened to the device
+		level = slog.LevelDebug
+	}
+	// Without the value, which may be nobody's business.
+	name := "?"
+	if w.Property >= 0 && w.Property < len(r.cfg.Properties) {
+		name = r.cfg.Properties[w.Property].Name
+	}
+	attrs := []slog.Attr{slog.String("property", name), slog.String("write", w.ID), slog.String("outcome", o.String())}
+	if w.Trace != "" {
+		attrs = append(attrs, slog.String("traceparent", w.Trace))
+	}
+	if err != nil {
+		attrs = append(attrs, slog.Any("error", err))
+	}
+	r.log.LogAttrs(context.Background(), level, "device write", attrs...)
 	r.cfg.Sink.Written(WriteResult{ID: w.ID, Property: w.Property, Once: w.Once, Outcome: o, ReadBack: back, Err: err, Took: took})
 }

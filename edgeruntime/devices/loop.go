@@ -426,7 +426,7 @@ func (l *loop) send(orders []twin.Order, now time.Time) {
 	}
 	writes := make([]mappers.Write, len(orders))
 	for i, o := range orders {
-		writes[i] = mappers.Write{ID: o.ID, Property: o.Property, Value: o.Value, Once: o.Once, Verify: true}
+		writes[i] = mappers.Write{ID: o.ID, Property: o.Property, Value: o.Value, Once: o.Once, Verify: true, Trace: o.Trace}
 	}
 	for part := range slices.Chunk(writes, mappers.MaxQueuedWrites/4) {
 		if l.runner.Write(part...) {

@@ -6,6 +6,7 @@ package hubd
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -292,6 +293,19 @@ type ContextFile struct {
 // ContextPath returns where the daemon writes its context.
 func (d *Daemon) ContextPath() string { return filepath.Join(d.cfg.Data, "context.json") }
 
+// trusted reports whether clients on this machine take a certificate for good as
+// it is: who signed it is in the system's list.
+func trusted(cert tls.Certificate) bool {
+	rest := x509.NewCertPool()
+	for _, der := range cert.Certificate[1:] {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			rest.AddCert(c)
+		}
+	}
+	_, err := cert.Leaf.Verify(x509.VerifyOptions{Intermediates: rest})
+	return err == nil
+}
+
 // writeContext writes context.json, keeping the token that is there when there
 // is no new one.
 func (d *Daemon) writeContext(token string) error {
@@ -317,6 +331,13 @@ func (d *Daemon) writeContext(token string) error {
 		}
 		if err := atomicfile.WriteFile(ca, d.hub.Identity.CABundle(), 0o644); err != nil {
 			return fmt.Errorf("write the authority's certificate: %w", err)
+		}
+		c.CA = ca
+	}
+	if d.cfg.TLSCert != "" && !trusted(d.tls.Certificates[0]) {
+		ca, err := filepath.Abs(d.cfg.TLSCert)
+		if err != nil {
+			return err
 		}
 		c.CA = ca
 	}
