@@ -131,9 +131,17 @@ type answers struct{ d *Daemon }
 // keyAge is how long an Idempotency-Key is remembered.
 const keyAge = 24 * time.Hour
 
+// runsAtMost is longer than any request that carries a key may run: a wait is
+// at most 5 minutes.
+const runsAtMost = 6 * time.Minute
+
 // Begin implements cloudapi.Idempotency.
 func (a answers) Begin(ctx context.Context, caller, key, fingerprint string) (cloudapi.StoredAnswer, bool, error) {
 	was, err := a.d.store.ReserveKey(ctx, caller, key, fingerprint, time.Now(), keyAge)
+	if errors.Is(err, store.ErrConflict) && was.Status == 0 && was.Fingerprint == fingerprint {
+		// Without an answer for longer than any request runs, its hub died over it.
+		was, err = a.d.store.ReserveKey(ctx, caller, key, fingerprint, time.Now(), runsAtMost)
+	}
 	switch {
 	case err == nil:
 		return cloudapi.StoredAnswer{}, false, nil
