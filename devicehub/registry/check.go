@@ -129,8 +129,22 @@ func (s *stage) inUse(o models.Object) error {
 		}
 		slices.Sort(users)
 		return inUseError(o, "device models", users)
+	case *models.User:
+		if !adminOfAll(o) {
+			return nil
+		}
+		for k := range s.keys("User") {
+			if other := s.get(k).object.(*models.User); other.Metadata.Name != o.Metadata.Name && adminOfAll(other) {
+				return nil
+			}
+		}
+		return models.Errorf(models.KindConflict, "%s is the last admin of all namespaces; make another one first", models.KeyOf(o))
 	}
 	return nil
+}
+
+func adminOfAll(u *models.User) bool {
+	return u.Spec.Role == models.Admin && u.Spec.Namespace == models.AllNamespaces
 }
 
 func inUseError(o models.Object, what string, users []string) error {
@@ -147,8 +161,15 @@ func inUseError(o models.Object, what string, users []string) error {
 
 // schemas is a Mapper's schemas, compiled.
 type schemas struct {
-	connection, address *jsonschema.Schema
+	connection, address schema
 	broken              error // stored schemas that no longer compile
+}
+
+// schema is one compiled schema, and its text as a tree for what the compiler
+// does not keep.
+type schema struct {
+	*jsonschema.Schema
+	doc any
 }
 
 // noLoader refuses references to anything outside the schema itself.
@@ -169,7 +190,7 @@ func compileSchemas(m *models.Mapper) (*schemas, error) {
 	for _, c := range []struct {
 		field string
 		text  json.RawMessage
-		into  **jsonschema.Schema
+		into  *schema
 	}{{"connection", m.Spec.Connection, &out.connection}, {"address", m.Spec.Address, &out.address}} {
 		if len(c.text) > maxSchema {
 			return nil, models.Invalid("/spec/"+c.field, "has %d bytes, at most %d are allowed", len(c.text), maxSchema)
@@ -181,7 +202,8 @@ func compileSchemas(m *models.Mapper) (*schemas, error) {
 			compiler.UseLoader(noLoader{})
 			url := "mapper:///" + c.field
 			if err = compiler.AddResource(url, doc); err == nil {
-				*c.into, err = compiler.Compile(url)
+				c.into.doc = doc
+				c.into.Schema, err = compiler.Compile(url)
 			}
 		}
 		if err != nil {
@@ -235,7 +257,7 @@ func checkAddresses(props []models.ResolvedProperty) error {
 }
 
 // validate checks a document against a schema; at is where it stands.
-func validate(schema *jsonschema.Schema, doc json.RawMessage, at string) []models.FieldError {
+func validate(schema schema, doc json.RawMessage, at string) []models.FieldError {
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(doc))
 	if err != nil {
 		return []models.FieldError{{Pointer: at, Detail: "is not JSON"}}
@@ -268,11 +290,44 @@ func validate(schema *jsonschema.Schema, doc json.RawMessage, at string) []model
 			for _, name := range k.Properties {
 				add(models.FieldError{Pointer: pointer + "/" + escape.Replace(name), Detail: "unknown field"})
 			}
+		case *kind.Not: // which says nothing of what is ruled out, or why
+			add(models.FieldError{Pointer: pointer, Detail: "is ruled out: " + schema.describe(leaf.SchemaURL)})
 		default:
 			add(models.FieldError{Pointer: pointer, Detail: leaf.ErrorKind.LocalizedString(printer)})
 		}
 	})
 	return out
+}
+
+// describe returns what the schema says of the part that a failed keyword
+// stands in: its description.
+func (s schema) describe(url string) string {
+	_, fragment, _ := strings.Cut(url, "#")
+	steps := strings.Split(strings.Trim(fragment, "/"), "/")
+	at, text := s.doc, "see the mapper's schema"
+	for i := 0; ; i++ {
+		if m, ok := at.(map[string]any); ok {
+			if d, ok := m["description"].(string); ok && d != "" {
+				text = d
+			}
+		}
+		if i == len(steps) {
+			return text
+		}
+		name := strings.NewReplacer("~1", "/", "~0", "~").Replace(steps[i])
+		switch node := at.(type) {
+		case map[string]any:
+			at = node[name]
+		case []any:
+			n, err := strconv.Atoi(name)
+			if err != nil || n < 0 || n >= len(node) {
+				return text
+			}
+			at = node[n]
+		default:
+			return text
+		}
+	}
 }
 
 // escape writes a name as a step of a JSON Pointer.

@@ -53,6 +53,46 @@ func TestWhatDoesNotFitIsRefusedWithPointers(t *testing.T) {
 	apply(t, r, strings.Replace(partial, "spec: {", "spec: {properties: [{name: mode, address: {register: 3}}], ", 1))
 }
 
+func TestWhatIsRuledOutIsDescribed(t *testing.T) {
+	m := &models.Mapper{Spec: models.MapperSpec{Connection: []byte("true"), Address: []byte(`{
+		"properties": {"scale": {"type": "number", "not": {"const": 0}, "description": "scale is not 0"}},
+		"oneOf": [{"description": "a or b, not both", "required": ["a"], "not": {"required": ["b"]}}, {"required": ["b"], "not": {"required": ["a"]}}]}`)}}
+	compiled, err := compileSchemas(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for doc, want := range map[string]string{
+		`{"a": 1, "scale": 0}`: "/x/scale: is ruled out: scale is not 0",
+		`{"a": 1, "b": 1}`:     "/x: is ruled out: a or b, not both",
+	} {
+		errs := validate(compiled.address, []byte(doc), "/x")
+		if len(errs) == 0 || errs[0].Error() != want {
+			t.Errorf("%s: %v, want %s", doc, errs, want)
+		}
+	}
+}
+
+func TestLastAdminStays(t *testing.T) {
+	r := running(t, storetest.NewMemory())
+	user := func(name, namespace string) models.Object {
+		return object(t, "apiVersion: whimbrel/v1\nkind: User\nmetadata: {name: "+name+"}\nspec: {role: admin, namespace: '"+namespace+"'}")
+	}
+	for _, u := range []models.Object{user("admin", "*"), user("local", "default")} {
+		if _, _, err := put(r, u, models.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := models.Key{Kind: "User", Name: "admin"}
+	_, err := r.Delete(t.Context(), key, models.WriteOptions{})
+	refused(t, err, models.KindConflict, "last admin")
+	if _, _, err := put(r, user("other", "*"), models.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Delete(t.Context(), key, models.WriteOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHostileSchemas(t *testing.T) {
 	r := running(t, storetest.NewMemory())
 	schema := func(s string) models.Object {

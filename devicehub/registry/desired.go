@@ -107,7 +107,7 @@ func (r *Registry) PatchDesired(ctx context.Context, namespace, name string, pat
 		if !matches(o.IfMatch, strconv.FormatInt(before.Version, 10)) {
 			return models.Errorf(models.KindPrecondition, "the desired values have been changed since: their ETag is %s", ETag(strconv.FormatInt(before.Version, 10)))
 		}
-		checked, err := checkPatch(e.props, before, patch)
+		checked, err := checkPatch(e.props, patch)
 		if err != nil {
 			return err
 		}
@@ -133,7 +133,7 @@ func (r *Registry) PatchDesired(ctx context.Context, namespace, name string, pat
 }
 
 // checkPatch checks every value of a patch and returns them in their types.
-func checkPatch(props []models.ResolvedProperty, before twin.Desired, patch map[string]models.Value) (map[string]models.Value, error) {
+func checkPatch(props []models.ResolvedProperty, patch map[string]models.Value) (map[string]models.Value, error) {
 	out := make(map[string]models.Value, len(patch))
 	var errs []models.FieldError
 	for _, name := range slices.Sorted(maps.Keys(patch)) {
@@ -141,8 +141,8 @@ func checkPatch(props []models.ResolvedProperty, before twin.Desired, patch map[
 		v := patch[name]
 		i := slices.IndexFunc(props, func(p models.ResolvedProperty) bool { return p.Name == name })
 		if i < 0 {
-			if _, had := before.Properties[name]; v.IsNull() && had {
-				out[name] = v // withdraw what a former model had
+			if v.IsNull() { // withdraw what a former model had, or nothing
+				out[name] = v
 				continue
 			}
 			if len(errs) == maxErrors {

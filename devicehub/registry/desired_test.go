@@ -52,7 +52,6 @@ func TestPatchDesired(t *testing.T) {
 	}{
 		{`{"nope": 1}`, models.DesiredOptions{}, models.KindInvalid, []string{"/nope", "no property", "temperature, setpoint, mode"}},
 		{`{"a/b": 1}`, models.DesiredOptions{}, models.KindInvalid, []string{"/a~1b"}},
-		{`{"nope": null}`, models.DesiredOptions{}, models.KindInvalid, []string{"/nope"}},
 		{`{"temperature": 1}`, models.DesiredOptions{}, models.KindInvalid, []string{"/temperature", "read-only"}},
 		{`{"setpoint": 96}`, models.DesiredOptions{}, models.KindInvalid, []string{"/setpoint", "setpoint must be from 0 to 95, got 96"}},
 		{`{"setpoint": "hot"}`, models.DesiredOptions{}, models.KindInvalid, []string{"/setpoint"}},
@@ -67,6 +66,9 @@ func TestPatchDesired(t *testing.T) {
 	_, _, err := patch(r, "gone", `{}`, models.DesiredOptions{})
 	refused(t, err, models.KindNotFound)
 
+	if v, _ := mustPatch(t, r, "b1", `{"never-was": null}`, models.DesiredOptions{}); v.Desired.Version != 1 {
+		t.Errorf("withdrawing what never was made version %d", v.Desired.Version)
+	}
 	v, none := mustPatch(t, r, "b1", `{}`, models.DesiredOptions{IfMatch: `"1"`})
 	if v.Desired.Version != 1 || len(none) != 0 {
 		t.Fatalf("an empty patch made version %d, %v", v.Desired.Version, none)

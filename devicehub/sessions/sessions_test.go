@@ -616,7 +616,17 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	h.until("one", func() bool { return h.sessions.Connected() == 1 })
+	var since time.Time
+	h.until("one that stays", func() bool { // the others have had their turn, and are over
+		if h.sessions.Connected() != 1 {
+			since = time.Time{}
+			return false
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		return time.Since(since) > 500*time.Millisecond
+	})
 	l := e.Connect(t, e.Hello("E1"))
 	l.FullSync()
 	l.Quiet(20 * time.Millisecond)

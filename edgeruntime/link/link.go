@@ -350,6 +350,20 @@ func (l *Link) sayRenewed() {
 	l.log.Info("certificate renewed", "expires", l.identity.leaf().NotAfter)
 }
 
+// joinIsHopeless reports whether asking again with the same token cannot help:
+// it is another hub's, wrong or used, or the node's name or labels are wrong.
+func joinIsHopeless(err error) bool {
+	var refused *edgelink.RefusedError
+	if !errors.As(err, &refused) {
+		return errors.Is(err, pki.ErrOtherHub)
+	}
+	switch refused.Status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity:
+		return true
+	}
+	return false
+}
+
 // ensureJoined joins unless the edge has joined, with this token or when none is
 // given. A token that does not work does not keep an edge with an identity from
 // using that.
@@ -373,13 +387,7 @@ func (l *Link) ensureJoined(ctx context.Context) error {
 	answer, err := l.identity.join(ctx, l.cfg.URL, l.cfg.Node, l.cfg.Labels, token)
 	if err != nil {
 		err = fmt.Errorf("join %s as %s: %w", l.cfg.URL, l.cfg.Node, err)
-		var refused *edgelink.RefusedError
-		if !errors.As(err, &refused) {
-			return err
-		}
-		switch refused.Status {
-		case http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity: // the token is wrong or used, or the node's name or labels are
-		default:
+		if !joinIsHopeless(err) {
 			return err
 		}
 		if leaf == nil {

@@ -141,7 +141,10 @@ func TestTokenOfAnotherHub(t *testing.T) {
 	e := newEdge(t, h)
 	e.cfg.Token = pki.NewJoinToken(other.Hash()).Encode()
 	e.start()
-	eventually(t, "it says why", func() bool { return strings.Contains(e.log.text(), "not the hub that made the join token") })
+	eventually(t, "it says why", func() bool { return strings.Contains(e.link.Status().Error, "not the hub that made the join token") })
+	if err := e.stop(); !errors.Is(err, ErrJoinRefused) {
+		t.Errorf("run: %v", err)
+	}
 	h.set(func() {
 		if len(h.joins) != 0 {
 			t.Error("the token was shown to a stranger")

@@ -51,6 +51,9 @@ func VerifyNode(leaf *x509.Certificate, cas []*x509.Certificate) (string, error)
 	return name, nil
 }
 
+// ErrOtherHub: a join token does not belong to the server that was dialled.
+var ErrOtherHub = errors.New("the server is not the hub that made the join token: its chain lacks the token's CA")
+
 // JoinTLS returns the client side for an edge that has not joined yet: it trusts
 // a hub whose chain includes the CA with the given hash, from the join token.
 func JoinTLS(caHash string) *tls.Config {
@@ -60,7 +63,7 @@ func JoinTLS(caHash string) *tls.Config {
 				return []*x509.Certificate{cert}, nil
 			}
 		}
-		return nil, errors.New("the server is not the hub that made the join token: its chain lacks the token's CA")
+		return nil, ErrOtherHub
 	})
 }
 
