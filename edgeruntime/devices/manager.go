@@ -225,6 +225,7 @@ func (m *Manager) loop(id string) (*loop, error) {
 
 // Summary is a device in a list.
 type Summary struct {
+	ID        string             `json:"id"` // as topics and local paths name it
 	Name      string             `json:"name"`
 	Namespace string             `json:"namespace"`
 	State     models.DeviceState `json:"state"`
@@ -241,7 +242,7 @@ func (m *Manager) Devices() []Summary {
 	out := make([]Summary, 0, len(wanted))
 	for _, id := range slices.Sorted(maps.Keys(wanted)) {
 		d := wanted[id]
-		s := Summary{Name: d.name, Namespace: d.namespace, State: models.StateUnknown, Model: d.model}
+		s := Summary{ID: id, Name: d.name, Namespace: d.namespace, State: models.StateUnknown, Model: d.model}
 		if l, err := m.loop(id); err == nil {
 			l.summary(&s)
 		}
