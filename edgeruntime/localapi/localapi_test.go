@@ -27,7 +27,7 @@ type fakeDevices struct {
 }
 
 func (f *fakeDevices) Devices() []devices.Summary {
-	return []devices.Summary{{Name: "boiler-1", Namespace: "default", State: models.StateOnline, Model: "boiler"}}
+	return []devices.Summary{{ID: "boiler-1", Name: "boiler-1", Namespace: "default", State: models.StateOnline, Model: "boiler"}}
 }
 
 func (f *fakeDevices) Document(id string) (twin.Document, error) {
@@ -101,7 +101,7 @@ func TestAnswers(t *testing.T) {
 	}{
 		{"GET", "/healthz", "", 200, "ok"},
 		{"GET", "/metrics", "", 200, "metrics"},
-		{"GET", "/v1/devices", "", 200, `{"items":[{"name":"boiler-1","namespace":"default","state":"online","model":"boiler"}]}`},
+		{"GET", "/v1/devices", "", 200, `{"items":[{"id":"boiler-1","name":"boiler-1","namespace":"default","state":"online","model":"boiler"}]}`},
 		{"GET", "/v1/devices?limit=3", "", 400, "limit"},
 		{"GET", "/v1/devices/boiler-1/twin", "", 200, `"desiredVersion":4`},
 		{"HEAD", "/v1/devices/boiler-1/twin", "", 200, ""},
