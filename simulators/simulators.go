@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/whimbrel-edge/whimbrel/simulators/modbussim"
+	"github.com/whimbrel-edge/whimbrel/simulators/opcuasim"
 	"github.com/whimbrel-edge/whimbrel/simulators/scenario"
 )
 
@@ -38,6 +39,17 @@ var kinds = map[string]func(scenario.Document) (Simulator, error){
 			return nil, err
 		}
 		s, err := modbussim.New(cfg)
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	},
+	opcuasim.Kind: func(d scenario.Document) (Simulator, error) {
+		cfg, err := opcuasim.Decode(d)
+		if err != nil {
+			return nil, err
+		}
+		s, err := opcuasim.New(cfg)
 		if err != nil {
 			return nil, err
 		}

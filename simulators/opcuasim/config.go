@@ -1,0 +1,268 @@
+package opcuasim
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"github.com/whimbrel-edge/whimbrel/protocols/opcua"
+	"github.com/whimbrel-edge/whimbrel/simulators/scenario"
+	"github.com/whimbrel-edge/whimbrel/simulators/signal"
+)
+
+// Kind is the kind of this simulator's documents in a file.
+const Kind = "OPCUASimulator"
+
+// What is used where a Config says nothing.
+const (
+	DefaultListen = "127.0.0.1:0"
+	DefaultTick   = 100 * time.Millisecond
+)
+
+// Namespace is the index of the nodes' namespace; 1 is, as everywhere, the
+// server's own.
+const Namespace = 2
+
+// Config describes a server and the signals that drive its nodes. See the
+// package comment for the same as YAML.
+type Config struct {
+	Name   string `yaml:"name"`
+	Listen string `yaml:"listen"` // host:port; port 0 takes a free one
+	// Tick is how often signals move; they also do after every write.
+	Tick    time.Duration          `yaml:"tick"`
+	Signals map[string]signal.Spec `yaml:"signals"`
+	Nodes   []Node                 `yaml:"nodes"`
+	// Security lists what clients may choose from, policy and mode: None,
+	// Basic256Sha256/Sign, Basic256Sha256/SignAndEncrypt and the same with
+	// Aes128_Sha256_RsaOaep and Aes256_Sha256_RsaPss; or all. Default None. Any
+	// client certificate will do.
+	Security []string `yaml:"security"`
+	// Users are names and passwords. With users, anonymous sessions are refused
+	// unless Anonymous is true.
+	Users     map[string]string `yaml:"users"`
+	Anonymous *bool             `yaml:"anonymous"`
+	// MaxMonitoredItems is how many items all subscriptions of a session may
+	// monitor; further ones are refused with BadTooManyMonitoredItems. 0 is any
+	// number, -1 none.
+	MaxMonitoredItems int          `yaml:"maxMonitoredItems"`
+	Log               *slog.Logger `yaml:"-"`
+}
+
+// Node is one variable. What it shows is the signal named Signal (by default
+// the node's own name), or Value, which never changes. A writable node is an
+// input: it starts with Value, and signals see what clients write under that
+// name. An array shows Value and what is written.
+type Node struct {
+	Name string `yaml:"name"`
+	Node string `yaml:"node"` // default ns=2;s=NAME
+	// Type is the specification's name: Boolean, Int16, UInt64, Double, String,
+	// DateTime (a string), ByteString (a string in base64) …
+	Type     string   `yaml:"type"`
+	Array    bool     `yaml:"array"`
+	Signal   string   `yaml:"signal"`
+	Value    any      `yaml:"value"`
+	Writable bool     `yaml:"writable"`
+	Minimum  *float64 `yaml:"minimum"` // writes beyond get BadOutOfRange
+	Maximum  *float64 `yaml:"maximum"`
+}
+
+// security is a policy and mode.
+type security struct {
+	policy string
+	mode   ua.MessageSecurityMode
+}
+
+func (s security) none() bool { return s.mode == ua.MessageSecurityModeNone }
+
+var policies = []string{"Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"}
+
+func parseSecurity(list []string) ([]security, error) {
+	var out []security
+	for _, text := range list {
+		switch policy, mode, _ := strings.Cut(text, "/"); {
+		case text == "all":
+			out = append(out, security{"None", ua.MessageSecurityModeNone})
+			for _, p := range policies {
+				out = append(out, security{p, ua.MessageSecurityModeSign}, security{p, ua.MessageSecurityModeSignAndEncrypt})
+			}
+		case text == "None":
+			out = append(out, security{"None", ua.MessageSecurityModeNone})
+		case !contains(policies, policy) || mode != "Sign" && mode != "SignAndEncrypt":
+			return nil, fmt.Errorf("security %q is none of None, all, and one of %s with /Sign or /SignAndEncrypt", text, strings.Join(policies, ", "))
+		case mode == "Sign":
+			out = append(out, security{policy, ua.MessageSecurityModeSign})
+		default:
+			out = append(out, security{policy, ua.MessageSecurityModeSignAndEncrypt})
+		}
+	}
+	return out, nil
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}
+
+// Decode reads a Config from a document of a file.
+func Decode(d scenario.Document) (Config, error) {
+	var doc struct {
+		Kind   string `yaml:"kind"`
+		Config `yaml:",inline"`
+	}
+	err := d.Decode(&doc)
+	return doc.Config, err
+}
+
+// Load reads the one OPCUASimulator of a file.
+func Load(path string) (Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("opcuasim: %w", err)
+	}
+	docs, err := scenario.Split(data)
+	if err != nil {
+		return Config{}, fmt.Errorf("opcuasim: %s: %w", path, err)
+	}
+	if len(docs) != 1 || docs[0].Kind != Kind {
+		return Config{}, fmt.Errorf("opcuasim: %s must hold one %s, and nothing else", path, Kind)
+	}
+	cfg, err := Decode(docs[0])
+	if err != nil {
+		return Config{}, fmt.Errorf("opcuasim: %s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+// compile checks a Config and makes it ready to run. The error names all that
+// is wrong.
+func compile(cfg Config) (*Server, error) {
+	cfg.Name = cmp.Or(cfg.Name, "opcua")
+	cfg.Listen = cmp.Or(cfg.Listen, DefaultListen)
+	cfg.Tick = cmp.Or(cfg.Tick, DefaultTick)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if len(cfg.Security) == 0 {
+		cfg.Security = []string{"None"}
+	}
+	s := &Server{cfg: cfg, byName: map[string]*node{}, byID: map[string]*node{}, active: map[string]bool{}, again: map[*node]bool{},
+		cable: cable{addr: cfg.Listen}}
+	s.anonymous = len(cfg.Users) == 0
+	if cfg.Anonymous != nil {
+		s.anonymous = *cfg.Anonymous
+	}
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if _, _, err := net.SplitHostPort(cfg.Listen); err != nil {
+		wrong("listen: %w", err)
+	}
+	if cfg.Tick < time.Millisecond {
+		wrong("tick %v is below 1ms", cfg.Tick)
+	}
+	if len(cfg.Nodes) == 0 {
+		wrong("no nodes")
+	}
+	var err error
+	if s.security, err = parseSecurity(cfg.Security); err != nil {
+		errs = append(errs, err)
+	}
+	if !s.anonymous && len(cfg.Users) == 0 {
+		wrong("nobody may connect: anonymous is false and there are no users")
+	}
+	b := builder{signals: cfg.Signals, inputs: map[string]any{}}
+	for _, nc := range cfg.Nodes {
+		n, err := b.node(nc)
+		switch {
+		case err != nil:
+			wrong("node %s: %w", nc.Name, err)
+			continue
+		case s.byName[n.name] != nil:
+			wrong("node %s: two nodes have this name", nc.Name)
+		case s.byID[n.id.String()] != nil:
+			wrong("node %s: %s is taken by %s", nc.Name, n.id, s.byID[n.id.String()].name)
+		}
+		s.nodes = append(s.nodes, n)
+		s.byName[n.name], s.byID[n.id.String()] = n, n
+	}
+	set, err := signal.Compile(cfg.Signals, b.inputs)
+	if err != nil {
+		errs = append(errs, err)
+	} else {
+		for _, n := range s.nodes {
+			if err := n.fits(set); err != nil {
+				wrong("node %s: %w", n.name, err)
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("opcuasim: %s: %w", cfg.Name, err)
+	}
+	s.set = set
+	return s, nil
+}
+
+// builder gathers what the nodes make of signals.
+type builder struct {
+	signals map[string]signal.Spec
+	inputs  map[string]any
+}
+
+func (b *builder) node(nc Node) (*node, error) {
+	if nc.Name == "" {
+		return nil, errors.New("a node needs a name")
+	}
+	n := &node{cfg: nc, name: nc.Name, signal: cmp.Or(nc.Signal, nc.Name)}
+	var err error
+	if n.shape.Type, err = opcua.ParseType(nc.Type); err != nil {
+		return nil, err
+	}
+	n.shape.Array = nc.Array
+	if n.id, err = opcua.ParseNode(cmp.Or(nc.Node, fmt.Sprintf("ns=%d;s=%s", Namespace, nc.Name))); err != nil {
+		return nil, err
+	}
+	if n.id.Namespace() != Namespace {
+		return nil, fmt.Errorf("%s: nodes are in namespace %d", n.id, Namespace)
+	}
+	if nc.Array {
+		if nc.Signal != "" {
+			return nil, errors.New("an array shows its value, not a signal")
+		}
+		n.signal = ""
+		return n, n.keep(nc.Value)
+	}
+	_, isSignal := b.signals[n.signal]
+	switch {
+	case (nc.Minimum != nil || nc.Maximum != nil) && !nc.Writable:
+		return nil, errors.New("minimum and maximum are for writable nodes")
+	case nc.Writable && isSignal:
+		return nil, fmt.Errorf("a writable node is an input, but %s is a signal: let the signal be an expression over the input", n.signal)
+	case nc.Writable:
+		if _, taken := b.inputs[n.signal]; taken {
+			return nil, fmt.Errorf("the input %s is declared by another node already", n.signal)
+		}
+		b.inputs[n.signal] = nc.Value
+		if nc.Value == nil {
+			b.inputs[n.signal] = n.zero()
+		}
+	case nc.Value != nil && nc.Signal != "":
+		return nil, errors.New("value and signal: give one or the other")
+	case nc.Value != nil:
+		// No identifier, so no expression can mean it and no signal can clash.
+		n.signal = "node " + n.name
+		b.inputs[n.signal] = nc.Value
+	case !isSignal:
+		return nil, fmt.Errorf("there is no signal %s, and no value", n.signal)
+	}
+	return n, nil
+}

@@ -1,0 +1,145 @@
+package opcuasim
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/server"
+	"github.com/gopcua/opcua/ua"
+
+	"github.com/whimbrel-edge/whimbrel/protocols/opcua"
+)
+
+// space is the nodes' namespace. gopcua's own takes what is written as it
+// comes, without a lock, and tells of no types; this one does not.
+type space struct {
+	*server.NodeNameSpace
+	sim *Server
+}
+
+// build hangs the nodes into a server that has not started.
+func (s *Server) build(srv *server.Server) {
+	server.NewNodeNameSpace(srv, "urn:whimbrel:simulator:"+s.cfg.Name) // index 1
+	inner := server.NewNodeNameSpace(srv, "urn:whimbrel:simulator:"+s.cfg.Name+":nodes")
+	// NewNodeNameSpace has entered itself; the wrapper takes its place.
+	srv.Namespaces()[inner.ID()] = &space{NodeNameSpace: inner, sim: s}
+	folder := server.NewFolderNode(ua.NewStringNodeID(inner.ID(), s.cfg.Name), s.cfg.Name)
+	inner.AddNode(folder)
+	root, _ := srv.Namespace(0)
+	if of := root.Node(objects); of != nil {
+		of.AddRef(folder, id.Organizes, true)
+	}
+	for _, n := range s.nodes {
+		variable := server.NewVariableNode(n.id, n.name, int32(0)) // the value is the space's
+		inner.AddNode(variable)
+		folder.AddRef(variable, id.HasComponent, true)
+	}
+}
+
+func failed(status ua.StatusCode) *ua.DataValue {
+	return &ua.DataValue{EncodingMask: ua.DataValueServerTimestamp | ua.DataValueStatusCode, ServerTimestamp: time.Now(), Status: status}
+}
+
+// Attribute implements server.NameSpace.
+func (sp *space) Attribute(nid *ua.NodeID, a ua.AttributeID) *ua.DataValue {
+	n := sp.sim.byID[nid.String()]
+	if n == nil {
+		return sp.NodeNameSpace.Attribute(nid, a)
+	}
+	now := time.Now()
+	if a == ua.AttributeIDValue {
+		sp.sim.mu.Lock()
+		defer sp.sim.mu.Unlock()
+		return n.value(now)
+	}
+	if v := n.attribute(a); v != nil {
+		return &ua.DataValue{EncodingMask: ua.DataValueValue | ua.DataValueServerTimestamp, Value: v, ServerTimestamp: now}
+	}
+	return sp.NodeNameSpace.Attribute(nid, a)
+}
+
+// SetAttribute implements server.NameSpace.
+func (sp *space) SetAttribute(nid *ua.NodeID, a ua.AttributeID, v *ua.DataValue) ua.StatusCode {
+	return sp.sim.write(nid, a, "", v)
+}
+
+// write carries out one write of a client.
+func (s *Server) write(nid *ua.NodeID, a ua.AttributeID, indexRange string, v *ua.DataValue) ua.StatusCode {
+	n := s.byID[nid.String()]
+	switch {
+	case n == nil:
+		return ua.StatusBadNodeIDUnknown
+	case a != ua.AttributeIDValue, !n.cfg.Writable:
+		return ua.StatusBadNotWritable
+	case v == nil || v.Value == nil:
+		return ua.StatusBadTypeMismatch
+	}
+	s.mu.Lock()
+	status := s.writeLocked(n, indexRange, v.Value)
+	changed := s.changedLocked()
+	s.mu.Unlock()
+	s.notify(changed)
+	return status
+}
+
+func (s *Server) writeLocked(n *node, indexRange string, v *ua.Variant) ua.StatusCode {
+	now := time.Now()
+	if n.shape.Array {
+		if indexRange != "" {
+			merged, status := n.replace(indexRange, v)
+			if status != ua.StatusOK {
+				return status
+			}
+			v = merged
+		}
+		if opcua.ShapeOf(v) != n.shape {
+			return ua.StatusBadTypeMismatch
+		}
+		n.variant, n.at = v, now
+		s.dirty = append(s.dirty, n)
+		s.log(Write{Time: now, Node: n.name, Value: v.Value()})
+		return ua.StatusOK
+	}
+	if indexRange != "" {
+		return ua.StatusBadIndexRangeNoData
+	}
+	if opcua.ShapeOf(v) != n.shape {
+		return ua.StatusBadTypeMismatch
+	}
+	value, err := n.asSignal(v)
+	if err != nil {
+		return ua.StatusBadTypeMismatch
+	}
+	if !n.within(value) {
+		return ua.StatusBadOutOfRange
+	}
+	if err := s.set.Put(n.signal, value); err != nil {
+		return ua.StatusBadTypeMismatch
+	}
+	s.log(Write{Time: now, Node: n.name, Value: value})
+	s.stepLocked(now)
+	return ua.StatusOK
+}
+
+// replace puts elements into an array, at "3" or "3:5".
+func (n *node) replace(indexRange string, v *ua.Variant) (*ua.Variant, ua.StatusCode) {
+	first, _, _ := strings.Cut(indexRange, ":")
+	at, err := strconv.Atoi(first)
+	if err != nil || at < 0 {
+		return nil, ua.StatusBadIndexRangeInvalid
+	}
+	if v.Type() != n.shape.Type || !v.Has(ua.VariantArrayValues) {
+		return nil, ua.StatusBadTypeMismatch
+	}
+	out, ok := splice(n.variant.Value(), v.Value(), at)
+	if !ok {
+		return nil, ua.StatusBadIndexRangeNoData
+	}
+	merged, err := ua.NewVariant(out)
+	if err != nil {
+		return nil, ua.StatusBadTypeMismatch
+	}
+	return merged, ua.StatusOK
+}
