@@ -45,7 +45,10 @@ type DeviceConfig struct {
 	Name       string // for logs
 	Connection json.RawMessage
 	Points     []Point // one per property, in the model's order
-	Log        *slog.Logger
+	// DataDir is where the driver may keep files of its own, such as its
+	// certificate, for all its devices. It need not exist yet; "" is nowhere.
+	DataDir string
+	Log     *slog.Logger
 }
 
 // Point is one property as a driver sees it.

@@ -1,0 +1,304 @@
+// Package opcua is the driver for OPC UA servers. It keeps one session per
+// device and builds it anew when it is lost, has the server tell of changes,
+// polls what the server will not monitor, and turns values, status codes and
+// source timestamps into observations, and desired values into typed writes.
+// What a value is in OPC UA's terms is protocols/opcua's.
+package opcua
+
+import (
+	_ "embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"github.com/whimbrel-edge/whimbrel/mappers"
+	"github.com/whimbrel-edge/whimbrel/models"
+	wire "github.com/whimbrel-edge/whimbrel/protocols/opcua"
+)
+
+// Name is the protocol's, as DeviceModel.spec.protocol says it.
+const Name = "opcua"
+
+// Version is the driver's own.
+const Version = "1.0.0"
+
+//go:embed connection.schema.json
+var connectionSchema []byte
+
+//go:embed address.schema.json
+var addressSchema []byte
+
+// Driver is the OPC UA driver. Its devices show servers the same certificate.
+type Driver struct{ identities identities }
+
+var _ mappers.Driver = (*Driver)(nil)
+
+// New returns a driver without devices.
+func New() *Driver { return &Driver{} }
+
+// Info implements mappers.Driver.
+func (d *Driver) Info() mappers.Info {
+	return mappers.Info{Name: Name, Version: Version, Connection: connectionSchema, Address: addressSchema}
+}
+
+// connection is Device.spec.connection as users write it
+// (connection.schema.json), and what is reserved there.
+type connection struct {
+	URL                string           `json:"url"`
+	Policy             string           `json:"policy"`
+	Mode               string           `json:"mode"`
+	Trust              []string         `json:"trust"`
+	Username           string           `json:"username"`
+	Password           *string          `json:"password"`
+	PasswordFrom       json.RawMessage  `json:"passwordFrom"`
+	CertificateFrom    json.RawMessage  `json:"certificateFrom"`
+	Subscribe          *bool            `json:"subscribe"`
+	PublishingInterval *models.Duration `json:"publishingInterval"`
+	SamplingInterval   *models.Duration `json:"samplingInterval"`
+	QueueSize          *int             `json:"queueSize"`
+	Timeout            *models.Duration `json:"timeout"`
+}
+
+// target is a connection, compiled.
+type target struct {
+	device     string
+	url        string
+	policy     string // or auto
+	mode       string // or auto
+	trust      []string
+	username   string
+	password   string
+	subscribe  bool
+	publishing time.Duration // 0: by the properties
+	sampling   time.Duration // below 0: each property's own
+	queue      uint32
+	timeout    time.Duration
+}
+
+// The defaults and bounds of a connection.
+const (
+	defaultPort    = "4840"
+	defaultTimeout = 5 * time.Second
+	maxTimeout     = 5 * time.Minute
+	defaultQueue   = 10
+	maxQueue       = 10_000
+	minPublishing  = 10 * time.Millisecond
+	maxPublishing  = 10 * time.Minute
+	auto           = "auto"
+	none           = "None"
+)
+
+var (
+	policies = []string{none, "Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss", auto}
+	modes    = []string{none, "Sign", "SignAndEncrypt", auto}
+)
+
+// Open implements mappers.Driver.
+func (d *Driver) Open(cfg mappers.DeviceConfig) (mappers.Device, error) {
+	c := checker{at: "/spec/connection"}
+	t := c.target(cfg.Connection)
+	t.device = cfg.Name
+	points := make([]point, len(cfg.Points))
+	for i, p := range cfg.Points {
+		c.at = "/spec/properties/" + p.Property + "/address"
+		points[i] = c.compile(p)
+	}
+	if len(c.fields) > 0 {
+		return nil, &models.Error{Kind: models.KindInvalid, Fields: c.fields}
+	}
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	identify := func() (*identity, error) { return d.identities.in(cfg.DataDir) }
+	return newDevice(t, points, identify, log), nil
+}
+
+// checker collects what is wrong with a document, with pointers from its root.
+type checker struct {
+	at     string
+	fields []models.FieldError
+}
+
+func (c *checker) fail(field, format string, args ...any) {
+	c.fields = append(c.fields, models.FieldError{Pointer: c.at + field, Detail: fmt.Sprintf(format, args...)})
+}
+
+// decode reads a document strictly and reports whether it could be.
+func (c *checker) decode(text json.RawMessage, into any) bool {
+	err := models.DecodeInto(text, into)
+	var e *models.Error
+	switch {
+	case err == nil:
+		return true
+	case errors.As(err, &e) && len(e.Fields) > 0:
+		for _, f := range e.Fields {
+			c.fail(f.Pointer, "%s", f.Detail)
+		}
+	default:
+		c.fail("", "%s", err.Error())
+	}
+	return false
+}
+
+// target checks a connection.
+func (c *checker) target(text json.RawMessage) target {
+	t := target{policy: none, mode: none, subscribe: true, sampling: -1, queue: defaultQueue, timeout: defaultTimeout}
+	var conn connection
+	if len(text) == 0 {
+		text = json.RawMessage("{}")
+	}
+	if !c.decode(text, &conn) {
+		return t
+	}
+	t.url = c.url(conn.URL)
+	c.security(&t, conn)
+	c.user(&t, conn)
+	if conn.Subscribe != nil {
+		t.subscribe = *conn.Subscribe
+	}
+	bounded := func(field string, v *models.Duration, into *time.Duration, low, high time.Duration) {
+		if v == nil {
+			return
+		}
+		if *into = v.Std(); *into < low || *into > high {
+			c.fail(field, "must be from %s to %s, got %s", low, high, *into)
+		}
+	}
+	bounded("/publishingInterval", conn.PublishingInterval, &t.publishing, minPublishing, maxPublishing)
+	bounded("/samplingInterval", conn.SamplingInterval, &t.sampling, 0, maxPublishing)
+	bounded("/timeout", conn.Timeout, &t.timeout, time.Millisecond, maxTimeout)
+	if n := conn.QueueSize; n != nil {
+		if *n < 1 || *n > maxQueue {
+			c.fail("/queueSize", "must be from 1 to %d, got %d", maxQueue, *n)
+		} else {
+			t.queue = uint32(*n)
+		}
+	}
+	return t
+}
+
+// url returns the server's URL with its port.
+func (c *checker) url(text string) string {
+	const form = "opc.tcp://192.0.2.1:4840"
+	u, err := url.Parse(text)
+	switch {
+	case text == "":
+		c.fail("/url", "is required, such as %s", form)
+		return ""
+	case err != nil || u.Scheme != "opc.tcp" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		c.fail("/url", "must be such as %s, got %q", form, text)
+		return ""
+	}
+	port := u.Port()
+	if port == "" {
+		port = defaultPort
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		c.fail("/url", "port must be from 1 to 65535, got %q", text)
+	}
+	return "opc.tcp://" + net.JoinHostPort(u.Hostname(), port) + u.EscapedPath()
+}
+
+// security checks how the connection is to be secured.
+func (c *checker) security(t *target, conn connection) {
+	if conn.Policy != "" || conn.Mode != "" {
+		t.policy, t.mode = auto, auto
+	}
+	if conn.Policy != "" {
+		if t.policy = conn.Policy; !slices.Contains(policies, t.policy) {
+			c.fail("/policy", "must be one of %s, got %q", strings.Join(policies, ", "), t.policy)
+		}
+	}
+	if conn.Mode != "" {
+		if t.mode = conn.Mode; !slices.Contains(modes, t.mode) {
+			c.fail("/mode", "must be one of %s, got %q", strings.Join(modes, ", "), t.mode)
+		}
+	}
+	switch {
+	case t.policy == none && t.mode == auto:
+		t.mode = none
+	case t.mode == none && t.policy == auto:
+		t.policy = none
+	case (t.policy == none) != (t.mode == none):
+		c.fail("/mode", "is %s, which does not go with policy %s: both are None or neither is", t.mode, t.policy)
+	}
+	for i, fingerprint := range conn.Trust {
+		digits, ok := strings.CutPrefix(fingerprint, "sha256:")
+		if raw, err := hex.DecodeString(digits); !ok || err != nil || len(raw) != 32 {
+			c.fail("/trust/"+strconv.Itoa(i), "must be sha256: and 64 hexadecimal digits, got %q", fingerprint)
+		}
+		t.trust = append(t.trust, strings.ToLower(fingerprint))
+	}
+}
+
+// user checks who signs in.
+func (c *checker) user(t *target, conn connection) {
+	for field, given := range map[string]json.RawMessage{"/passwordFrom": conn.PasswordFrom, "/certificateFrom": conn.CertificateFrom} {
+		if given != nil {
+			c.fail(field, "is not supported yet: there are no secrets to take it from")
+		}
+	}
+	t.username = conn.Username
+	if conn.Password != nil {
+		if t.password = *conn.Password; t.username == "" {
+			c.fail("/password", "needs a username")
+		}
+	}
+}
+
+// address is a property's address as users write it (address.schema.json).
+type address struct {
+	Node  string `json:"node"`
+	Index *int   `json:"index"`
+}
+
+// point is a property, compiled.
+type point struct {
+	property string
+	kind     models.Type
+	readable bool
+	node     *ua.NodeID
+	index    int // of an array's element; -1: the whole value
+}
+
+const maxIndex = 1<<31 - 2
+
+// compile checks a property's address and makes a point of it.
+func (c *checker) compile(p mappers.Point) point {
+	pt := point{property: p.Property, kind: p.Type, readable: p.Access.Readable(), index: -1}
+	if len(p.Address) == 0 {
+		c.fail("", "is required: node")
+		return pt
+	}
+	var a address
+	if !c.decode(p.Address, &a) {
+		return pt
+	}
+	if p.Type == models.TypeObject {
+		c.fail("", "nodes hold no objects: the type must be bool, int, float, string, bytes or array")
+	}
+	if a.Node == "" {
+		c.fail("/node", "is required, such as ns=2;s=Boiler.Temp")
+	} else if node, err := wire.ParseNode(a.Node); err != nil {
+		c.fail("/node", "%s", err)
+	} else {
+		pt.node = node
+	}
+	if a.Index != nil {
+		if pt.index = *a.Index; pt.index < 0 || pt.index > maxIndex {
+			c.fail("/index", "must be from 0 to %d, got %d", maxIndex, pt.index)
+		}
+	}
+	return pt
+}
