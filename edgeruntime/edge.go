@@ -167,6 +167,7 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 	cfg := &e.cfg
 	mapperMetrics := mappers.NewMetrics()
 	e.devices = devices.New(devices.Config{Drivers: cfg.Drivers, Store: e.store, Outbox: e.outbox, Metrics: mapperMetrics, Log: cfg.Log,
+		DataDir: filepath.Join(cfg.DataDir, "mappers"),
 		NewID:   func() string { return ulid.Make().String() },
 		Publish: func(topic string, payload []byte, retain bool) error { return e.broker.Publish(topic, payload, retain) }})
 	if e.link, err = link.New(link.Config{URL: cfg.HubURL, Node: cfg.Node, Labels: cfg.Labels, Token: cfg.Token, Dir: filepath.Join(cfg.DataDir, "pki"),

@@ -110,7 +110,7 @@ func TestLoadRefuses(t *testing.T) {
 		"# nothing\n---\n":         "holds no document",
 		"name: x\n":                "the document at line 1 has no kind",
 		twoDocuments + "---\na: 1": "the document at line 16 has no kind",
-		"kind: Toaster\n":          "kind Toaster is not one of ModbusSimulator",
+		"kind: Toaster\n":          "kind Toaster is not one of ModbusSimulator, OPCUASimulator",
 		"kind: [1]\n":              "line 1: cannot unmarshal",
 		"a: b: c\n":                "mapping values are not allowed",
 		strings.Replace(twoDocuments, "unit: 7", "uint: 7", 1): "line 13: unknown field uint",

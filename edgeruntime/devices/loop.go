@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/fnv"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -150,7 +151,11 @@ func newLoop(ctx context.Context, s *slot, d *device) (*loop, error) {
 func (l *loop) open() (problem string, err error) {
 	d := l.d
 	log := l.m.cfg.Log.With("device", d.id)
-	l.device, err = d.driver.Open(mappers.DeviceConfig{Name: d.id, Connection: d.connection, Points: mappers.PointsOf(d.defs), Log: log})
+	dir := l.m.cfg.DataDir
+	if dir != "" {
+		dir = filepath.Join(dir, d.protocol)
+	}
+	l.device, err = d.driver.Open(mappers.DeviceConfig{Name: d.id, Connection: d.connection, Points: mappers.PointsOf(d.defs), DataDir: dir, Log: log})
 	if err != nil {
 		var e *models.Error
 		if errors.As(err, &e) {

@@ -62,6 +62,9 @@ type Config struct {
 	Metrics *mappers.Metrics
 	Log     *slog.Logger
 	NewID   func() string // of writes, a ULID
+	// DataDir is where drivers keep files of their own, each in a folder named
+	// after its protocol; "" is nowhere.
+	DataDir string
 }
 
 // Manager runs the devices. All methods may be called from any goroutine, Run

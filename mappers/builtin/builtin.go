@@ -5,6 +5,7 @@ package builtin
 import (
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/mappers/modbus"
+	"github.com/whimbrel-edge/whimbrel/mappers/opcua"
 )
 
 // Drivers returns new drivers by the protocol that they speak. Devices that are
@@ -12,5 +13,6 @@ import (
 func Drivers() map[string]mappers.Driver {
 	return map[string]mappers.Driver{
 		modbus.Name: modbus.New(),
+		opcua.Name:  opcua.New(),
 	}
 }

@@ -347,3 +347,9 @@ func unsigned[T uint8 | uint16 | uint32 | uint64 | ua.StatusCode](v models.Value
 	}
 	return T(u), nil
 }
+
+// HoldsNumber reports whether a variant holds a Float or Double, of which a
+// null Value is a NaN or infinity.
+func HoldsNumber(v *ua.Variant) bool {
+	return v != nil && (v.Type() == ua.TypeIDFloat || v.Type() == ua.TypeIDDouble) && v.Value() != nil
+}

@@ -462,3 +462,9 @@ func (s *Server) Silence() { s.cable.hush(true) }
 
 // Speak ends Silence. Connections that lost something are reset.
 func (s *Server) Speak() { s.cable.hush(false) }
+
+// DropSubscriptions forgets every subscription, as servers do that are short of
+// memory. Nobody is told.
+func (s *Server) DropSubscriptions() {
+	s.dropSubscriptions(func(*server.Subscription) bool { return true })
+}

@@ -1,0 +1,126 @@
+package opcua
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/whimbrel-edge/whimbrel/mappers"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/simulators/opcuasim"
+)
+
+// attempt opens a device and reads once.
+func attempt(t *testing.T, d *Driver, dir, connection string) (models.Value, error) {
+	t.Helper()
+	dev, err := d.Open(mappers.DeviceConfig{Name: "secured", Connection: json.RawMessage(connection), DataDir: dir,
+		Points: []mappers.Point{pt("still", models.TypeInt, models.ReadWrite, `{"node": "ns=2;s=still"}`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	if err := failed(dev.Write(t.Context(), []mappers.WriteRequest{{Point: 0, Value: models.Int(9)}})); err != nil {
+		return models.Null, err
+	}
+	out := make([]mappers.Result, 1)
+	err = dev.Read(t.Context(), []int{0}, out)
+	return out[0].Value, err
+}
+
+func failed(errs []error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func fingerprintOf(sim *opcuasim.Server) string {
+	sum := sha256.Sum256(sim.Certificate())
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func TestSecurity(t *testing.T) {
+	t.Parallel()
+	sim := counting(t, func(c *opcuasim.Config) {
+		c.Security = []string{"all"}
+		c.Users = map[string]string{"operator": "s3cret"}
+		anonymous := true
+		c.Anonymous = &anonymous
+	})
+	fingerprint, dir := fingerprintOf(sim), t.TempDir()
+	for _, policy := range []string{"Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss", "auto"} {
+		for _, mode := range []string{"Sign", "SignAndEncrypt", "auto"} {
+			for _, user := range []string{"", `, "username": "operator", "password": "s3cret"`} {
+				connection := fmt.Sprintf(`{"url": %q, "policy": %q, "mode": %q, "trust": [%q]%s}`, sim.URL(), policy, mode, strings.ToUpper(fingerprint[7:]), user)
+				connection = strings.Replace(connection, `"trust": ["`, `"trust": ["sha256:`, 1)
+				if v, err := attempt(t, New(), dir, connection); err != nil || v != models.Int(9) {
+					t.Errorf("%s: %v, %v", connection, v, err)
+				}
+			}
+		}
+	}
+	info, err := os.Stat(filepath.Join(dir, identityFile))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the identity's file: %v, %v", info, err)
+	}
+	// A password is encrypted although nothing else is.
+	if v, err := attempt(t, New(), "", fmt.Sprintf(`{"url": %q, "username": "operator", "password": "s3cret"}`, sim.URL())); err != nil || v != models.Int(9) {
+		t.Errorf("%v, %v", v, err)
+	}
+	for _, tc := range []struct {
+		fields string
+		reason models.Reason
+		says   string
+	}{
+		{`"policy": "auto"`, reasonUntrusted, fingerprint},
+		{`"mode": "Sign", "trust": ["sha256:` + strings.Repeat("0", 64) + `"]`, reasonUntrusted, fingerprint},
+		{`"username": "operator", "password": "wrong"`, reasonIdentity, "permission"},
+		{`"username": "nobody"`, reasonIdentity, "permission"},
+	} {
+		_, err := attempt(t, New(), dir, fmt.Sprintf(`{"url": %q, %s}`, sim.URL(), tc.fields))
+		if err == nil || mappers.FailureOf(err).Reason != tc.reason || !mappers.FailureOf(err).Unsent || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("%s: %v, want %s naming %s", tc.fields, err, tc.reason, tc.says)
+		}
+	}
+}
+
+func TestSecurityThatIsNotOffered(t *testing.T) {
+	t.Parallel()
+	sim := counting(t, nil)
+	_, err := attempt(t, New(), "", fmt.Sprintf(`{"url": %q, "policy": "Basic256Sha256"}`, sim.URL()))
+	if err == nil || !strings.Contains(err.Error(), "only None/None") || mappers.FailureOf(err).Reason != models.ReasonConfiguration {
+		t.Errorf("%v", err)
+	}
+	_, err = attempt(t, New(), "", fmt.Sprintf(`{"url": %q, "username": "operator"}`, sim.URL()))
+	if err == nil || mappers.FailureOf(err).Reason != reasonIdentity {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestIdentityIsKept(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "later")
+	var one, two identities
+	first, err := one.in(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := two.in(dir)
+	if err != nil || string(first.certificate) != string(second.certificate) || !first.key.Equal(second.key) {
+		t.Errorf("another identity: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, identityFile), []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var three identities
+	if _, err := three.in(dir); err == nil {
+		t.Error("nonsense is an identity")
+	}
+}
