@@ -101,7 +101,7 @@ func follow(t *testing.T, dev *device) *following {
 // await polls a condition.
 func await(t *testing.T, what string, within time.Duration, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(within); !f(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(within); !f(); time.Sleep(2 * time.Millisecond) { //sleep: between looks at a condition, with a deadline
 		if time.Now().After(deadline) {
 			t.Fatalf("not within %v: %s", within, what)
 		}
