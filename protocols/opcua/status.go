@@ -72,7 +72,7 @@ var reasons = map[ua.StatusCode]models.Reason{
 // words turns NodeIDUnknown into node-id-unknown.
 func words(name string) string {
 	var b strings.Builder
-	runes := []rune(name)
+	runes := []rune(strings.ReplaceAll(name, "_", ""))
 	for i, r := range runes {
 		if unicode.IsUpper(r) && i > 0 && (!unicode.IsUpper(runes[i-1]) || i+1 < len(runes) && unicode.IsLower(runes[i+1])) {
 			b.WriteByte('-')
