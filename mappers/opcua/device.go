@@ -45,7 +45,7 @@ var (
 	_ mappers.Subscriber    = (*device)(nil)
 )
 
-func newDevice(t target, points []point, identify func() (*identity, error), log *slog.Logger) *device {
+func newDevice(t target, points []point, identify func() (*wire.Identity, error), log *slog.Logger) *device {
 	d := &device{target: t, points: points, log: log, link: newLink(t, identify), shapes: make([]wire.Shape, len(points))}
 	d.batch.Store(maxBatch)
 	return d

@@ -120,7 +120,7 @@ func (d *Driver) Open(cfg mappers.DeviceConfig) (mappers.Device, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	identify := func() (*identity, error) { return d.identities.in(cfg.DataDir) }
+	identify := func() (*wire.Identity, error) { return d.identities.in(cfg.DataDir) }
 	return newDevice(t, points, identify, log), nil
 }
 

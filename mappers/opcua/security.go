@@ -1,30 +1,23 @@
 package opcua
 
 import (
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
-	"math/big"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/gopcua/opcua/ua"
 
-	"github.com/whimbrel-edge/whimbrel/internal/atomicfile"
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
+	wire "github.com/whimbrel-edge/whimbrel/protocols/opcua"
 )
 
 const policyURI = "http://opcfoundation.org/UA/SecurityPolicy#"
@@ -90,21 +83,15 @@ func trusted(certificate []byte, trust []string) error {
 	return mappers.Fail(reasonUntrusted, fmt.Errorf("the server's certificate is not trusted; if %s is its fingerprint, add that to connection.trust", fingerprint))
 }
 
-// identity is what the driver shows to servers.
-type identity struct {
-	key         *rsa.PrivateKey
-	certificate []byte // DER
-}
-
 // identities makes or loads an identity per data directory, once.
 type identities struct {
 	mu    sync.Mutex
-	byDir map[string]*identity
+	byDir map[string]*wire.Identity
 }
 
 // in returns the identity kept in a directory; without one, it is forgotten
 // with the process.
-func (i *identities) in(dir string) (*identity, error) {
+func (i *identities) in(dir string) (*wire.Identity, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if id := i.byDir[dir]; id != nil {
@@ -115,85 +102,23 @@ func (i *identities) in(dir string) (*identity, error) {
 		return nil, &mappers.Failure{Reason: models.ReasonConfiguration, Err: fmt.Errorf("the client's certificate: %w", err)}
 	}
 	if i.byDir == nil {
-		i.byDir = map[string]*identity{}
+		i.byDir = map[string]*wire.Identity{}
 	}
 	i.byDir[dir] = id
 	return id, nil
 }
 
-// identityFile is the name of an identity in its directory: PEM, key and
-// certificate.
-const identityFile = "opcua-client.pem"
+// identityFile is the name of the identity in its directory.
+const identityFile = "client.pem"
 
-func load(dir string) (*identity, error) {
-	if dir == "" {
-		return generate()
-	}
-	path := filepath.Join(dir, identityFile)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		id, err := generate()
-		if err != nil {
-			return nil, err
-		}
-		return id, id.save(path)
-	}
-	if err != nil {
-		return nil, err
-	}
-	id := &identity{}
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		switch block.Type {
-		case "RSA PRIVATE KEY":
-			if id.key, err = x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
-				return nil, fmt.Errorf("%s: %w", path, err)
-			}
-		case "CERTIFICATE":
-			id.certificate = block.Bytes
-		}
-	}
-	if id.key == nil || id.certificate == nil {
-		return nil, fmt.Errorf("%s holds no key and certificate", path)
-	}
-	return id, nil
-}
-
-// generate makes an identity that signs for itself. Servers that check it have
-// to be told to trust it.
-func generate() (*identity, error) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return nil, err
-	}
+func load(dir string) (*wire.Identity, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "localhost"
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	if err != nil {
-		return nil, err
+	app := wire.Application{Name: "Whimbrel", URI: "urn:" + url.PathEscape(host) + ":whimbrel", DNS: []string{host}}
+	if dir == "" {
+		return wire.MakeIdentity(app)
 	}
-	now := time.Now()
-	template := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "Whimbrel", Organization: []string{"Whimbrel"}},
-		// A year ago: the clock may be wrong. Servers check the end, and nobody
-		// renews it.
-		NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(20, 0, 0),
-		URIs: []*url.URL{{Scheme: "urn", Opaque: url.PathEscape(host) + ":whimbrel"}}, DNSNames: []string{host},
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageKeyEncipherment |
-			x509.KeyUsageDataEncipherment | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		return nil, err
-	}
-	return &identity{key: key, certificate: der}, nil
-}
-
-func (id *identity) save(path string) error {
-	text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(id.key)})
-	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: id.certificate})...)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	return atomicfile.WriteFile(path, text, 0o600)
+	return wire.KeepIdentity(filepath.Join(dir, identityFile), app)
 }

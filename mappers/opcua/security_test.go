@@ -113,7 +113,7 @@ func TestIdentityIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	second, err := two.in(dir)
-	if err != nil || string(first.certificate) != string(second.certificate) || !first.key.Equal(second.key) {
+	if err != nil || string(first.Certificate) != string(second.Certificate) || !first.Key.Equal(second.Key) {
 		t.Errorf("another identity: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, identityFile), []byte("nonsense"), 0o600); err != nil {

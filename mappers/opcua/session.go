@@ -22,7 +22,7 @@ import (
 // without a word.
 type link struct {
 	target   target
-	identify func() (*identity, error)
+	identify func() (*wire.Identity, error)
 	ctx      context.Context // ends with close
 	end      context.CancelFunc
 
@@ -58,7 +58,7 @@ func (s *session) alive() bool {
 	}
 }
 
-func newLink(t target, identify func() (*identity, error)) *link {
+func newLink(t target, identify func() (*wire.Identity, error)) *link {
 	l := &link{target: t, identify: identify}
 	l.ctx, l.end = context.WithCancel(context.Background())
 	return l
@@ -209,7 +209,7 @@ func (l *link) options(endpoints []*ua.EndpointDescription) ([]gopcua.Option, er
 		if err != nil {
 			return nil, err
 		}
-		options = append(options, gopcua.PrivateKey(id.key), gopcua.Certificate(id.certificate))
+		options = append(options, gopcua.PrivateKey(id.Key), gopcua.Certificate(id.Certificate))
 	}
 	if !offers(ep, token) {
 		return nil, &mappers.Failure{Reason: reasonIdentity, Refused: true, Err: fmt.Errorf("the server does not accept %s users", tokenNames[token])}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,6 +45,9 @@ type Config struct {
 	// Aes128_Sha256_RsaOaep and Aes256_Sha256_RsaPss; or all. Default None. Any
 	// client certificate will do.
 	Security []string `yaml:"security"`
+	// Certificate is the file that keeps the server's key and certificate; they
+	// are made where it is not there yet. Without it they are others each time.
+	Certificate string `yaml:"certificate"`
 	// Users are names and passwords. With users, anonymous sessions are refused
 	// unless Anonymous is true.
 	Users     map[string]string `yaml:"users"`
@@ -94,7 +98,7 @@ func parseSecurity(list []string) ([]security, error) {
 			}
 		case text == "None":
 			out = append(out, security{"None", ua.MessageSecurityModeNone})
-		case !contains(policies, policy) || mode != "Sign" && mode != "SignAndEncrypt":
+		case !slices.Contains(policies, policy) || mode != "Sign" && mode != "SignAndEncrypt":
 			return nil, fmt.Errorf("security %q is none of None, all, and one of %s with /Sign or /SignAndEncrypt", text, strings.Join(policies, ", "))
 		case mode == "Sign":
 			out = append(out, security{policy, ua.MessageSecurityModeSign})
@@ -103,15 +107,6 @@ func parseSecurity(list []string) ([]security, error) {
 		}
 	}
 	return out, nil
-}
-
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
 }
 
 // Decode reads a Config from a document of a file.
@@ -176,6 +171,9 @@ func compile(cfg Config) (*Server, error) {
 	var err error
 	if s.security, err = parseSecurity(cfg.Security); err != nil {
 		errs = append(errs, err)
+	}
+	if cfg.Certificate != "" && !slices.ContainsFunc(s.security, func(x security) bool { return !x.none() }) {
+		wrong("certificate goes with a security other than None")
 	}
 	if !s.anonymous && len(cfg.Users) == 0 {
 		wrong("nobody may connect: anonymous is false and there are no users")

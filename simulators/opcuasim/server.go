@@ -14,6 +14,7 @@
 //	listen: 127.0.0.1:4840         # default 127.0.0.1:0, a free port
 //	tick: 100ms                    # how often signals move (default)
 //	security: [None, Basic256Sha256/SignAndEncrypt]  # or [all]; default [None]
+//	certificate: press.pem         # keeps the server's; default: another one each time
 //	users: {operator: secret}      # nobody may be anonymous then, unless
 //	anonymous: true                # this says so
 //	maxMonitoredItems: 0           # more are refused; 0 is any number, -1 none
@@ -38,13 +39,9 @@ package opcuasim
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"net/url"
 	"slices"
@@ -56,6 +53,7 @@ import (
 	"github.com/gopcua/opcua/server"
 	"github.com/gopcua/opcua/ua"
 
+	"github.com/whimbrel-edge/whimbrel/protocols/opcua"
 	"github.com/whimbrel-edge/whimbrel/simulators/signal"
 )
 
@@ -106,11 +104,6 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(s.security, func(x security) bool { return !x.none() }) {
-		if err := s.certify(); err != nil {
-			return nil, fmt.Errorf("opcuasim: %s: %w", s.cfg.Name, err)
-		}
-	}
 	now := time.Now()
 	for _, n := range s.nodes {
 		n.at = now
@@ -121,26 +114,22 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// certify makes the server a key and a certificate, signed by itself as those of
-// devices usually are.
-func (s *Server) certify() error {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return err
+// certify gives the server a key and a certificate, signed by itself as those
+// of devices usually are.
+func (s *Server) certify() (err error) {
+	app := opcua.Application{Name: s.cfg.Name, URI: "urn:whimbrel:simulator:" + url.PathEscape(s.cfg.Name),
+		DNS: []string{"localhost"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	var id *opcua.Identity
+	if s.cfg.Certificate == "" {
+		id, err = opcua.MakeIdentity(app)
+	} else {
+		id, err = opcua.KeepIdentity(s.cfg.Certificate, app)
 	}
-	uri, err := url.Parse("urn:whimbrel:simulator:" + url.PathEscape(s.cfg.Name))
 	if err != nil {
-		return err
+		return fmt.Errorf("certificate: %w", err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: s.cfg.Name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0), URIs: []*url.URL{uri},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageKeyEncipherment |
-			x509.KeyUsageDataEncipherment | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true}
-	s.key = key
-	s.cert, err = x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	return err
+	s.key, s.cert = id.Key, id.Certificate
+	return nil
 }
 
 // Name is the simulator's name.
@@ -152,7 +141,7 @@ func (s *Server) Addr() string { return s.cable.address() }
 // URL is the server's, as clients name it.
 func (s *Server) URL() string { return "opc.tcp://" + s.Addr() }
 
-// Certificate is the server's own, DER; nil without security.
+// Certificate is the server's own, DER; nil without security and before Listen.
 func (s *Server) Certificate() []byte { return s.cert }
 
 // Describe says what listens where.
@@ -167,6 +156,11 @@ func (s *Server) Listen() error {
 	defer s.started.Unlock()
 	if s.srv != nil {
 		return nil
+	}
+	if s.key == nil && slices.ContainsFunc(s.security, func(x security) bool { return !x.none() }) {
+		if err := s.certify(); err != nil {
+			return fmt.Errorf("opcuasim: %s: %w", s.cfg.Name, err)
+		}
 	}
 	if err := s.cable.plug(); err != nil {
 		return fmt.Errorf("opcuasim: %s: %w", s.cfg.Name, err)
