@@ -8,6 +8,7 @@ import (
 	"time"
 
 	gopcua "github.com/gopcua/opcua"
+	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
 	"github.com/whimbrel-edge/whimbrel/protocols/opcua"
@@ -139,6 +140,33 @@ func TestTypesReadAndWrite(t *testing.T) {
 	sim.Reset()
 	if v, _ := sim.Get("big"); v != uint64(math.MaxUint64) {
 		t.Errorf("after Reset big is %v", v)
+	}
+}
+
+func TestBrowse(t *testing.T) {
+	sim := Start(t, press())
+	c, err := connect(t, sim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := func(node string) map[string]*ua.ReferenceDescription {
+		refs, err := c.Node(ua.MustParseNodeID(node)).References(t.Context(), id.HierarchicalReferences, ua.BrowseDirectionForward, ua.NodeClassAll, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]*ua.ReferenceDescription{}
+		for _, r := range refs {
+			out[r.BrowseName.Name] = r
+		}
+		return out
+	}
+	folder := names("i=85")["press"]
+	if folder == nil || folder.NodeClass != ua.NodeClassObject || folder.NodeID.NodeID.String() != "ns=2;s=press" {
+		t.Fatalf("the folder is %+v", folder)
+	}
+	found := names("ns=2;s=press")
+	if r := found["setpoint"]; len(found) != len(press().Nodes) || r == nil || r.NodeID.NodeID.String() != "ns=2;i=7" || r.NodeClass != ua.NodeClassVariable {
+		t.Errorf("found %v", found)
 	}
 }
 

@@ -25,17 +25,29 @@ func (s *Server) build(srv *server.Server) {
 	inner := server.NewNodeNameSpace(srv, "urn:whimbrel:simulator:"+s.cfg.Name+":nodes")
 	// NewNodeNameSpace has entered itself; the wrapper takes its place.
 	srv.Namespaces()[inner.ID()] = &space{NodeNameSpace: inner, sim: s}
-	folder := server.NewFolderNode(ua.NewStringNodeID(inner.ID(), s.cfg.Name), s.cfg.Name)
+	folder := browsable(ua.NewStringNodeID(inner.ID(), s.cfg.Name), s.cfg.Name, ua.NodeClassObject, id.FolderType)
 	inner.AddNode(folder)
 	root, _ := srv.Namespace(0)
 	if of := root.Node(objects); of != nil {
 		of.AddRef(folder, id.Organizes, true)
 	}
 	for _, n := range s.nodes {
-		variable := server.NewVariableNode(n.id, n.name, int32(0)) // the value is the space's
+		variable := browsable(n.id, n.name, ua.NodeClassVariable, id.BaseDataVariableType)
 		inner.AddNode(variable)
 		folder.AddRef(variable, id.HasComponent, true)
 	}
+}
+
+// browsable is a node as browsing finds it; its value is the space's.
+func browsable(nid *ua.NodeID, name string, class ua.NodeClass, typ uint32) *server.Node {
+	return server.NewNode(nid, server.Attributes{
+		ua.AttributeIDNodeClass:   server.DataValueFromValue(uint32(class)),
+		ua.AttributeIDBrowseName:  server.DataValueFromValue(&ua.QualifiedName{NamespaceIndex: Namespace, Name: name}),
+		ua.AttributeIDDisplayName: server.DataValueFromValue(ua.NewLocalizedText(name)),
+		ua.AttributeIDDescription: server.DataValueFromValue(ua.NewLocalizedText(name)),
+		// gopcua tells this as the type definition.
+		ua.AttributeIDDataType: server.DataValueFromValue(ua.NewNumericExpandedNodeID(0, typ)),
+	}, nil, nil)
 }
 
 func failed(status ua.StatusCode) *ua.DataValue {
