@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -257,8 +259,18 @@ func failure(err error) *mappers.Failure {
 		return mappers.Fail(reasonIdentity, err)
 	case errors.As(err, &status):
 		return mappers.Fail(wire.ReasonOf(status), err)
+	case says(err, "i/o timeout"):
+		return mappers.Fail(models.ReasonTimeout, err)
+	case says(err, "connection reset", "broken pipe", "closed network connection", "EOF"):
+		return mappers.Fail(models.ReasonNotConnected, err)
 	}
 	return mappers.Fail(models.ReasonProtocolError, err)
+}
+
+// says looks into an error's text: in places gopcua keeps only that of a network's
+// error.
+func says(err error, any ...string) bool {
+	return slices.ContainsFunc(any, func(text string) bool { return strings.Contains(err.Error(), text) })
 }
 
 // gone tells the status codes that say that the session is no more.
