@@ -20,6 +20,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/whimbrel-edge/whimbrel/devicehub/history"
 	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
 	"github.com/whimbrel-edge/whimbrel/devicehub/ingest"
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
@@ -152,8 +153,8 @@ func (h *Hub) ServerCert() *pki.ServerCert { return h.server }
 func (h *Hub) Ready() <-chan struct{} { return h.ready }
 
 // Run runs the hub until ctx ends or a part of it fails for good. Its loops:
-// the registry's sequencer, the twins' checkpoints, the ingester, the link's
-// server.
+// the registry's sequencer, the twins' checkpoints, the keeper of history, the
+// ingester, the link's server.
 func (h *Hub) Run(ctx context.Context) error {
 	// The parts end in an order: sessions first, so that what they handed over is
 	// committed; then ingest; then what it needs.
@@ -172,6 +173,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 	start(&baseWait, base, "registry", h.Registry.Run)
 	start(&baseWait, base, "twins", h.twins.Run)
+	start(&baseWait, base, "history", (&history.Keeper{Store: h.cfg.Store, Now: h.now, Log: h.log}).Run)
 	start(&middleWait, middle, "ingest", h.ingest.Run)
 	err := h.Registry.Seed(ctx, h.cfg.Mappers)
 	if err == nil {

@@ -26,6 +26,7 @@ type Store interface {
 	Objects
 	Twins
 	Log
+	History
 	Idempotency
 	Close() error
 }
@@ -173,10 +174,20 @@ type Log interface {
 	AddGaps(ctx context.Context, gaps []Gap) error
 	// Gaps calls f for every gap record of a node, oldest first.
 	Gaps(ctx context.Context, nodeUID string, f func(Gap) error) error
+}
+
+// History is what is kept of the log for reading.
+type History interface {
 	// Samples calls f for every sample of a device's property over all of its
-	// assignments with from <= time < to (microseconds), ordered by time, samples
-	// of one time in the order they came.
+	// assignments with from <= time < to (microseconds), ordered by time; samples
+	// of one time by assignment, and those of one assignment in the order they
+	// came. It reads one moment's state of the store. An error of f ends it and is
+	// returned; so a caller who wants only the first few is served quickly.
 	Samples(ctx context.Context, deviceUID, property string, fromUS, toUS int64, f func(Sample) error) error
+	// Compact does some of the work that keeps history small and quick to read,
+	// and reports whether there is more to do now. What Samples returns is the same
+	// before and after. It is called every few seconds.
+	Compact(ctx context.Context, now time.Time) (more bool, err error)
 }
 
 // Idempotency keeps answers by key.

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +30,10 @@ import (
 // Store is an open database.
 type Store struct {
 	pool *pgxpool.Pool
+
+	compacting sync.Mutex     // held by Compact; protects the two below
+	partitions map[int64]bool // periods whose partitions are there
+	merged     time.Time      // when there was last nothing to merge
 }
 
 var (
@@ -68,7 +73,7 @@ func Open(ctx context.Context, url string, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	s := &Store{pool: pool}
+	s := &Store{pool: pool, partitions: map[int64]bool{}}
 	version, err := s.migrate(ctx, cfg.ConnConfig)
 	if err == nil {
 		err = s.nameLineage(ctx)

@@ -228,31 +228,3 @@ func (s *Store) Gaps(ctx context.Context, nodeUID string, f func(store.Gap) erro
 	}
 	return nil
 }
-
-// Samples implements store.Log.
-func (s *Store) Samples(ctx context.Context, deviceUID, property string, fromUS, toUS int64, f func(store.Sample) error) error {
-	err := each(ctx, s.read, func(rows *sql.Rows) error {
-		var v store.Sample
-		var stored any
-		var reason sql.NullString
-		if err := rows.Scan(&v.TimeUS, &v.Kind, &v.Quality, &v.Backfill, &stored, &reason); err != nil {
-			return err
-		}
-		v.Reason = reason.String
-		switch stored := stored.(type) {
-		case int64:
-			v.Int = stored
-		case float64:
-			v.Float = stored
-		case []byte:
-			v.Text = string(stored)
-		}
-		return f(v)
-	}, `SELECT time_us, kind, quality, backfill, value, reason FROM samples
-		WHERE series IN (SELECT id FROM series WHERE device_uid = ? AND property = ?) AND time_us >= ? AND time_us < ?
-		ORDER BY time_us, n`, deviceUID, property, fromUS, toUS)
-	if err != nil {
-		return fmt.Errorf("samples of device %s, property %s: %w", deviceUID, property, err)
-	}
-	return nil
-}

@@ -47,7 +47,8 @@ type (
 
 type numbered struct {
 	store.Sample
-	n int // in the order in which samples came
+	series int64 // set in what is read
+	n      int   // in the order in which samples came
 }
 
 type answer struct {
@@ -354,7 +355,12 @@ func (m *Memory) Gaps(ctx context.Context, nodeUID string, f func(store.Gap) err
 	return nil
 }
 
-// Samples implements store.Log.
+// Compact implements store.History: there is nothing to do.
+func (m *Memory) Compact(ctx context.Context, _ time.Time) (more bool, err error) {
+	return false, m.step(ctx, "Compact")
+}
+
+// Samples implements store.History.
 func (m *Memory) Samples(ctx context.Context, deviceUID, property string, fromUS, toUS int64, f func(store.Sample) error) error {
 	var found []numbered
 	err := m.do(ctx, "Samples", func() error {
@@ -364,6 +370,7 @@ func (m *Memory) Samples(ctx context.Context, deviceUID, property string, fromUS
 			}
 			for _, s := range m.data.samples[id] {
 				if s.TimeUS >= fromUS && s.TimeUS < toUS {
+					s.series = id
 					found = append(found, s)
 				}
 			}
@@ -374,7 +381,7 @@ func (m *Memory) Samples(ctx context.Context, deviceUID, property string, fromUS
 		return err
 	}
 	slices.SortFunc(found, func(a, b numbered) int {
-		return cmp.Or(cmp.Compare(a.TimeUS, b.TimeUS), cmp.Compare(a.n, b.n))
+		return cmp.Or(cmp.Compare(a.TimeUS, b.TimeUS), cmp.Compare(a.series, b.series), cmp.Compare(a.n, b.n))
 	})
 	for _, s := range found {
 		if err := f(s.Sample); err != nil {

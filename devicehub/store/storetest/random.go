@@ -24,7 +24,7 @@ func randomCalls(t *testing.T, s *subject) {
 	rapid.Check(t, func(t *rapid.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"commit": m.commit, "twins": m.saveTwins, "epoch": m.startEpoch, "ingest": m.ingest, "gap": m.addGap,
-			"reserve": m.reserve, "answer": m.answer,
+			"reserve": m.reserve, "answer": m.answer, "compact": m.compact,
 		})
 		m.compare(t)
 	})
@@ -143,6 +143,10 @@ func (m *machine) ingest(t *rapid.T) {
 		have, want = append(have, b), append(want, w)
 	}
 	same(t, m.have.Ingest(context.Background(), have), m.want.Ingest(context.Background(), want))
+}
+
+func (m *machine) compact(t *rapid.T) {
+	compact(t, m.have, time.Now().Add(rapid.SampledFrom([]time.Duration{0, time.Hour, 365 * 24 * time.Hour}).Draw(t, "later")))
 }
 
 func (m *machine) id(t *rapid.T, s store.Store, known map[store.SeriesKey]int64, key store.SeriesKey) int64 {

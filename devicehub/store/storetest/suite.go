@@ -66,6 +66,7 @@ func Run(t *testing.T, create func(t *testing.T) Database) {
 		{"samples come back exactly", samplesExact},
 		{"samples in order", samplesInOrder},
 		{"many samples", samplesMany},
+		{"samples are the same when compacted", samplesCompacted},
 		{"ingest conflicts", ingestConflicts},
 		{"ingest is whole or not", ingestAtomic},
 		{"ingest of many nodes", ingestManyNodes},
@@ -564,6 +565,10 @@ func samplesExact(t *testing.T, s *subject) {
 		want = append(want, v)
 	}
 	wantSame(t, "samples", readSamples(t, s, "d", "p", math.MinInt64, everything), want)
+	for range 2 {
+		compact(t, s, time.Now().Add(time.Hour))
+		wantSame(t, "compacted", readSamples(t, s, "d", "p", math.MinInt64, everything), want)
+	}
 }
 
 func samplesInOrder(t *testing.T, s *subject) {
@@ -598,20 +603,24 @@ func samplesInOrder(t *testing.T, s *subject) {
 		}
 		return out
 	}
-	for _, c := range []struct {
+	cases := []struct {
 		from, to int64
 		want     []int64
 	}{
-		{first, last, []int64{6, 4, 12, 1, 3, 5, 8, 11, 10}},
-		{first + 1, last, []int64{4, 12, 1, 3, 5, 8, 11, 10}},
+		{first, last, []int64{6, 4, 12, 1, 3, 8, 11, 5, 10}},
+		{first + 1, last, []int64{4, 12, 1, 3, 8, 11, 5, 10}},
 		{5, 10, []int64{4, 12}},
-		{10, 11, []int64{1, 3, 5, 8, 11}},
+		{10, 11, []int64{1, 3, 8, 11, 5}},
 		{11, 20, nil},
 		{20, 21, []int64{10}},
 		{20, 20, nil},
 		{21, 5, nil},
-	} {
-		wantSame(t, fmt.Sprintf("from %d to %d", c.from, c.to), values(c.from, c.to), c.want)
+	}
+	for _, when := range []string{"as it came", "compacted", "compacted later"} {
+		for _, c := range cases {
+			wantSame(t, fmt.Sprintf("%s, from %d to %d", when, c.from, c.to), values(c.from, c.to), c.want)
+		}
+		compact(t, s, now.Add(time.Duration(len(when))*time.Hour))
 	}
 	wantSame(t, "unknown device", len(readSamples(t, s, "nobody", "p", first, last)), 0)
 	wantSame(t, "unknown property", len(readSamples(t, s, "d", "nothing", first, last)), 0)
@@ -635,6 +644,7 @@ func samplesMany(t *testing.T, s *subject) {
 		}
 		must(t, s.Ingest(ctx, []store.Batch{b}))
 	}
+	compact(t, s, now)
 	for i := range series {
 		got := readSamples(t, s, "d", fmt.Sprint("p", i), 0, everything)
 		if len(got) != samples/series {

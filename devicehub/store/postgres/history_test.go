@@ -1,0 +1,401 @@
+package postgres
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store/storetest"
+	"github.com/whimbrel-edge/whimbrel/internal/pgtest"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// filler ingests samples of properties p0, p1… of device boiler-1.
+type filler struct {
+	s     *Store
+	ids   []int64
+	acked uint64
+}
+
+func newFiller(tb testing.TB, s *Store, properties int) *filler {
+	tb.Helper()
+	f := &filler{s: s}
+	var keys []store.SeriesKey
+	for i := range properties {
+		keys = append(keys, store.SeriesKey{DeviceUID: "uid-1", Assignment: 1, Property: fmt.Sprint("p", i)})
+	}
+	ids, err := s.SeriesIDs(tb.Context(), keys)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	f.ids = ids
+	if _, err := s.StartEpoch(tb.Context(), "n", "e", time.Now()); err != nil {
+		tb.Fatal(err)
+	}
+	if err := s.Commit(tb.Context(), store.Commit{Revision: 1, Put: []store.Object{{Kind: "Device", Namespace: "plant", Name: "boiler-1", UID: "uid-1", JSON: []byte(`{}`)}}}); err != nil {
+		tb.Fatal(err)
+	}
+	return f
+}
+
+// add ingests n samples of every property, made by sample.
+func (f *filler) add(tb testing.TB, n int, sample func(property, i int) store.Sample) {
+	tb.Helper()
+	b := store.Batch{NodeUID: "n", Epoch: "e", After: f.acked, Acked: f.acked + 1, Received: time.Now()}
+	f.acked++
+	for i := range n {
+		for p, id := range f.ids {
+			storetest.Add(&b.Samples, id, sample(p, i))
+		}
+	}
+	if err := f.s.Ingest(tb.Context(), []store.Batch{b}); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func compactAll(tb testing.TB, s *Store, now time.Time) {
+	tb.Helper()
+	for {
+		more, err := s.Compact(tb.Context(), now)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if !more {
+			return
+		}
+	}
+}
+
+// TestSamplesInSQL compares the SQL function and the view with what Samples
+// returns, before and after compaction.
+func TestSamplesInSQL(t *testing.T) {
+	s := openNew(t)
+	signals := storetest.Signals()
+	f := newFiller(t, s, len(signals))
+	random := rand.New(rand.NewPCG(3, 4))
+	start := time.Date(2026, 3, 4, 23, 59, 50, 0, time.UTC) // a Wednesday: partitions change within
+	for range 3 {
+		f.add(t, 20, func(p, i int) store.Sample {
+			v := signals[p](random)
+			v.TimeUS = start.UnixMicro() + int64(i)*777_777 + random.Int64N(2)
+			return v
+		})
+		start = start.Add(15 * time.Second)
+	}
+	from, to := time.Date(2026, 3, 4, 23, 59, 55, 5000, time.UTC), time.Date(2026, 3, 5, 0, 0, 20, 123456000, time.UTC)
+	for _, when := range []string{"arrived", "compacted", "merged"} {
+		for p := range signals {
+			property := fmt.Sprint("p", p)
+			var want []string
+			if err := s.Samples(t.Context(), "uid-1", property, from.UnixMicro(), to.UnixMicro(), func(v store.Sample) error {
+				want = append(want, line(v))
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if len(want) < 20 {
+				t.Fatalf("%s: %d samples", property, len(want))
+			}
+			for what, query := range map[string]string{
+				"function": `SELECT time, value, text, quality, coalesce(reason, '') FROM samples('plant', 'boiler-1', $1, $2, $3) ORDER BY time`,
+				"view":     `SELECT time, value, text, quality, coalesce(reason, '') FROM history WHERE namespace = 'plant' AND device = 'boiler-1' AND property = $1 AND time >= $2 AND time < $3 ORDER BY time`,
+			} {
+				rows, err := s.pool.Query(t.Context(), query, property, from, to)
+				if err != nil {
+					t.Fatal(err)
+				}
+				have, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) {
+					var at time.Time
+					var value *float64
+					var text *string
+					var quality, reason string
+					err := row.Scan(&at, &value, &text, &quality, &reason)
+					return shown(at, value, text, quality, reason), err
+				})
+				if err != nil {
+					t.Fatalf("%s of %s, %s: %v", what, property, when, err)
+				}
+				sortWithin(have)
+				sortWithin(want)
+				if strings.Join(have, "\n") != strings.Join(want, "\n") {
+					t.Errorf("%s of %s, %s:\n%s\nwant\n%s", what, property, when, strings.Join(have, "\n"), strings.Join(want, "\n"))
+				}
+			}
+		}
+		compactAll(t, s, time.Now())
+		if when == "compacted" {
+			compactAll(t, s, time.Now().Add(time.Hour))
+		}
+	}
+	// All of time, and times that are no dates.
+	f.add(t, 1, func(int, int) store.Sample {
+		return store.Sample{TimeUS: math.MinInt64, Kind: uint8(models.KindInt), Int: 1}
+	})
+	f.add(t, 1, func(int, int) store.Sample {
+		return store.Sample{TimeUS: math.MaxInt64 - 1, Kind: uint8(models.KindInt), Int: 1}
+	})
+	for range 2 {
+		var n int
+		if err := s.pool.QueryRow(t.Context(), `SELECT count(time) FROM samples('plant', 'boiler-1', 'p0', '-infinity', 'infinity')`).Scan(&n); err != nil || n != 62 {
+			t.Errorf("%d samples of all time, error %v", n, err)
+		}
+		compactAll(t, s, time.Now().Add(time.Hour))
+	}
+}
+
+// sortWithin is enough of a sort: lines begin with their times.
+func sortWithin(lines []string) {
+	for i := 1; i < len(lines); i++ {
+		for k := i; k > 0 && lines[k] < lines[k-1]; k-- {
+			lines[k], lines[k-1] = lines[k-1], lines[k]
+		}
+	}
+}
+
+func shown(at time.Time, value *float64, text *string, quality, reason string) string {
+	v, x := "null", "null"
+	if value != nil {
+		v = strconv.FormatFloat(*value, 'g', -1, 64)
+	}
+	if text != nil {
+		x = *text
+	}
+	return fmt.Sprintf("%d %s %s %s %s", at.UnixMicro(), v, x, quality, reason)
+}
+
+// line is how the SQL function is to show a sample.
+func line(v store.Sample) string {
+	var value *float64
+	var text *string
+	switch models.Kind(v.Kind) {
+	case models.KindNull:
+	case models.KindBool:
+		value, text = new(float64(v.Int)), new(strconv.FormatBool(v.Int != 0))
+	case models.KindInt:
+		value, text = new(float64(v.Int)), new(strconv.FormatInt(v.Int, 10))
+	case models.KindUint:
+		value, text = new(float64(uint64(v.Int))), new(strconv.FormatUint(uint64(v.Int), 10))
+	case models.KindFloat:
+		value = &v.Float
+		text = new(sqlFloat(v.Float))
+	case models.KindString:
+		text = new(strings.ReplaceAll(v.Text, "\x00", `\000`))
+	case models.KindBytes:
+		b, _ := models.Bytes([]byte(v.Text)).MarshalJSON()
+		text = new(strings.Trim(string(b), `"`))
+	default:
+		text = &v.Text
+	}
+	quality := models.Quality(min(v.Quality, 2)).String()
+	return shown(time.UnixMicro(v.TimeUS), value, text, quality, v.Reason)
+}
+
+var exponent = regexp.MustCompile(`e([+-])(\d)$`)
+
+// sqlFloat writes a float as Postgres does.
+func sqlFloat(f float64) string {
+	if abs := math.Abs(f); abs != 0 && (abs < 1e-4 || abs >= 1e15) {
+		return exponent.ReplaceAllString(strconv.FormatFloat(f, 'e', -1, 64), "e${1}0$2")
+	}
+	return strconv.FormatFloat(f, 'f', -1, 64)
+}
+
+// TestPruning looks at how the function is planned: of twenty weeks it may read
+// only those that were asked for, with and without the bounds known beforehand.
+func TestPruning(t *testing.T) {
+	s := openNew(t)
+	f := newFiller(t, s, 1)
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) // the first day of a period
+	for week := range 20 {
+		f.add(t, 100, func(_, i int) store.Sample {
+			return store.Sample{TimeUS: start.Add(time.Duration(week*7*24+i) * time.Hour).UnixMicro(), Kind: uint8(models.KindInt), Int: int64(i)}
+		})
+	}
+	compactAll(t, s, time.Now())
+	c, err := pgx.Connect(t.Context(), s.pool.Config().ConnString())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	explain := func(query string) string {
+		t.Helper()
+		results, err := c.PgConn().Exec(t.Context(), query).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		for _, row := range results[len(results)-1].Rows {
+			lines = append(lines, string(row[0]))
+		}
+		return strings.Join(lines, "\n")
+	}
+	const asked = `samples('plant', 'boiler-1', 'p0', '2026-02-12 10:00+00', '2026-02-21 00:00+00')`
+	for what, query := range map[string]string{
+		"constants": `EXPLAIN SELECT * FROM ` + asked,
+		"a plan for any times": `SET plan_cache_mode = force_generic_plan;
+			PREPARE q (timestamptz, timestamptz) AS SELECT * FROM samples('plant', 'boiler-1', 'p0', $1, $2);
+			EXPLAIN EXECUTE q ('2026-02-12 10:00+00', '2026-02-21 00:00+00')`,
+	} {
+		plan := explain(query)
+		tables := regexp.MustCompile(`on (samples_chunk_\w+)`).FindAllStringSubmatch(plan, -1)
+		read := map[string]bool{}
+		for _, m := range tables {
+			if !strings.Contains(m[1], "_series_t0_idx") {
+				read[m[1]] = true
+			}
+		}
+		delete(read, "samples_chunk_default") // small, and always looked into
+		if len(read) != 2 || !read["samples_chunk_20260212"] || !read["samples_chunk_20260219"] {
+			t.Errorf("%s: reads %v in\n%s", what, read, plan)
+		}
+	}
+	var n int
+	if err := c.QueryRow(t.Context(), `SELECT count(*) FROM `+asked).Scan(&n); err != nil || n != 90+48 {
+		t.Errorf("%d samples, error %v", n, err)
+	}
+}
+
+// TestStrangeDates: dates that no clock should show are kept all the same, and go
+// into partitions when these come to be made.
+func TestStrangeDates(t *testing.T) {
+	s := openNew(t)
+	f := newFiller(t, s, 1)
+	now := time.Now()
+	times := []time.Time{time.Unix(0, 0), now.AddDate(30, 0, 0), now.AddDate(0, 2, 0), now}
+	for _, at := range times {
+		f.add(t, 1, func(int, int) store.Sample { return store.Sample{TimeUS: at.UnixMicro()} })
+	}
+	inDefault := func(want int) {
+		t.Helper()
+		var n int
+		if err := s.pool.QueryRow(t.Context(), `SELECT coalesce(sum(n), 0) FROM samples_chunk_default`).Scan(&n); err != nil || n != want {
+			t.Errorf("%d samples in the default partition, want %d, error %v", n, want, err)
+		}
+	}
+	compactAll(t, s, now)
+	inDefault(3)
+	compactAll(t, s, now.AddDate(0, 2, 0)) // two months later there is a partition for one
+	inDefault(2)
+	n := 0
+	if err := s.Samples(t.Context(), "uid-1", "p0", math.MinInt64, math.MaxInt64, func(store.Sample) error { n++; return nil }); err != nil || n != len(times) {
+		t.Errorf("%d samples, error %v", n, err)
+	}
+}
+
+// TestCompactKilled kills the server while it compacts, and wants every sample
+// once.
+func TestCompactKilled(t *testing.T) {
+	server := pgtest.StartServer(t, pgtest.Options{})
+	s := openAt(t, server.URL("postgres"))
+	t.Cleanup(func() { s.Close() })
+	f := newFiller(t, s, 20)
+	at, total := time.Now().UnixMicro(), 0
+	for round := range 4 {
+		for range 20 {
+			f.add(t, 10, func(p, i int) store.Sample {
+				return store.Sample{TimeUS: at + int64(i), Kind: uint8(models.KindInt), Int: int64(i * p)}
+			})
+			at += 10
+			total += 10
+			if _, err := s.Compact(t.Context(), time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		done := make(chan error, 1)
+		go func() {
+			for {
+				if _, err := s.Compact(t.Context(), time.Now().Add(time.Hour)); err != nil {
+					done <- err
+					return
+				}
+			}
+		}()
+		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // anywhere within
+		if err := server.Kill9(); err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := eventually(t.Context(), func() (bool, error) { return s.Compact(t.Context(), time.Now()) }); err != nil {
+			t.Fatal(err)
+		}
+		for p := range f.ids {
+			n, last := 0, int64(math.MinInt64)
+			_, err := eventually(t.Context(), func() (int, error) {
+				n, last = 0, math.MinInt64
+				return 0, s.Samples(t.Context(), "uid-1", fmt.Sprint("p", p), 0, math.MaxInt64, func(v store.Sample) error {
+					if v.TimeUS <= last {
+						return fmt.Errorf("%d after %d", v.TimeUS, last)
+					}
+					n, last = n+1, v.TimeUS
+					return nil
+				})
+			})
+			if err != nil || n != total {
+				t.Fatalf("round %d: property %d has %d samples, want %d, error %v", round, p, n, total, err)
+			}
+		}
+	}
+}
+
+// BenchmarkCompact measures how quickly what has arrived becomes chunks, and what
+// a sample of a slowly changing signal takes afterwards, next to a table of rows
+// with its index.
+func BenchmarkCompact(b *testing.B) {
+	server := pgtest.StartServer(b, pgtest.Options{Fsync: true, Settings: map[string]string{"shared_buffers": "256MB"}})
+	s := openAt(b, server.URL("postgres"))
+	b.Cleanup(func() { s.Close() })
+	const properties, seconds = 100, 1000
+	f := newFiller(b, s, properties)
+	levels := make([]float64, properties)
+	random := rand.New(rand.NewPCG(5, 6))
+	at := time.Now().AddDate(0, 0, -30).UnixMicro()
+	total := 0
+	for b.Loop() {
+		b.StopTimer()
+		for range 5 {
+			f.add(b, seconds/5, func(p, i int) store.Sample {
+				levels[p] += math.Round(random.NormFloat64() * 3)
+				return store.Sample{TimeUS: at + int64(i)*1_000_000 + random.Int64N(3000), Kind: uint8(models.KindFloat), Float: levels[p] / 10}
+			})
+			at += seconds / 5 * 1_000_000
+		}
+		total += properties * seconds
+		b.StartTimer()
+		compactAll(b, s, time.Now())
+	}
+	b.ReportMetric(float64(total)/b.Elapsed().Seconds(), "samples/s")
+	compactAll(b, s, time.Now().Add(time.Hour))
+	b.ReportMetric(perSample(b, s, "samples_chunk%", total), "B/sample")
+	if _, err := s.pool.Exec(b.Context(), `CREATE TABLE rows (series int, time timestamptz, value float8, quality smallint); CREATE INDEX ON rows (series, time)`); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := s.pool.Exec(b.Context(), `INSERT INTO rows SELECT 1, time, value, 0 FROM history ORDER BY time`); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(perSample(b, s, "rows", total), "B/row")
+}
+
+// perSample is what tables take on the disk, indexes and all, after a VACUUM FULL.
+func perSample(b *testing.B, s *Store, like string, samples int) float64 {
+	b.Helper()
+	if _, err := s.pool.Exec(b.Context(), `VACUUM FULL`); err != nil {
+		b.Fatal(err)
+	}
+	var size float64
+	if err := s.pool.QueryRow(b.Context(), `SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relname LIKE $1 AND relkind = 'r'
+		AND pg_relation_size(oid) > 0`, like).Scan(&size); err != nil {
+		b.Fatal(err)
+	}
+	return size / float64(samples)
+}
