@@ -40,11 +40,12 @@ const (
 	readyTimeout  = 5 * time.Second
 )
 
-// Config is what an API is made of. Objects, Twins, Access, Idempotency and Log
-// are required.
+// Config is what an API is made of. Objects, Twins, History, Access, Idempotency
+// and Log are required.
 type Config struct {
 	Objects     Objects
 	Twins       Twins
+	History     History
 	Access      Access
 	Idempotency Idempotency
 	// Ready are the checks behind /readyz by name. Each must end when its context
@@ -73,8 +74,8 @@ type api struct {
 
 // New returns the API's handler. Serve it with Server.
 func New(c Config) (http.Handler, error) {
-	if c.Objects == nil || c.Twins == nil || c.Access == nil || c.Idempotency == nil || c.Log == nil {
-		return nil, errors.New("cloudapi: Objects, Twins, Access, Idempotency and Log are required")
+	if c.Objects == nil || c.Twins == nil || c.History == nil || c.Access == nil || c.Idempotency == nil || c.Log == nil {
+		return nil, errors.New("cloudapi: Objects, Twins, History, Access, Idempotency and Log are required")
 	}
 	if c.Rate == 0 {
 		c.Rate = DefaultRate
@@ -124,6 +125,7 @@ func (a *api) routes() ([]route, error) {
 		routes = append(routes, more...)
 	}
 	routes = append(routes, a.twinRoutes()...)
+	routes = append(routes, a.historyRoutes()...)
 	return append(routes, a.tokenRoutes()...), nil
 }
 

@@ -235,7 +235,7 @@ func (s *spec) check(t testing.TB, req *http.Request, resp *http.Response, text 
 		t.Errorf("%s %s answers %s %q, its description has %v", req.Method, template, status, mediaType, contents)
 		return
 	}
-	if !strings.HasSuffix(mediaType, "json") || req.URL.Query().Has("watch") {
+	if !strings.HasSuffix(mediaType, "json") || strings.HasSuffix(mediaType, "ndjson") || req.URL.Query().Has("watch") {
 		return
 	}
 	esc := strings.NewReplacer("~", "~0", "/", "~1", "{", "%7B", "}", "%7D", "+", "%2B").Replace

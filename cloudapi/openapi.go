@@ -367,6 +367,27 @@ func (s schemas) streamOp() huma.Operation {
 	return s.problems(o)
 }
 
+func (s schemas) historyOp() huma.Operation {
+	time := func() *huma.Schema { return &huma.Schema{Type: huma.TypeString, Format: "date-time"} }
+	least, most := 0.0, float64(maxPoints)
+	o := op(http.MethodGet, Prefix+"/devices/{name}/properties/{property}/history", "getHistory", "Read a property's history", []*huma.Param{
+		namePath(), param("path", "property", "The property's name.", text()), oneNamespace(),
+		param("query", "from", "The first time, inclusive; an hour before to when left out.", time()),
+		param("query", "to", "The end, exclusive; now when left out.", time()),
+		param("query", "step", "Buckets of this width instead of the samples, aligned to 1970. Those without a value are left out.", durationValue{}.Schema(nil)),
+		param("query", "agg", "What buckets tell: some of avg, min, max, count, first, last, joined by commas; avg,min,max,count when left out.", text()),
+		param("query", "limit", "At most this many points or buckets; continue then says where to go on. 10000 when left out or 0; an export then has all.",
+			&huma.Schema{Type: huma.TypeInteger, Minimum: &least, Maximum: &most}),
+		param("query", "continue", "The continue of the page before, with the same from, to and step.", text()),
+	}, map[string]*huma.Response{"200": {Description: "A page. With Accept: text/csv or application/x-ndjson everything that was asked for, as it is read; a gap is then a line of its own, or left out of CSV. " +
+		"With a step, gaps also tell of times whose samples have no value.", Content: content(schemaFor[models.History](s), "application/json", "application/yaml")}})
+	for _, t := range []string{typeCSV, typeLines} {
+		o.Responses["200"].Content[t] = &huma.MediaType{Schema: text()}
+	}
+	o.Tags = []string{"history"}
+	return s.problems(o, 404, 422)
+}
+
 func (s schemas) tokensOp() huma.Operation {
 	o := op(http.MethodGet, Prefix+"/tokens", "listTokens", "List tokens", nil,
 		map[string]*huma.Response{"200": ok("API and join tokens, without their secrets.", schemaFor[tokenList](s))})

@@ -340,3 +340,29 @@ func (h *Hub) AwaitWrites(ctx context.Context, namespace, name string, writes ma
 func (h *Hub) StreamTwins(ctx context.Context, o models.ListOptions, cursor string, send func(twin.StreamChange) error) error {
 	return h.twins.StreamTwins(ctx, o, cursor, send)
 }
+
+// History returns a page of a property's history. A property that the model has
+// no longer still has one.
+func (h *Hub) History(ctx context.Context, namespace, name, property string, q models.HistoryQuery) (models.History, error) {
+	view, err := h.Registry.Device(namespace, name)
+	if err != nil {
+		return models.History{}, err
+	}
+	of := history.Subject{DeviceUID: view.Device.Metadata.UID, Property: property}
+	unit := ""
+	at := slices.IndexFunc(view.Properties, func(p models.ResolvedProperty) bool { return p.Name == property })
+	if at >= 0 {
+		unit = view.Properties[at].Unit
+	} else if known, err := history.Any(ctx, h.cfg.Store, of); err != nil || !known {
+		if err == nil {
+			err = models.Errorf(models.KindNotFound, "device %s has no property %.80q, and no history of one", name, property)
+		}
+		return models.History{}, err
+	}
+	if node, err := h.Registry.Get(ctx, models.Key{Kind: "Node", Name: view.Device.Spec.Node}); err == nil {
+		of.NodeUID = node.Meta().UID
+	}
+	page, err := history.Query(ctx, h.cfg.Store, of, q)
+	page.Device, page.Property, page.Unit = name, property, unit
+	return page, err
+}

@@ -62,14 +62,16 @@ type device struct {
 	shadow    twin.Shadow
 	desired   twin.Desired
 	behaviour Behaviour
-	away      time.Time         // when its node went, zero while it is there
-	changed   map[string]uint64 // by property, the twinCursor of the last change
-	touched   uint64            // the twinCursor of the last change of anything
+	away      time.Time                        // when its node went, zero while it is there
+	changed   map[string]uint64                // by property, the twinCursor of the last change
+	touched   uint64                           // the twinCursor of the last change of anything
+	history   map[string][]models.HistoryPoint // by property, as they came
 }
 
 var (
 	_ cloudapi.Objects     = (*Hub)(nil)
 	_ cloudapi.Twins       = (*Hub)(nil)
+	_ cloudapi.History     = (*Hub)(nil)
 	_ cloudapi.Access      = (*Hub)(nil)
 	_ cloudapi.Idempotency = (*Hub)(nil)
 )

@@ -46,6 +46,10 @@ func (h *Hub) Report(namespace, name, property string, s models.Sample) {
 		if d.shadow.Report(property, s, twin.Position{}) {
 			h.touchLocked(d, property)
 		}
+		if d.history == nil {
+			d.history = map[string][]models.HistoryPoint{}
+		}
+		d.history[property] = append(d.history[property], models.HistoryPoint{Time: s.Time.UTC(), Value: s.Value, Quality: s.Quality, Reason: s.Reason})
 	})
 }
 

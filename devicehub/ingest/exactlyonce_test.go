@@ -100,7 +100,7 @@ func TestExactlyOnce(t *testing.T) {
 	}
 }
 
-func exactlyOnce(t *testing.T, db store.Log, seed uint64) {
+func exactlyOnce(t *testing.T, db store.Store, seed uint64) {
 	const nodes, records = 4, 150
 	var mu sync.Mutex
 	rng := rand.New(rand.NewPCG(seed, 1))

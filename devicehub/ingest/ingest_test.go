@@ -168,7 +168,7 @@ func (r *rig) values(t *testing.T, device, property string) (out []int64) {
 	return values(t, r.store, device, property)
 }
 
-func values(t *testing.T, s store.Log, device, property string) (out []int64) {
+func values(t *testing.T, s store.History, device, property string) (out []int64) {
 	t.Helper()
 	err := s.Samples(context.Background(), device, property, math.MinInt64, math.MaxInt64, func(v store.Sample) error {
 		out = append(out, v.Int)

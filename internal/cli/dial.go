@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/cloudapi/client"
@@ -76,6 +77,22 @@ func (r remote) StreamTwins(ctx context.Context, o selection, send func(twin.Doc
 	return r.c.StreamTwins(ctx, o.options(), "", func(c client.TwinChange) error {
 		return send(twin.Document{Device: c.Device, Namespace: c.Namespace, Version: c.Version, State: c.State, Properties: c.Properties})
 	})
+}
+
+func (r remote) History(ctx context.Context, namespace, device, property string, q models.HistoryQuery, send func(models.History) error) error {
+	for {
+		page, err := r.c.History(ctx, namespace, device, property, q)
+		if err == nil {
+			err = send(page)
+		}
+		if q.Continue = page.Continue; err != nil || q.Continue == "" {
+			return err
+		}
+	}
+}
+
+func (r remote) ExportHistory(ctx context.Context, namespace, device, property string, q models.HistoryQuery, format string, w io.Writer) error {
+	return r.c.ExportHistory(ctx, namespace, device, property, q, format, w)
 }
 
 func (r remote) CreateJoinToken(ctx context.Context, node string, ttl time.Duration) (client.Token, error) {

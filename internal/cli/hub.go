@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/cloudapi/client"
@@ -33,6 +34,11 @@ type hub interface {
 	// changes, at first with all of each, until ctx ends or send fails. A connection
 	// that breaks is made again.
 	StreamTwins(ctx context.Context, o selection, send func(twin.Document) error) error
+
+	// History calls send with every page of a property's history.
+	History(ctx context.Context, namespace, device, property string, q models.HistoryQuery, send func(models.History) error) error
+	// ExportHistory writes all of it to w in a media type of package client.
+	ExportHistory(ctx context.Context, namespace, device, property string, q models.HistoryQuery, format string, w io.Writer) error
 
 	CreateJoinToken(ctx context.Context, node string, ttl time.Duration) (client.Token, error)
 	CreateUserToken(ctx context.Context, user string, ttl time.Duration) (client.Token, error)

@@ -318,7 +318,7 @@ func TestCompactKilled(t *testing.T) {
 				}
 			}
 		}()
-		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // anywhere within
+		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) //sleep: to be killed anywhere within
 		if err := server.Kill9(); err != nil {
 			t.Fatal(err)
 		}

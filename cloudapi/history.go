@@ -1,0 +1,263 @@
+package cloudapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// History is what the history endpoint needs.
+type History interface {
+	// History returns one page of a property's history. KindNotFound: there is no
+	// such device, or it neither has the property nor has ever had it.
+	History(ctx context.Context, namespace, device, property string, q models.HistoryQuery) (models.History, error)
+}
+
+// The bounds of a history query.
+const (
+	defaultHistory = time.Hour
+	defaultPoints  = 10_000
+	maxPoints      = 100_000
+	minStep        = time.Millisecond
+	maxStep        = 366 * 24 * time.Hour
+)
+
+// The media types of an export besides JSON's pages.
+const (
+	typeCSV   = "text/csv"
+	typeLines = "application/x-ndjson"
+)
+
+func (a *api) historyRoutes() []route {
+	return []route{{a.schemas.historyOp(), models.Viewer, a.getHistory}}
+}
+
+func (a *api) getHistory(c *call) (answer, error) {
+	namespace, name, err := c.device(models.Viewer)
+	if err != nil {
+		return answer{}, err
+	}
+	q, err := c.historyQuery(time.Now())
+	if err != nil {
+		return answer{}, err
+	}
+	format := exportType(c.Header.Values("Accept"))
+	if format != "" {
+		return a.exportHistory(c, namespace, name, q, format)
+	}
+	if q.Limit == 0 {
+		q.Limit = defaultPoints
+	}
+	page, err := a.History.History(c.Context(), namespace, name, c.param("property"), q)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{status: http.StatusOK, body: page}, nil
+}
+
+func (c *call) historyQuery(now time.Time) (q models.HistoryQuery, err error) {
+	if q.To, err = c.time("to", now); err != nil {
+		return q, err
+	}
+	if q.From, err = c.time("from", q.To.Add(-defaultHistory)); err != nil {
+		return q, err
+	}
+	if q.From.After(q.To) {
+		return q, models.Errorf(models.KindInvalid, "from (%s) must not be after to (%s)", q.From.Format(time.RFC3339Nano), q.To.Format(time.RFC3339Nano))
+	}
+	if q.Step, err = c.duration("step", minStep, maxStep); err != nil {
+		return q, err
+	}
+	if q.Step%time.Microsecond != 0 {
+		return q, models.Errorf(models.KindInvalid, "step must be whole microseconds, got %s", q.Step)
+	}
+	switch text := c.query.Get("agg"); {
+	case q.Step == 0 && text != "":
+		return q, models.Errorf(models.KindInvalid, "agg needs a step, such as step=1m")
+	case text != "":
+		if q.Agg, err = models.ParseAggs(text); err != nil {
+			return q, err
+		}
+	case q.Step > 0:
+		q.Agg = models.DefaultAggs
+	}
+	if text := c.query.Get("limit"); text != "" {
+		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 0 {
+			return q, models.Errorf(models.KindMalformed, "limit must be an int from 0, got %.40q", text)
+		}
+		if q.Limit > maxPoints {
+			return q, models.Errorf(models.KindInvalid, "limit must be at most %d, got %d; continue gives the rest", maxPoints, q.Limit)
+		}
+	}
+	q.Continue = c.query.Get("continue")
+	return q, nil
+}
+
+// time reads a time parameter.
+func (c *call) time(name string, otherwise time.Time) (time.Time, error) {
+	text := c.query.Get(name)
+	if text == "" {
+		return otherwise, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return t, models.Errorf(models.KindMalformed, `%s must be a time such as 2026-01-02T15:04:05Z, got %.60q (a + in it must be sent as %%2B)`, name, text)
+	}
+	return t, nil
+}
+
+// exportType is the type in which an Accept header asks for an export, "" when it
+// does not.
+func exportType(accept []string) string {
+	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+		kind, _, err := mime.ParseMediaType(part)
+		switch {
+		case err != nil:
+		case kind == typeCSV:
+			return typeCSV
+		case kind == typeLines || kind == "application/jsonl":
+			return typeLines
+		}
+	}
+	return ""
+}
+
+// exportHistory streams all of a query, page by page: memory holds one. What goes
+// wrong after the beginning ends the answer before its end.
+func (a *api) exportHistory(c *call, namespace, name string, q models.HistoryQuery, format string) (answer, error) {
+	left := q.Limit // 0: all
+	s := &stream{c: c, contentType: format}
+	if format == typeCSV {
+		s.first = csvTitle(q)
+	}
+	err := s.run(func(ctx context.Context) error {
+		for {
+			q.Limit = defaultPoints
+			if left > 0 {
+				q.Limit = min(q.Limit, left)
+			}
+			page, err := a.History.History(ctx, namespace, name, c.param("property"), q)
+			if err != nil {
+				return err
+			}
+			text, err := exported(page, q, format)
+			if err != nil {
+				return err
+			}
+			if err := s.write(text); err != nil {
+				return err
+			}
+			if left > 0 {
+				if left -= len(page.Points) + len(page.Buckets); left == 0 {
+					return nil
+				}
+			}
+			if q.Continue = page.Continue; q.Continue == "" {
+				return nil
+			}
+		}
+	})
+	if err != nil && !s.started() {
+		return answer{}, err
+	}
+	if err != nil && c.Context().Err() == nil {
+		c.api.Log.WarnContext(c.Context(), "an export is cut off", "path", c.URL.Path, "error", err, "traceparent", c.trace)
+		// So the peer finds the answer unfinished, and not merely short.
+		_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(-time.Second))
+	}
+	return answer{sent: true}, nil
+}
+
+// exported is a page as lines.
+func exported(page models.History, q models.HistoryQuery, format string) ([]byte, error) {
+	var b bytes.Buffer
+	if format == typeCSV {
+		w := csv.NewWriter(&b)
+		for _, p := range page.Points {
+			_ = w.Write([]string{p.Time.Format(time.RFC3339Nano), csvValue(&p.Value), p.Quality.String(), string(p.Reason), strconv.FormatBool(p.Backfill)})
+		}
+		for i := range page.Buckets {
+			_ = w.Write(csvBucket(&page.Buckets[i], q.Agg))
+		}
+		w.Flush()
+		return b.Bytes(), w.Error()
+	}
+	add := func(v any) error {
+		line, err := encode(v)
+		b.Write(line)
+		return err
+	}
+	for i := range page.Gaps {
+		if err := add(map[string]models.HistoryGap{"gap": page.Gaps[i]}); err != nil {
+			return nil, err
+		}
+	}
+	for i := range page.Points {
+		if err := add(&page.Points[i]); err != nil {
+			return nil, err
+		}
+	}
+	for i := range page.Buckets {
+		if err := add(&page.Buckets[i]); err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), nil
+}
+
+func csvTitle(q models.HistoryQuery) []byte {
+	titles := []string{"time", "value", "quality", "reason", "backfill"}
+	if q.Step > 0 {
+		titles = []string{"time"}
+		for _, a := range q.Agg {
+			titles = append(titles, string(a))
+		}
+	}
+	return []byte(strings.Join(titles, ",") + "\n")
+}
+
+func csvBucket(b *models.HistoryBucket, aggs []models.Agg) []string {
+	cells := []string{b.Time.Format(time.RFC3339Nano)}
+	for _, a := range aggs {
+		cell := ""
+		switch a {
+		case models.AggAvg:
+			if b.Avg != nil {
+				cell = strconv.FormatFloat(*b.Avg, 'g', -1, 64)
+			}
+		case models.AggCount:
+			cell = strconv.FormatInt(*b.Count, 10)
+		case models.AggMin:
+			cell = csvValue(b.Min)
+		case models.AggMax:
+			cell = csvValue(b.Max)
+		case models.AggFirst:
+			cell = csvValue(b.First)
+		case models.AggLast:
+			cell = csvValue(b.Last)
+		}
+		cells = append(cells, cell)
+	}
+	return cells
+}
+
+// csvValue writes strings as they are, null as nothing, the rest as JSON.
+func csvValue(v *models.Value) string {
+	if v == nil || v.IsNull() {
+		return ""
+	}
+	if text, ok := v.AsString(); ok {
+		return text
+	}
+	if _, ok := v.AsBytes(); ok {
+		return strings.Trim(v.String(), `"`)
+	}
+	return string(v.AppendJSON(nil))
+}

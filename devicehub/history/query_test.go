@@ -1,0 +1,351 @@
+package history
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store/postgres"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store/sqlite"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store/storetest"
+	"github.com/whimbrel-edge/whimbrel/internal/pgtest"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// each runs a test on every kind of store.
+func each(t *testing.T, test func(*testing.T, store.Store)) {
+	log := slog.New(slog.DiscardHandler)
+	for name, open := range map[string]func(*testing.T) (store.Store, error){
+		"memory": func(*testing.T) (store.Store, error) { return storetest.NewMemory(), nil },
+		"sqlite": func(t *testing.T) (store.Store, error) {
+			return sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "hub.db"), log)
+		},
+		"postgres": func(t *testing.T) (store.Store, error) { return postgres.Open(t.Context(), pgtest.New(t), log) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := open(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { s.Close() })
+			test(t, s)
+		})
+	}
+}
+
+// logbook ingests samples of device d, and knows them.
+type logbook struct {
+	store.Store
+	ids   map[string]int64
+	acked uint64
+	all   map[string][]store.Sample
+}
+
+func newLogbook(t *testing.T, s store.Store) *logbook {
+	t.Helper()
+	if _, err := s.StartEpoch(t.Context(), "n", "e", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	return &logbook{Store: s, ids: map[string]int64{}, all: map[string][]store.Sample{}}
+}
+
+func (l *logbook) add(t *testing.T, property string, backfill bool, samples []store.Sample, gaps ...store.Gap) {
+	t.Helper()
+	id, known := l.ids[property]
+	if !known {
+		ids, err := l.SeriesIDs(t.Context(), []store.SeriesKey{{DeviceUID: "d", Assignment: 1, Property: property}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id = ids[0]
+		l.ids[property] = id
+	}
+	b := store.Batch{NodeUID: "n", Epoch: "e", After: l.acked, Acked: l.acked + 1, Received: time.Now(), Backfill: backfill, Gaps: gaps}
+	l.acked++
+	for _, v := range samples {
+		v.Backfill = backfill
+		storetest.Add(&b.Samples, id, v)
+		l.all[property] = append(l.all[property], v)
+	}
+	if err := l.Ingest(t.Context(), []store.Batch{b}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (l *logbook) compact(t *testing.T, now time.Time) {
+	t.Helper()
+	for more := true; more; {
+		var err error
+		if more, err = l.Compact(t.Context(), now); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// pages reads all pages of a query, and wants each but the last to be full.
+func (l *logbook) pages(t *testing.T, property string, q models.HistoryQuery) (all models.History) {
+	t.Helper()
+	for {
+		page, err := Query(t.Context(), l, Subject{DeviceUID: "d", NodeUID: "n", Property: property}, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(page.Points) + len(page.Buckets); n > q.Limit || page.Continue != "" && n != q.Limit {
+			t.Fatalf("a page of %d, the limit is %d, continue %q", n, q.Limit, page.Continue)
+		}
+		all.Points, all.Buckets, all.Gaps = append(all.Points, page.Points...), append(all.Buckets, page.Buckets...), append(all.Gaps, page.Gaps...)
+		if q.Continue = page.Continue; q.Continue == "" {
+			return all
+		}
+	}
+}
+
+// naive computes what pages must give.
+func (l *logbook) naive(t *testing.T, property string, q models.HistoryQuery) (out models.History) {
+	t.Helper()
+	samples := slices.DeleteFunc(slices.Clone(l.all[property]), func(v store.Sample) bool {
+		at := time.UnixMicro(v.TimeUS)
+		return at.Before(q.From) || !at.Before(q.To)
+	})
+	slices.SortStableFunc(samples, func(a, b store.Sample) int { return time.UnixMicro(a.TimeUS).Compare(time.UnixMicro(b.TimeUS)) })
+	groups := map[time.Time][]models.Value{}
+	var order []time.Time
+	for _, v := range samples {
+		value, err := Value(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := time.UnixMicro(v.TimeUS).UTC()
+		out.Points = append(out.Points, models.HistoryPoint{Time: at, Value: value, Quality: models.Quality(v.Quality), Reason: models.Reason(v.Reason), Backfill: v.Backfill})
+		if q.Step == 0 || value.IsNull() {
+			continue
+		}
+		start := time.Unix(0, 0).UTC().Add(at.Sub(time.Unix(0, 0)).Truncate(q.Step))
+		if start.After(at) {
+			start = start.Add(-q.Step)
+		}
+		if groups[start] == nil {
+			order = append(order, start)
+		}
+		groups[start] = append(groups[start], value)
+	}
+	if q.Step == 0 {
+		return out
+	}
+	out.Points = nil
+	for _, start := range order {
+		values := groups[start]
+		b := models.HistoryBucket{Time: start, Count: new(int64(len(values))), First: &values[0], Last: &values[len(values)-1]}
+		var sum float64
+		n := 0
+		for _, v := range values {
+			rank := v
+			if is, ok := v.AsBool(); ok {
+				rank = models.Int(map[bool]int64{true: 1}[is])
+			}
+			f, ok := rank.AsFloat()
+			if !ok {
+				continue
+			}
+			n++
+			sum += f
+			asNumber := func(w *models.Value) models.Value {
+				if is, ok := w.AsBool(); ok {
+					return models.Int(map[bool]int64{true: 1}[is])
+				}
+				return *w
+			}
+			if b.Min == nil {
+				b.Min, b.Max = &v, &v
+				continue
+			}
+			if order, _ := rank.Compare(asNumber(b.Min)); order < 0 {
+				b.Min = &v
+			}
+			if order, _ := rank.Compare(asNumber(b.Max)); order > 0 {
+				b.Max = &v
+			}
+		}
+		if avg := sum / float64(n); n > 0 && !math.IsInf(avg, 0) {
+			b.Avg = &avg
+		}
+		out.Buckets = append(out.Buckets, b)
+	}
+	return out
+}
+
+func shown(t *testing.T, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.ReplaceAll(string(text), "},{", "},\n{")
+}
+
+// TestAgainstNaive asks random questions of random signals that cross the borders
+// of weeks, come late and out of order, and are compacted now and then.
+func TestAgainstNaive(t *testing.T) {
+	each(t, func(t *testing.T, s store.Store) {
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		random := rand.New(rand.NewPCG(seed, 1))
+		l := newLogbook(t, s)
+		signals := storetest.Signals()
+		border := time.Date(2026, 3, 5, 0, 0, 0, 0, time.UTC).UnixMicro() // partitions change here
+		const span = 600_000_000
+		for range 6 {
+			for p, signal := range signals {
+				var samples []store.Sample
+				start := border - span/2 + random.Int64N(span)
+				for i := range random.IntN(120) {
+					v := signal(random)
+					v.TimeUS = start + int64(i)*1_000_000
+					if random.IntN(4) > 0 {
+						v.TimeUS += random.Int64N(3_000_000)
+					}
+					samples = append(samples, v)
+				}
+				l.add(t, fmt.Sprint("p", p), random.IntN(3) == 0, samples)
+			}
+			if random.IntN(2) == 0 {
+				l.compact(t, time.Now().Add(time.Duration(random.IntN(2))*time.Hour))
+			}
+		}
+		for range 150 {
+			property := fmt.Sprint("p", random.IntN(len(signals)))
+			from := border - span + random.Int64N(span*2)
+			q := models.HistoryQuery{From: time.UnixMicro(from), To: time.UnixMicro(from + random.Int64N(span)), Limit: 1 + random.IntN(300)}
+			if random.IntN(3) > 0 {
+				q.Step, q.Agg = []time.Duration{time.Millisecond, 700 * time.Millisecond, time.Second, time.Minute, time.Hour}[random.IntN(5)], models.Aggs
+			}
+			have, want := l.pages(t, property, q), l.naive(t, property, q)
+			if h, w := shown(t, have.Points), shown(t, want.Points); len(have.Points)+len(want.Points) > 0 && h != w {
+				t.Fatalf("%s %+v: points\n%s\nwant\n%s", property, q, h, w)
+			}
+			if h, w := shown(t, have.Buckets), shown(t, want.Buckets); len(have.Buckets)+len(want.Buckets) > 0 && h != w {
+				t.Fatalf("%s %+v: buckets\n%s\nwant\n%s", property, q, h, w)
+			}
+		}
+	})
+}
+
+func TestSameTimeAcrossPages(t *testing.T) {
+	each(t, func(t *testing.T, s store.Store) {
+		l := newLogbook(t, s)
+		var samples []store.Sample
+		for i := range 10 {
+			samples = append(samples, store.Sample{TimeUS: int64(i / 7), Kind: uint8(models.KindInt), Int: int64(i)})
+		}
+		l.add(t, "p", false, samples)
+		q := models.HistoryQuery{From: time.UnixMicro(0), To: time.UnixMicro(2), Limit: 3}
+		for _, compacted := range []bool{false, true} {
+			page := l.pages(t, "p", q)
+			for i, p := range page.Points {
+				if p.Value != models.Int(int64(i)) || len(page.Points) != 10 {
+					t.Fatalf("compacted %v: %s", compacted, shown(t, page.Points))
+				}
+			}
+			l.compact(t, time.Now())
+		}
+		for _, cursor := range []string{"x", "1", "1.x", "1.-1", "5.0", "-1.0", "1.0 ", "01.0"} {
+			q.Continue = cursor
+			if _, err := Query(t.Context(), l, Subject{DeviceUID: "d", Property: "p"}, q); models.KindOf(err) != models.KindMalformed {
+				t.Errorf("continue %q: error %v", cursor, err)
+			}
+		}
+	})
+}
+
+// TestGaps wants holes with their causes: what the node's log says, each on one
+// page only, and in buckets also what has no value.
+func TestGaps(t *testing.T) {
+	each(t, func(t *testing.T, s store.Store) {
+		at := func(sec int64) time.Time { return time.Unix(sec, 0).UTC() }
+		l := newLogbook(t, s)
+		var samples []store.Sample
+		for sec := range int64(100) {
+			v := store.Sample{TimeUS: sec * 1_000_000, Kind: uint8(models.KindInt), Int: sec}
+			switch {
+			case sec >= 30 && sec < 40:
+				v = store.Sample{TimeUS: v.TimeUS, Quality: 2, Reason: "timeout"}
+			case sec >= 40 && sec < 42:
+				v = store.Sample{TimeUS: v.TimeUS, Quality: 2, Reason: "not-connected"}
+			case sec >= 60 && sec < 80: // lost
+				continue
+			}
+			samples = append(samples, v)
+		}
+		l.add(t, "p", false, samples,
+			store.Gap{NodeUID: "n", Reason: "outbox-full", From: at(60), To: at(80), Samples: 20, Recorded: at(200)},
+			store.Gap{NodeUID: "n", Reason: "unknown-device", From: at(10), To: at(20), Recorded: at(200)},
+			store.Gap{NodeUID: "n", Reason: "log-epoch-changed", Recorded: at(90)},
+			store.Gap{NodeUID: "n", Reason: "later", From: at(500), To: at(600), Recorded: at(700)})
+		lost := models.HistoryGap{From: at(60), To: at(80), Reason: "outbox-full"}
+		epoch := models.HistoryGap{From: at(90), To: at(90), Reason: "log-epoch-changed"}
+		for _, c := range []struct {
+			from, to, step int64
+			limit          int
+			want           []models.HistoryGap
+		}{
+			{0, 100, 0, 1000, []models.HistoryGap{lost, epoch}},
+			{0, 100, 0, 7, []models.HistoryGap{lost, epoch}},
+			{70, 75, 0, 7, []models.HistoryGap{lost}},
+			{0, 60, 0, 7, nil},
+			{0, 100, 5, 1000, []models.HistoryGap{{From: at(30), To: at(40), Reason: "timeout"}, {From: at(40), To: at(42), Reason: "not-connected"}, lost, epoch}},
+			{0, 36, 5, 1000, []models.HistoryGap{{From: at(30), To: at(35), Reason: "timeout"}}},
+		} {
+			q := models.HistoryQuery{From: at(c.from), To: at(c.to), Step: time.Duration(c.step) * time.Second, Agg: models.DefaultAggs, Limit: c.limit}
+			page := l.pages(t, "p", q)
+			if h, w := shown(t, page.Gaps), shown(t, c.want); h != w && len(page.Gaps)+len(c.want) > 0 {
+				t.Errorf("from %d to %d by %d: gaps\n%s\nwant\n%s", c.from, c.to, c.step, h, w)
+			}
+			for _, b := range page.Buckets {
+				if sec := b.Time.Unix(); sec == 30 || sec == 35 || sec == 60 || sec == 75 {
+					t.Errorf("there is a bucket at %d", sec)
+				}
+			}
+		}
+	})
+}
+
+func TestKeeper(t *testing.T) {
+	done := make(chan struct{})
+	calls := 0
+	k := Keeper{Store: compacting(func() (bool, error) {
+		switch calls++; calls {
+		case 1:
+			return true, nil
+		case 2:
+			return false, nil
+		case 3:
+			return false, fmt.Errorf("injected")
+		case 4:
+			close(done)
+		}
+		return false, nil
+	}), Now: time.Now, Log: slog.New(slog.DiscardHandler), Every: time.Millisecond}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- k.Run(ctx) }()
+	<-done
+	cancel()
+	if err := <-ended; err != context.Canceled {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+type compacting func() (bool, error)
+
+func (f compacting) Compact(context.Context, time.Time) (bool, error) { return f() }

@@ -1,0 +1,229 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/whimbrel-edge/whimbrel/cloudapi/client"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+func historyCommand() *cobra.Command {
+	var conn connection
+	var out output
+	var since, step time.Duration
+	var from, to, agg string
+	var limit int
+	cmd := &cobra.Command{
+		Use:     "history DEVICE PROPERTY",
+		GroupID: GroupObjects,
+		Short:   "Show what a property was: its samples, or buckets of them",
+		Example: `  whimbrel history boiler-1 temperature --since 10m
+  whimbrel history boiler-1 temperature --since 24h --step 1h
+  whimbrel history boiler-1 temperature --from 2026-01-01T00:00:00Z --to 2026-02-01T00:00:00Z -o csv > january.csv`,
+		Args:              arguments(2, 2, "the name of a device and of one of its properties"),
+		ValidArgsFunction: conn.completeDevice,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			q, err := historyQuery(time.Now(), since, step, from, to, agg)
+			if err != nil {
+				return err
+			}
+			if limit < 0 {
+				return Usagef("--limit must not be negative")
+			}
+			q.Limit = limit
+			return conn.with(cmd, func(ctx context.Context, h hub) error {
+				err := history(ctx, cmd.OutOrStdout(), h, conn.namespace, args[0], args[1], q, out)
+				if models.KindOf(err) == models.KindNotFound && !strings.Contains(err.Error(), "property") {
+					return deviceError(err, conn.namespace, args[0])
+				}
+				return err
+			})
+		},
+	}
+	conn.addFlags(cmd)
+	out.addFlag(cmd, "table", "csv", "json")
+	f := cmd.Flags()
+	f.DurationVar(&since, "since", time.Hour, "how far back, such as 10m or 24h")
+	f.StringVar(&from, "from", "", "the first time, such as 2026-01-02T15:04:05Z, instead of --since")
+	f.StringVar(&to, "to", "", "the end, such as 2026-01-02T15:04:05Z (default now)")
+	f.DurationVar(&step, "step", 0, "buckets of this width instead of the samples, such as 1m")
+	f.StringVar(&agg, "agg", "", "what buckets tell: some of avg, min, max, count, first, last, joined by commas (default avg,min,max,count)")
+	f.IntVar(&limit, "limit", 0, "at most this many lines (default all)")
+	return cmd
+}
+
+// historyQuery is the query that flags ask for.
+func historyQuery(now time.Time, since, step time.Duration, from, to, agg string) (q models.HistoryQuery, err error) {
+	if since <= 0 || step < 0 {
+		return q, Usagef("--since must be more than 0s, and --step must not be negative")
+	}
+	q.To, q.Step = now, step
+	if to != "" {
+		if q.To, err = time.Parse(time.RFC3339Nano, to); err != nil {
+			return q, Usagef("--to must be a time such as 2026-01-02T15:04:05Z, got %q", to)
+		}
+	}
+	q.From = q.To.Add(-since)
+	if from != "" {
+		if q.From, err = time.Parse(time.RFC3339Nano, from); err != nil {
+			return q, Usagef("--from must be a time such as 2026-01-02T15:04:05Z, got %q", from)
+		}
+	}
+	if agg != "" {
+		if step == 0 {
+			return q, Usagef("--agg needs a --step")
+		}
+		if q.Agg, err = models.ParseAggs(agg); err != nil {
+			return q, usageError{err}
+		}
+	} else if step > 0 {
+		q.Agg = models.DefaultAggs
+	}
+	return q, nil
+}
+
+func history(ctx context.Context, w io.Writer, h hub, namespace, device, property string, q models.HistoryQuery, out output) error {
+	switch out.format {
+	case "csv":
+		return h.ExportHistory(ctx, namespace, device, property, q, client.CSV, w)
+	case "json":
+		return historyDocument(ctx, w, h, namespace, device, property, q, out)
+	}
+	titles := []string{"TIME!", "VALUE", "QUALITY"}
+	if q.Step > 0 {
+		titles = []string{"TIME!"}
+		for _, a := range q.Agg {
+			titles = append(titles, strings.ToUpper(string(a)))
+		}
+	}
+	var lines *stream
+	left := q.Limit
+	err := h.History(ctx, namespace, device, property, q, func(page models.History) error {
+		if lines == nil {
+			t := &table{titles: titles}
+			addHistory(t.row, page, q.Agg)
+			lines = startStream(w, t)
+		} else {
+			addHistory(lines.row, page, q.Agg)
+		}
+		if left > 0 {
+			if left -= len(page.Points) + len(page.Buckets); left <= 0 {
+				return errEnough
+			}
+		}
+		return nil
+	})
+	if err == errEnough {
+		err = nil
+	}
+	return err
+}
+
+type enough struct{}
+
+func (enough) Error() string { return "enough" }
+
+// errEnough ends the reading of pages.
+var errEnough error = enough{}
+
+// historyDocument prints all pages as one.
+func historyDocument(ctx context.Context, w io.Writer, h hub, namespace, device, property string, q models.HistoryQuery, out output) error {
+	var all *models.History
+	err := h.History(ctx, namespace, device, property, q, func(page models.History) error {
+		if all == nil {
+			all = &page
+		} else {
+			all.Points, all.Buckets = append(all.Points, page.Points...), append(all.Buckets, page.Buckets...)
+			all.Gaps, all.Continue = append(all.Gaps, page.Gaps...), page.Continue
+		}
+		if q.Limit > 0 && len(all.Points)+len(all.Buckets) >= q.Limit {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && err != errEnough {
+		return err
+	}
+	return out.print(w, all)
+}
+
+// addHistory adds a page's rows: gaps stand between the others, by time.
+func addHistory(row func(...string), page models.History, aggs []models.Agg) {
+	gaps := page.Gaps
+	before := func(t time.Time) {
+		for len(gaps) > 0 && !gaps[0].From.After(t) {
+			cells := []string{stamp(gaps[0].From), "gap until " + stamp(gaps[0].To), gaps[0].Reason}
+			if len(page.Buckets) > 0 {
+				cells = []string{stamp(gaps[0].From), "gap until " + stamp(gaps[0].To) + ": " + gaps[0].Reason}
+				for len(cells) < 1+len(aggs) {
+					cells = append(cells, "")
+				}
+			}
+			row(cells...)
+			gaps = gaps[1:]
+		}
+	}
+	for _, p := range page.Points {
+		before(p.Time)
+		quality := p.Quality.String()
+		if p.Reason != "" {
+			quality += " (" + string(p.Reason) + ")"
+		}
+		if p.Backfill {
+			quality += ", backfill"
+		}
+		row(stamp(p.Time), value(p.Value, "", page.Unit), quality)
+	}
+	for i := range page.Buckets {
+		b := &page.Buckets[i]
+		before(b.Time)
+		cells := []string{stamp(b.Time)}
+		for _, a := range aggs {
+			cells = append(cells, bucketCell(b, a, page.Unit))
+		}
+		row(cells...)
+	}
+	if len(page.Points)+len(page.Buckets) > 0 {
+		before(time.Unix(1<<40, 0))
+	}
+}
+
+// stamp is a time to the millisecond, as wide as any other.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+
+func bucketCell(b *models.HistoryBucket, a models.Agg, unit string) string {
+	var v *models.Value
+	switch a {
+	case models.AggAvg:
+		if b.Avg == nil {
+			return nothing
+		}
+		return value(models.Float(*b.Avg), "", unit)
+	case models.AggCount:
+		if b.Count == nil {
+			return nothing
+		}
+		return strconv.FormatInt(*b.Count, 10)
+	case models.AggMin:
+		v = b.Min
+	case models.AggMax:
+		v = b.Max
+	case models.AggFirst:
+		v = b.First
+	case models.AggLast:
+		v = b.Last
+	}
+	if v == nil {
+		return nothing
+	}
+	return value(*v, "", unit)
+}
