@@ -173,7 +173,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 	start(&baseWait, base, "registry", h.Registry.Run)
 	start(&baseWait, base, "twins", h.twins.Run)
-	start(&baseWait, base, "history", (&history.Keeper{Store: h.cfg.Store, Now: h.now, Log: h.log}).Run)
+	start(&baseWait, base, "history", (&history.Keeper{Store: h.cfg.Store, Rules: h.Registry.Retention, Now: h.now, Log: h.log}).Run)
 	start(&middleWait, middle, "ingest", h.ingest.Run)
 	err := h.Registry.Seed(ctx, h.cfg.Mappers)
 	if err == nil {

@@ -23,6 +23,7 @@ type DeviceSpec struct {
 	Connection  json.RawMessage    `json:"connection,omitempty"` // checked by the Mapper's schema
 	Properties  []PropertyOverride `json:"properties,omitempty"`
 	Locked      bool               `json:"locked,omitempty"` // maintenance: nothing writes to the device
+	Retention   *Retention         `json:"retention,omitempty"`
 }
 
 // DeviceStatus is what the hub knows of a device.
@@ -92,6 +93,7 @@ func (d *Device) Validate() []FieldError {
 			errs = append(errs, FieldError{"/spec/node", msg})
 		}
 	}
+	errs = append(errs, d.Spec.Retention.validate("/spec/retention")...)
 	seen := map[string]int{}
 	for i, o := range d.Spec.Properties {
 		at := "/spec/properties/" + strconv.Itoa(i) + "/name"

@@ -25,6 +25,7 @@ type DeviceModelSpec struct {
 	Protocol    string           `json:"protocol"` // a Mapper's name
 	Defaults    PropertySettings `json:"defaults,omitzero"`
 	Properties  []Property       `json:"properties"`
+	Retention   *Retention       `json:"retention,omitempty"`
 	// Commands is reserved for OPC UA methods and the like, and refused when set.
 	Commands json.RawMessage `json:"commands,omitempty"`
 }
@@ -178,6 +179,7 @@ func (m *DeviceModel) Validate() []FieldError {
 		errs = append(errs, FieldError{"/spec/commands", "is reserved and not supported yet; leave it out"})
 	}
 	errs = append(errs, m.Spec.Defaults.validate("/spec/defaults")...)
+	errs = append(errs, m.Spec.Retention.validate("/spec/retention")...)
 	if len(m.Spec.Properties) == 0 {
 		errs = append(errs, FieldError{"/spec/properties", "needs at least one property"})
 	}

@@ -7,24 +7,34 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 )
 
-// Compacting is what a Keeper needs of the store.
-type Compacting interface {
+// Kept is what a Keeper needs of the store.
+type Kept interface {
 	// Compact does some of the work and reports whether there is more to do now.
 	Compact(ctx context.Context, now time.Time) (more bool, err error)
+	// Expire deletes what is older than the rules say.
+	Expire(ctx context.Context, rules []store.Retention, now time.Time) error
 }
 
-// DefaultEvery is how often a Keeper looks for work. Samples are in the shape
-// that is quick to read some seconds after they have come.
-const DefaultEvery = 2 * time.Second
+// The defaults of a Keeper. Samples are in the shape that is quick to read some
+// seconds after they have come.
+const (
+	DefaultEvery       = 2 * time.Second
+	DefaultExpireEvery = 15 * time.Minute
+)
 
-// Keeper tends the store. All fields but Every are required.
+// Keeper tends the store. All fields but the last two are required.
 type Keeper struct {
-	Store Compacting
+	Store Kept
+	Rules func(now time.Time) []store.Retention // how long devices' history is kept
 	Now   func() time.Time
 	Log   *slog.Logger
-	Every time.Duration // default DefaultEvery
+
+	Every       time.Duration // how often it looks for work, DefaultEvery
+	ExpireEvery time.Duration // how often it looks for what is too old, DefaultExpireEvery
 }
 
 // Run works until ctx ends. A store that fails is tried again: nothing is lost
@@ -36,11 +46,22 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	expireEvery := k.ExpireEvery
+	if expireEvery == 0 {
+		expireEvery = DefaultExpireEvery
+	}
+	old := time.NewTicker(expireEvery)
+	defer old.Stop()
 	failing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-old.C:
+			if err := k.Store.Expire(ctx, k.Rules(k.Now()), k.Now()); err != nil && ctx.Err() == nil {
+				k.Log.Error("history that is too old is not deleted", "error", err)
+			}
+			continue
 		case <-tick.C:
 		}
 		err := k.work(ctx)

@@ -335,7 +335,7 @@ func TestKeeper(t *testing.T) {
 			close(done)
 		}
 		return false, nil
-	}), Now: time.Now, Log: slog.New(slog.DiscardHandler), Every: time.Millisecond}
+	}), Rules: func(time.Time) []store.Retention { return []store.Retention{{DeviceUID: "d"}} }, ExpireEvery: time.Millisecond, Now: time.Now, Log: slog.New(slog.DiscardHandler), Every: time.Millisecond}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- k.Run(ctx) }()
@@ -347,5 +347,12 @@ func TestKeeper(t *testing.T) {
 }
 
 type compacting func() (bool, error)
+
+func (compacting) Expire(_ context.Context, rules []store.Retention, _ time.Time) error {
+	if len(rules) != 1 {
+		panic("the rules are not those of the registry")
+	}
+	return nil
+}
 
 func (f compacting) Compact(context.Context, time.Time) (bool, error) { return f() }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/twin"
 )
@@ -70,6 +71,36 @@ func (r *Registry) DeviceUIDs(o models.ListOptions) []string {
 		out[i] = e.object.Meta().UID
 	}
 	return out
+}
+
+// Retention returns the rules by which history is kept: those of the devices that
+// have one.
+func (r *Registry) Retention(now time.Time) (rules []store.Retention) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for uid, e := range r.byUID {
+		d, ok := e.object.(*models.Device)
+		if !ok {
+			continue
+		}
+		m, ok := r.modelOfLocked(d)
+		if !ok {
+			continue
+		}
+		if age, keep := models.ResolveRetention(m, d); age > 0 {
+			rules = append(rules, store.Retention{DeviceUID: uid, BeforeUS: now.Add(-age).UnixMicro(), Keep: keep})
+		}
+	}
+	return rules
+}
+
+func (r *Registry) modelOfLocked(d *models.Device) (*models.DeviceModel, bool) {
+	e := r.objects[models.Key{Kind: "DeviceModel", Namespace: d.Metadata.Namespace, Name: d.Spec.Model}]
+	if e == nil {
+		return nil, false
+	}
+	m, ok := e.object.(*models.DeviceModel)
+	return m, ok
 }
 
 // NodeDevices returns the uids of a node's devices.

@@ -188,6 +188,17 @@ type History interface {
 	// and reports whether there is more to do now. What Samples returns is the same
 	// before and after. It is called every few seconds.
 	Compact(ctx context.Context, now time.Time) (more bool, err error)
+	// Expire deletes samples that are older than the rules say, sooner or later:
+	// some may stay for up to a week and a little longer. Devices without a rule
+	// keep everything.
+	Expire(ctx context.Context, rules []Retention, now time.Time) error
+}
+
+// Retention is how long one device's history is kept.
+type Retention struct {
+	DeviceUID string
+	BeforeUS  int64 // samples from then on stay
+	Keep      int64 // and so do at least this many of each property, the latest
 }
 
 // Idempotency keeps answers by key.

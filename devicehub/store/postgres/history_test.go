@@ -399,3 +399,36 @@ func perSample(b *testing.B, s *Store, like string, samples int) float64 {
 	}
 	return size / float64(samples)
 }
+
+// TestPartitionsAreDropped: a week of which nothing is to be kept goes as a whole,
+// and comes back when something late is of it.
+func TestPartitionsAreDropped(t *testing.T) {
+	s := openNew(t)
+	f := newFiller(t, s, 2)
+	now := time.Now()
+	for week := range 10 {
+		f.add(t, 1, func(int, int) store.Sample { return store.Sample{TimeUS: now.Add(-time.Duration(week) * 7 * 24 * time.Hour).UnixMicro()} })
+	}
+	compactAll(t, s, now)
+	partitions := func() (n int) {
+		t.Helper()
+		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_inherits WHERE inhparent = 'samples_chunk'::regclass`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := partitions()
+	rule := store.Retention{DeviceUID: "uid-1", BeforeUS: now.Add(-29 * 24 * time.Hour).UnixMicro()}
+	if err := s.Expire(t.Context(), []store.Retention{{DeviceUID: "other", BeforeUS: now.UnixMicro()}}, now); err != nil || partitions() != before {
+		t.Fatalf("%d of %d partitions are left by a rule for nobody, error %v", partitions(), before, err)
+	}
+	if err := s.Expire(t.Context(), []store.Retention{rule}, now); err != nil || partitions() != before-5 {
+		t.Fatalf("%d of %d partitions are left, want 5 fewer, error %v", partitions(), before, err)
+	}
+	f.add(t, 1, func(int, int) store.Sample { return store.Sample{TimeUS: now.Add(-50 * 24 * time.Hour).UnixMicro()} })
+	compactAll(t, s, now)
+	n := 0
+	if err := s.Samples(t.Context(), "uid-1", "p0", 0, math.MaxInt64, func(store.Sample) error { n++; return nil }); err != nil || n != 5+1 || partitions() != before-4 {
+		t.Errorf("%d samples in %d partitions, error %v", n, partitions(), err)
+	}
+}

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -60,4 +61,46 @@ func (s *Store) Samples(ctx context.Context, deviceUID, property string, fromUS,
 		return fail(err)
 	}
 	return nil
+}
+
+// Expire implements store.History. Each property is a transaction of its own: what
+// arrives waits only for one.
+func (s *Store) Expire(ctx context.Context, rules []store.Retention, _ time.Time) error {
+	for _, r := range rules {
+		var properties []string
+		if err := each(ctx, s.read, func(rows *sql.Rows) error {
+			var p string
+			err := rows.Scan(&p)
+			properties = append(properties, p)
+			return err
+		}, `SELECT DISTINCT property FROM series WHERE device_uid = ?`, r.DeviceUID); err != nil {
+			return fmt.Errorf("expire history of device %s: %w", r.DeviceUID, err)
+		}
+		for _, p := range properties {
+			if err := s.expire(ctx, r, p); err != nil {
+				return fmt.Errorf("expire history of device %s, property %s: %w", r.DeviceUID, p, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Store) expire(ctx context.Context, r store.Retention, property string) error {
+	const those = `series IN (SELECT id FROM series WHERE device_uid = ?1 AND property = ?2)`
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		before := r.BeforeUS
+		if r.Keep > 0 {
+			var kept int64
+			err := tx.QueryRow(`SELECT time_us FROM samples WHERE `+those+` ORDER BY time_us DESC LIMIT 1 OFFSET ?3`, r.DeviceUID, property, r.Keep-1).Scan(&kept)
+			if errors.Is(err, sql.ErrNoRows) {
+				return nil // there are fewer
+			}
+			if err != nil {
+				return err
+			}
+			before = min(before, kept)
+		}
+		_, err := tx.Exec(`DELETE FROM samples WHERE `+those+` AND time_us < ?3`, r.DeviceUID, property, before)
+		return err
+	})
 }

@@ -146,3 +146,59 @@ func Signals() []func(*rand.Rand) store.Sample {
 		func(r *rand.Rand) store.Sample { return float(float64(r.IntN(2000)-1000) * 0.1) }, // noise behind the last digit
 	}
 }
+
+// samplesExpire fills ten weeks of several devices and lets each one's go by
+// another rule.
+func samplesExpire(t *testing.T, s *subject) {
+	ctx := t.Context()
+	s.start(t, "n", "e")
+	now := time.Now()
+	const devices, hours = 5, 10 * 7 * 24
+	b := store.Batch{NodeUID: "n", Epoch: "e", Acked: 1, Received: now}
+	times := make([]int64, hours)
+	var keys []store.SeriesKey
+	for d := range devices {
+		keys = append(keys, keyOf(fmt.Sprint("d", d), 1, "p"), keyOf(fmt.Sprint("d", d), 2, "p"), keyOf(fmt.Sprint("d", d), 1, "rare"))
+	}
+	ids, err := s.SeriesIDs(ctx, keys)
+	must(t, err)
+	for i := range hours {
+		times[i] = now.Add(time.Duration(i-hours) * time.Hour).UnixMicro()
+		for d := range devices {
+			Add(&b.Samples, ids[3*d+i/(hours-5)], intSample(times[i], int64(i)))
+			if i%500 == 0 {
+				Add(&b.Samples, ids[3*d+2], intSample(times[i], int64(i)))
+			}
+		}
+	}
+	must(t, s.Ingest(ctx, []store.Batch{b}))
+	day := 24 * time.Hour
+	ago := func(d time.Duration) int64 { return now.Add(-d).UnixMicro() }
+	for _, when := range []time.Duration{0, time.Hour} {
+		compact(t, s, now.Add(when))
+		must(t, s.Expire(ctx, []store.Retention{
+			{DeviceUID: "d0", BeforeUS: ago(20 * day)},
+			{DeviceUID: "d1", BeforeUS: ago(20 * day), Keep: 1000},
+			{DeviceUID: "d2", BeforeUS: ago(0)},
+			{DeviceUID: "d3", BeforeUS: ago(1000 * day)},
+			{DeviceUID: "nobody", BeforeUS: ago(0)},
+		}, now))
+	}
+	for d, rule := range []struct {
+		least, most int // of p
+		rare        int // the least of rare
+	}{{20 * 24, 28*24 + 1, 0}, {1000, 1000 + 8*24, 4}, {0, 8*24 + 1, 0}, {hours, hours, 4}, {hours, hours, 4}} {
+		got := readSamples(t, s, fmt.Sprint("d", d), "p", math.MinInt64, everything)
+		if n := len(got); n < rule.least || n > rule.most {
+			t.Errorf("device %d has %d samples left, want %d to %d", d, n, rule.least, rule.most)
+		}
+		for i, v := range got { // the latest ones, without a hole
+			if v.TimeUS != times[hours-len(got)+i] {
+				t.Fatalf("device %d: sample %d is of %d, want %d", d, i, v.TimeUS, times[hours-len(got)+i])
+			}
+		}
+		if n := len(readSamples(t, s, fmt.Sprint("d", d), "rare", math.MinInt64, everything)); n < rule.rare {
+			t.Errorf("device %d has %d rare samples left, want %d", d, n, rule.rare)
+		}
+	}
+}

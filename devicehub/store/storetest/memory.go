@@ -360,6 +360,37 @@ func (m *Memory) Compact(ctx context.Context, _ time.Time) (more bool, err error
 	return false, m.step(ctx, "Compact")
 }
 
+// Expire implements store.History.
+func (m *Memory) Expire(ctx context.Context, rules []store.Retention, _ time.Time) error {
+	return m.do(ctx, "Expire", func() error {
+		for _, r := range rules {
+			byProperty := map[string][]int64{}
+			for key, id := range m.data.series {
+				if key.DeviceUID == r.DeviceUID {
+					for _, s := range m.data.samples[id] {
+						byProperty[key.Property] = append(byProperty[key.Property], s.TimeUS)
+					}
+				}
+			}
+			for key, id := range m.data.series {
+				if key.DeviceUID != r.DeviceUID {
+					continue
+				}
+				times := byProperty[key.Property]
+				slices.Sort(times)
+				before := r.BeforeUS
+				if n := int64(len(times)); r.Keep >= n {
+					continue
+				} else if r.Keep > 0 {
+					before = min(before, times[n-r.Keep])
+				}
+				m.data.samples[id] = slices.DeleteFunc(m.data.samples[id], func(s numbered) bool { return s.TimeUS < before })
+			}
+		}
+		return nil
+	})
+}
+
 // Samples implements store.History.
 func (m *Memory) Samples(ctx context.Context, deviceUID, property string, fromUS, toUS int64, f func(store.Sample) error) error {
 	var found []numbered

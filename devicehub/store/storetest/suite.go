@@ -67,6 +67,7 @@ func Run(t *testing.T, create func(t *testing.T) Database) {
 		{"samples in order", samplesInOrder},
 		{"many samples", samplesMany},
 		{"samples are the same when compacted", samplesCompacted},
+		{"samples expire", samplesExpire},
 		{"ingest conflicts", ingestConflicts},
 		{"ingest is whole or not", ingestAtomic},
 		{"ingest of many nodes", ingestManyNodes},
