@@ -407,7 +407,9 @@ func TestPartitionsAreDropped(t *testing.T) {
 	f := newFiller(t, s, 2)
 	now := time.Now()
 	for week := range 10 {
-		f.add(t, 1, func(int, int) store.Sample { return store.Sample{TimeUS: now.Add(-time.Duration(week) * 7 * 24 * time.Hour).UnixMicro()} })
+		f.add(t, 1, func(int, int) store.Sample {
+			return store.Sample{TimeUS: now.Add(-time.Duration(week) * 7 * 24 * time.Hour).UnixMicro()}
+		})
 	}
 	compactAll(t, s, now)
 	partitions := func() (n int) {

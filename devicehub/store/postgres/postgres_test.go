@@ -346,7 +346,8 @@ func dump(t *testing.T, address string) string {
 	}
 	var kept strings.Builder
 	for line := range strings.Lines(string(out)) {
-		if line != "\n" && !strings.HasPrefix(line, "\\") && !strings.HasPrefix(line, "--") && !strings.HasPrefix(line, "SET ") &&
+		if line != "\n" && !strings.HasPrefix(line, "\\") && !strings.HasPrefix(line, "--") &&
+			(!strings.HasPrefix(line, "SET ") || strings.HasPrefix(line, "SET check_function_bodies")) &&
 			!strings.HasPrefix(line, "SELECT pg_catalog.set_config('search_path'") {
 			kept.WriteString(line)
 		}
