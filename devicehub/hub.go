@@ -357,12 +357,22 @@ func (h *Hub) History(ctx context.Context, namespace, name, property string, q m
 		if err == nil {
 			err = models.Errorf(models.KindNotFound, "device %s has no property %.80q, and no history of one", name, property)
 		}
-		return models.History{}, err
+		return models.History{}, h.unavailable(ctx, err)
 	}
 	if node, err := h.Registry.Get(ctx, models.Key{Kind: "Node", Name: view.Device.Spec.Node}); err == nil {
 		of.NodeUID = node.Meta().UID
 	}
 	page, err := history.Query(ctx, h.cfg.Store, of, q)
 	page.Device, page.Property, page.Unit = name, property, unit
-	return page, err
+	return page, h.unavailable(ctx, err)
+}
+
+// unavailable is what a caller is told when the store fails: to come back, and
+// not why, which is for the log.
+func (h *Hub) unavailable(ctx context.Context, err error) error {
+	if err == nil || models.KindOf(err) != models.KindInternal || ctx.Err() != nil {
+		return err
+	}
+	h.log.Error("the store fails", "step", "read history", "error", err)
+	return models.Errorf(models.KindUnavailable, "the store does not answer; try again")
 }

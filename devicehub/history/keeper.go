@@ -22,7 +22,7 @@ type Kept interface {
 // The defaults of a Keeper. Samples are in the shape that is quick to read some
 // seconds after they have come.
 const (
-	DefaultEvery       = 2 * time.Second
+	DefaultEvery       = 5 * time.Second
 	DefaultExpireEvery = 15 * time.Minute
 )
 

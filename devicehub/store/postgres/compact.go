@@ -17,7 +17,7 @@ import (
 const compactLock = 0x77686d636d70
 
 const (
-	compactSamples = 200_000 // about as many samples are rewritten in one transaction
+	compactSamples = 400_000 // about as many samples are rewritten in one transaction
 	mergeGroups    = 500     // series and periods merged in one transaction
 	fanout         = 16      // chunks of one level that make one of the next
 	levelForGood   = 3

@@ -386,6 +386,33 @@ func BenchmarkCompact(b *testing.B) {
 	b.ReportMetric(perSample(b, s, "rows", total), "B/row")
 }
 
+// BenchmarkRead measures the last hour of one series among 10,000, of which each
+// has a sample every ten seconds, while the newest have only arrived.
+func BenchmarkRead(b *testing.B) {
+	server := pgtest.StartServer(b, pgtest.Options{Settings: map[string]string{"shared_buffers": "256MB"}})
+	s := openAt(b, server.URL("postgres"))
+	b.Cleanup(func() { s.Close() })
+	const properties = 10_000
+	f := newFiller(b, s, properties)
+	now := time.Now()
+	at := now.Add(-time.Hour)
+	for range 360 {
+		f.add(b, 1, func(p, i int) store.Sample {
+			return store.Sample{TimeUS: at.UnixMicro() + int64(p), Kind: uint8(models.KindFloat), Float: float64(i+p) / 10}
+		})
+		at = at.Add(10 * time.Second)
+		if at.Second() < 10 && at.Minute() < 59 {
+			compactAll(b, s, now)
+		}
+	}
+	for n := 0; b.Loop(); n++ {
+		got := 0
+		if err := s.Samples(b.Context(), "uid-1", fmt.Sprint("p", n*7919%properties), now.Add(-time.Hour).UnixMicro(), math.MaxInt64, func(store.Sample) error { got++; return nil }); err != nil || got != 360 {
+			b.Fatalf("%d samples, error %v", got, err)
+		}
+	}
+}
+
 // perSample is what tables take on the disk, indexes and all, after a VACUUM FULL.
 func perSample(b *testing.B, s *Store, like string, samples int) float64 {
 	b.Helper()
