@@ -70,7 +70,7 @@ type Access interface {
 	CreateUserToken(ctx context.Context, user string, ttl time.Duration, by string) (token, id string, expires time.Time, err error)
 	// Tokens lists API and join tokens without their secrets.
 	Tokens(ctx context.Context) ([]TokenInfo, error)
-	DeleteToken(ctx context.Context, id string) error
+	DeleteToken(ctx context.Context, id, by string) error
 }
 
 // JoinToken is a new join token.

@@ -388,6 +388,16 @@ func (s schemas) historyOp() huma.Operation {
 	return s.problems(o, 404, 422)
 }
 
+func (s schemas) auditOp() huma.Operation {
+	least, most := 0.0, float64(maxAudit)
+	o := op(http.MethodGet, Prefix+"/audit", "listAudit", "Who changed what", []*huma.Param{
+		param("query", "limit", "At most this many; metadata.continue then says where to go on. 500 when left out or 0.", &huma.Schema{Type: huma.TypeInteger, Minimum: &least, Maximum: &most}),
+		param("query", "continue", "The metadata.continue of the page before.", text()),
+	}, map[string]*huma.Response{"200": ok("Changes of objects and tokens, newest first.", schemaFor[auditList](s))})
+	o.Tags = []string{"audit"}
+	return s.problems(o, 422)
+}
+
 func (s schemas) tokensOp() huma.Operation {
 	o := op(http.MethodGet, Prefix+"/tokens", "listTokens", "List tokens", nil,
 		map[string]*huma.Response{"200": ok("API and join tokens, without their secrets.", schemaFor[tokenList](s))})

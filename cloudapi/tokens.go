@@ -127,7 +127,7 @@ func (a *api) deleteToken(c *call) (answer, error) {
 	if err := c.caller.may(models.Admin, models.AllNamespaces); err != nil {
 		return answer{}, err
 	}
-	if err := a.Access.DeleteToken(c.Context(), c.param("id")); err != nil {
+	if err := a.Access.DeleteToken(c.Context(), c.param("id"), c.caller.Name); err != nil {
 		return answer{}, err
 	}
 	return answer{status: http.StatusNoContent}, nil

@@ -74,7 +74,7 @@ func (h *Hub) Tokens(context.Context) ([]cloudapi.TokenInfo, error) {
 }
 
 // DeleteToken implements cloudapi.Access.
-func (h *Hub) DeleteToken(_ context.Context, id string) error {
+func (h *Hub) DeleteToken(_ context.Context, id, _ string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for secret, t := range h.tokens {

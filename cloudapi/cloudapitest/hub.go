@@ -72,6 +72,7 @@ var (
 	_ cloudapi.Objects     = (*Hub)(nil)
 	_ cloudapi.Twins       = (*Hub)(nil)
 	_ cloudapi.History     = (*Hub)(nil)
+	_ cloudapi.Audit       = (*Hub)(nil)
 	_ cloudapi.Access      = (*Hub)(nil)
 	_ cloudapi.Idempotency = (*Hub)(nil)
 )

@@ -167,6 +167,7 @@ func decodeContinue(token string) (revision int64, after *models.Key, err error)
 func (r *Registry) Update(ctx context.Context, key models.Key, o models.WriteOptions, change func(models.Object) (models.Object, error)) (stored models.Object, created bool, err error) {
 	var result *entry
 	err = r.change(ctx, func(s *stage) error {
+		s.by = o.By
 		before := s.get(key)
 		var current models.Object
 		if before != nil {
@@ -208,6 +209,7 @@ func stale(key models.Key, e *entry) error {
 func (r *Registry) Delete(ctx context.Context, key models.Key, o models.WriteOptions) (models.Object, error) {
 	var before *entry
 	err := r.change(ctx, func(s *stage) error {
+		s.by = o.By
 		if before = s.get(key); before == nil {
 			return notFound(key)
 		}

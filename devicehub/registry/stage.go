@@ -22,6 +22,7 @@ type stage struct {
 	changes  []change
 	objects  map[models.Key]*entry // nil: deleted
 	desired  map[string]desiredEntry
+	by       string   // who makes the change at hand
 	undo     []func() // takes back what the change at hand has staged, last first
 }
 
@@ -34,7 +35,8 @@ type change struct {
 	desired   *desiredEntry // set: the desired values of deviceUID changed
 	json      []byte        // of desired
 	deviceUID string
-	quiet     bool // stored and delivered, but no event: only what belongs to the hub changed
+	by        string // who changed it; "" for the hub itself
+	quiet     bool   // stored and delivered, but no event: only what belongs to the hub changed
 }
 
 func newStage(r *Registry) *stage {
@@ -44,7 +46,7 @@ func newStage(r *Registry) *stage {
 // try applies one change; an error leaves the stage as it was.
 func (s *stage) try(apply func(*stage) error) error {
 	revision, changes := s.revision, len(s.changes)
-	s.undo = s.undo[:0]
+	s.undo, s.by = s.undo[:0], ""
 	if err := apply(s); err != nil {
 		for _, back := range slices.Backward(s.undo) {
 			back()
@@ -169,7 +171,7 @@ func (s *stage) put(o models.Object, e *entry) error {
 	e.revision = s.revision
 	stamp(o, uid, generation, e.revision, created)
 	setStaged(s, s.objects, key, e)
-	s.changes = append(s.changes, change{revision: s.revision, typ: typ, entry: e, before: before})
+	s.changes = append(s.changes, change{revision: s.revision, typ: typ, entry: e, before: before, by: s.by})
 	return nil
 }
 
@@ -190,7 +192,7 @@ func (s *stage) drop(key models.Key) {
 	gone.revision = s.revision
 	gone.object = clone(before.object)
 	gone.object.Meta().ResourceVersion = strconv.FormatInt(s.revision, 10)
-	s.changes = append(s.changes, change{revision: s.revision, typ: models.Deleted, entry: &gone, before: before})
+	s.changes = append(s.changes, change{revision: s.revision, typ: models.Deleted, entry: &gone, before: before, by: s.by})
 }
 
 // setDesired stages a device's desired values.
@@ -212,7 +214,7 @@ func (s *stage) setDesired(uid string, d twin.Desired) error {
 
 // stored returns the group as the store takes it.
 func (s *stage) stored() store.Commit {
-	c := store.Commit{Revision: s.revision}
+	c := store.Commit{Revision: s.revision, Audit: s.audited()}
 	gone := map[string]bool{}   // uids of devices that were deleted, be it that they came in this very group
 	desired := map[string]int{} // device uid to its place in c.PutDesired
 	for _, ch := range s.changes {

@@ -27,6 +27,7 @@ type Store interface {
 	Twins
 	Log
 	History
+	Audit
 	Idempotency
 	Close() error
 }
@@ -63,6 +64,7 @@ type Commit struct {
 	Delete         []Object  // only Kind, Namespace, Name and UID count
 	PutDesired     []Desired // inserted or replaced, by device
 	DeletedDevices []string  // uids whose desired values and twin go
+	Audit          []AuditEntry
 }
 
 // Objects is what the registry needs. It has one writer at a time, the
@@ -199,6 +201,33 @@ type Retention struct {
 	DeviceUID string
 	BeforeUS  int64 // samples from then on stay
 	Keep      int64 // and so do at least this many of each property, the latest
+}
+
+// AuditEntry says who changed what.
+type AuditEntry struct {
+	ID                         int64 // given by the store, in the order of entries
+	Time                       time.Time
+	By                         string // user; "" for the hub itself
+	Action                     string
+	Kind, Namespace, Name, UID string
+	Revision                   int64
+	Fields                     string // what a change changed: JSON Pointers, one a line
+}
+
+// The actions of the audit.
+const (
+	AuditCreated = "created"
+	AuditChanged = "changed"
+	AuditDeleted = "deleted"
+)
+
+// Audit is the record of who changed what. It is only added to.
+type Audit interface {
+	// AppendAudit adds entries for what is not part of a Commit.
+	AppendAudit(ctx context.Context, entries []AuditEntry) error
+	// AuditPage returns at most limit entries, newest first: those whose ids are
+	// below before, or all when it is 0.
+	AuditPage(ctx context.Context, before int64, limit int) ([]AuditEntry, error)
 }
 
 // Idempotency keeps answers by key.

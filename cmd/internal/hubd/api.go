@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/cloudapi"
@@ -14,7 +16,7 @@ import (
 )
 
 func (d *Daemon) apiConfig() cloudapi.Config {
-	return cloudapi.Config{Objects: d.hub, Twins: d.hub, History: d.hub, Access: access{d}, Idempotency: answers{d},
+	return cloudapi.Config{Objects: d.hub, Twins: d.hub, History: d.hub, Audit: d, Access: access{d}, Idempotency: answers{d},
 		Ready: map[string]func(context.Context) error{"database": func(ctx context.Context) error {
 			_, err := d.store.Lineage(ctx)
 			return err
@@ -29,6 +31,37 @@ func (d *Daemon) unavailable(step string, err error) error {
 		d.cfg.Log.Error("the store fails", "step", step, "error", err)
 	}
 	return models.Errorf(models.KindUnavailable, "the store does not answer; try again")
+}
+
+// auditToken records what was done to a token. A caller who hears of an error
+// does not learn the token's secret: no token is used that is not in the audit.
+func (d *Daemon) auditToken(ctx context.Context, action, name, id, by string) error {
+	err := d.store.AppendAudit(context.WithoutCancel(ctx), []store.AuditEntry{{Time: time.Now(), By: by, Action: action, Kind: "Token", Name: name, UID: id}})
+	if err != nil {
+		return d.unavailable("record a token in the audit", err)
+	}
+	return nil
+}
+
+// Audit implements cloudapi.Audit.
+func (d *Daemon) Audit(ctx context.Context, before int64, limit int) ([]cloudapi.AuditEntry, error) {
+	entries, err := d.store.AuditPage(ctx, before, limit)
+	if err != nil {
+		return nil, d.unavailable("read the audit", err)
+	}
+	out := make([]cloudapi.AuditEntry, 0, len(entries))
+	for _, e := range entries {
+		entry := cloudapi.AuditEntry{ID: strconv.FormatInt(e.ID, 10), Time: e.Time, By: e.By, Action: e.Action, Kind: e.Kind, Namespace: e.Namespace,
+			Name: e.Name, UID: e.UID}
+		if e.Revision > 0 {
+			entry.ResourceVersion = strconv.FormatInt(e.Revision, 10)
+		}
+		if e.Fields != "" {
+			entry.Fields = strings.Split(e.Fields, "\n")
+		}
+		out = append(out, entry)
+	}
+	return out, nil
 }
 
 // access is what the API needs of identity.
@@ -62,6 +95,9 @@ func (a access) CreateJoinToken(ctx context.Context, node string, ttl time.Durat
 	if err != nil {
 		return cloudapi.JoinToken{}, a.d.unavailable("make a join token", err)
 	}
+	if err := a.d.auditToken(ctx, store.AuditCreated, node, rec.ID, by); err != nil {
+		return cloudapi.JoinToken{}, err
+	}
 	return cloudapi.JoinToken{Token: text, Expires: rec.Expires,
 		Command: fmt.Sprintf("whimbrel edge --hub %s --token %s --name %s", a.d.hub.LinkURL(), text, node)}, nil
 }
@@ -77,6 +113,9 @@ func (a access) CreateUserToken(ctx context.Context, user string, ttl time.Durat
 	}
 	if err != nil {
 		return "", "", time.Time{}, a.d.unavailable("make an API token", err)
+	}
+	if err := a.d.auditToken(ctx, store.AuditCreated, user, rec.ID, by); err != nil {
+		return "", "", time.Time{}, err
 	}
 	return text, rec.ID, rec.Expires, nil
 }
@@ -111,8 +150,12 @@ func timeOrNil(t time.Time) *time.Time {
 }
 
 // DeleteToken implements cloudapi.Access.
-func (a access) DeleteToken(ctx context.Context, id string) error {
-	err := a.d.hub.Identity.DeleteAPIToken(ctx, id)
+func (a access) DeleteToken(ctx context.Context, id, by string) error {
+	tokens, err := a.Tokens(ctx)
+	if err != nil {
+		return err
+	}
+	err = a.d.hub.Identity.DeleteAPIToken(ctx, id)
 	if errors.Is(err, identity.ErrNotFound) {
 		err = a.d.hub.Identity.DeleteJoinToken(ctx, id)
 	}
@@ -122,7 +165,13 @@ func (a access) DeleteToken(ctx context.Context, id string) error {
 	if err != nil {
 		return a.d.unavailable("delete a token", err)
 	}
-	return nil
+	name := "" // of one that another deleted at the same time, or that was used, it is not known
+	for _, t := range tokens {
+		if t.ID == id {
+			name = t.User + t.Node
+		}
+	}
+	return a.d.auditToken(ctx, store.AuditDeleted, name, id, by)
 }
 
 // answers keeps idempotent answers in the store.

@@ -26,6 +26,8 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/cloudapi"
 	"github.com/whimbrel-edge/whimbrel/devicehub"
+	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store/postgres"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store/sqlite"
 	"github.com/whimbrel-edge/whimbrel/internal/atomicfile"
@@ -382,6 +384,11 @@ func (d *Daemon) serve(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make the first admin: %w", err)
 	}
+	if token != "" {
+		if err := d.auditToken(ctx, store.AuditCreated, identity.AdminUser, "", ""); err != nil {
+			return err
+		}
+	}
 	if err := d.writeContext(token); err != nil {
 		return err
 	}
@@ -453,6 +460,9 @@ func ResetAdmin(ctx context.Context, cfg Config) (token string, err error) {
 		return "", errors.New("the hub did not start; is another one using its database?")
 	}
 	if token, err = d.hub.Identity.ResetAdmin(ctx); err != nil {
+		return "", err
+	}
+	if err := d.auditToken(ctx, store.AuditCreated, identity.AdminUser, "", "reset-admin"); err != nil {
 		return "", err
 	}
 	if server != "" {

@@ -74,7 +74,7 @@ func TestStoreDown(t *testing.T) {
 	_, list := a.Tokens(t.Context())
 	_, _, begin := answers{d}.Begin(t.Context(), "admin", "key", "fingerprint")
 	for what, err := range map[string]error{"authenticate": authenticate, "join token": join, "list": list,
-		"delete": a.DeleteToken(t.Context(), "01J"), "idempotency": begin} {
+		"delete": a.DeleteToken(t.Context(), "01J", "admin"), "idempotency": begin} {
 		if models.KindOf(err) != models.KindUnavailable {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -83,7 +83,7 @@ func (s *Store) Commit(ctx context.Context, c store.Commit) error {
 				}
 			}
 		}
-		return nil
+		return insertAudit(tx, c.Audit)
 	})
 	if err != nil {
 		return fmt.Errorf("commit revision %d: %w", c.Revision, err)

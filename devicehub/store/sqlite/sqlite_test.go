@@ -205,7 +205,7 @@ func column(t *testing.T, db *sql.DB, query string) (out []string) {
 // dump is the database as SQL.
 func dump(t *testing.T, db *sql.DB) string {
 	var out strings.Builder
-	for _, create := range column(t, db, `SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY type DESC, name`) {
+	for _, create := range column(t, db, `SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY type <> 'table', type DESC, name`) {
 		out.WriteString(create + ";\n")
 	}
 	for _, table := range column(t, db, `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name`) {

@@ -38,6 +38,7 @@ type data struct {
 	samples  map[int64][]numbered // by series
 	count    int                  // of all samples
 	gaps     []store.Gap
+	audit    []store.AuditEntry
 }
 
 type (
@@ -196,8 +197,37 @@ func (m *Memory) Commit(ctx context.Context, c store.Commit) error {
 			delete(d.desired, uid)
 			delete(d.twins, uid)
 		}
+		m.auditLocked(c.Audit)
 		return nil
 	})
+}
+
+func (m *Memory) auditLocked(entries []store.AuditEntry) {
+	for _, e := range entries {
+		e.ID, e.Time = int64(len(m.data.audit))+1, micro(e.Time)
+		m.data.audit = append(m.data.audit, e)
+	}
+}
+
+// AppendAudit implements store.Audit.
+func (m *Memory) AppendAudit(ctx context.Context, entries []store.AuditEntry) error {
+	return m.do(ctx, "AppendAudit", func() error {
+		m.auditLocked(entries)
+		return nil
+	})
+}
+
+// AuditPage implements store.Audit.
+func (m *Memory) AuditPage(ctx context.Context, before int64, limit int) (out []store.AuditEntry, err error) {
+	err = m.do(ctx, "AuditPage", func() error {
+		for _, e := range slices.Backward(m.data.audit) {
+			if (before <= 0 || e.ID < before) && len(out) < limit {
+				out = append(out, e)
+			}
+		}
+		return nil
+	})
+	return out, err
 }
 
 // micro is a time as the databases keep it.

@@ -73,6 +73,7 @@ func Run(t *testing.T, create func(t *testing.T) Database) {
 		{"ingest of many nodes", ingestManyNodes},
 		{"ingest of one epoch by many", ingestContended},
 		{"gaps", gaps},
+		{"audit", audit},
 		{"idempotency", idempotency},
 		{"nothing to do", nothing},
 		{"cancelled", cancelled},

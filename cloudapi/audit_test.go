@@ -1,0 +1,32 @@
+package cloudapi_test
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestAudit(t *testing.T) {
+	p := newPlant(t)
+	p.boilers("boiler-1")
+	p.want(200, "PATCH", "/api/v1/devices/boiler-1", `{"metadata":{"labels":{"area":"hall-b"}}}`)
+	list := p.want(200, "GET", "/api/v1/audit?limit=1", "")
+	items, _ := list.json["items"].([]any)
+	if list.json["kind"] != "AuditList" || len(items) != 1 || list.at("metadata", "continue") == "" {
+		t.Fatalf("audit %s", list.text)
+	}
+	newest, _ := items[0].(map[string]any)
+	if newest["by"] != "admin" || newest["action"] != "changed" || newest["kind"] != "Device" || newest["name"] != "boiler-1" {
+		t.Errorf("newest entry %v", newest)
+	}
+	next := fmt.Sprint(list.at("metadata", "continue"))
+	list = p.want(200, "GET", "/api/v1/audit?continue="+next, "")
+	items, _ = list.json["items"].([]any)
+	if first, _ := items[0].(map[string]any); first["id"] == newest["id"] || list.at("metadata", "continue") != "" {
+		t.Errorf("next page %s", list.text)
+	}
+	p.want(403, "GET", "/api/v1/audit", "", headers{"as": "operator"})
+	p.want(405, "DELETE", "/api/v1/audit", "")
+	for query, status := range map[string]int{"limit=x": 400, "limit=-1": 400, "continue=x": 400, "limit=100000": 422, "nix=1": 400} {
+		p.want(status, "GET", "/api/v1/audit?"+query, "")
+	}
+}

@@ -1,0 +1,54 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+)
+
+func queueAudit(b *pgx.Batch, entries []store.AuditEntry) {
+	for _, e := range entries {
+		b.Queue(`INSERT INTO audit (time, by_user, action, kind, namespace, name, uid, revision, fields) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+			e.Time, e.By, e.Action, e.Kind, e.Namespace, e.Name, e.UID, e.Revision, e.Fields)
+	}
+}
+
+// AppendAudit implements store.Audit.
+func (s *Store) AppendAudit(ctx context.Context, entries []store.AuditEntry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	b := &pgx.Batch{}
+	queueAudit(b, entries)
+	if err := s.send(ctx, b); err != nil {
+		return fmt.Errorf("append to the audit: %w", err)
+	}
+	return nil
+}
+
+// AuditPage implements store.Audit.
+func (s *Store) AuditPage(ctx context.Context, before int64, limit int) ([]store.AuditEntry, error) {
+	if before <= 0 {
+		before = math.MaxInt64
+	}
+	rows, err := s.pool.Query(ctx, `SELECT id, time, by_user, action, kind, namespace, name, uid, revision, fields FROM audit
+		WHERE id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the audit: %w", err)
+	}
+	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e store.AuditEntry, err error) {
+		var at time.Time
+		err = row.Scan(&e.ID, &at, &e.By, &e.Action, &e.Kind, &e.Namespace, &e.Name, &e.UID, &e.Revision, &e.Fields)
+		e.Time = at.UTC()
+		return e, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the audit: %w", err)
+	}
+	return entries, nil
+}

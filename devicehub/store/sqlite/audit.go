@@ -1,0 +1,53 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+)
+
+func insertAudit(tx *sql.Tx, entries []store.AuditEntry) error {
+	for _, e := range entries {
+		if _, err := tx.Exec(`INSERT INTO audit (time_us, by_user, action, kind, namespace, name, uid, revision, fields) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			e.Time.UnixMicro(), e.By, e.Action, e.Kind, e.Namespace, e.Name, e.UID, e.Revision, e.Fields); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AppendAudit implements store.Audit.
+func (s *Store) AppendAudit(ctx context.Context, entries []store.AuditEntry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	if err := s.tx(ctx, func(tx *sql.Tx) error { return insertAudit(tx, entries) }); err != nil {
+		return fmt.Errorf("append to the audit: %w", err)
+	}
+	return nil
+}
+
+// AuditPage implements store.Audit.
+func (s *Store) AuditPage(ctx context.Context, before int64, limit int) (entries []store.AuditEntry, err error) {
+	if before <= 0 {
+		before = math.MaxInt64
+	}
+	err = each(ctx, s.read, func(rows *sql.Rows) error {
+		var e store.AuditEntry
+		var at int64
+		if err := rows.Scan(&e.ID, &at, &e.By, &e.Action, &e.Kind, &e.Namespace, &e.Name, &e.UID, &e.Revision, &e.Fields); err != nil {
+			return err
+		}
+		e.Time = time.UnixMicro(at).UTC()
+		entries = append(entries, e)
+		return nil
+	}, `SELECT id, time_us, by_user, action, kind, namespace, name, uid, revision, fields FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?`, before, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the audit: %w", err)
+	}
+	return entries, nil
+}

@@ -1,0 +1,45 @@
+package storetest
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+)
+
+func audit(t *testing.T, s *subject) {
+	ctx := t.Context()
+	entry := func(n int64) store.AuditEntry {
+		return store.AuditEntry{Time: now.Add(time.Duration(n) * time.Microsecond), By: "größe", Action: store.AuditChanged, Kind: "Device", Namespace: "plant",
+			Name: fmt.Sprint("d", n), UID: "u", Revision: n, Fields: "/spec/node\n/spec/model"}
+	}
+	must(t, s.Commit(ctx, store.Commit{Revision: 2, Put: []store.Object{object("Device", "a", 2)}, Audit: []store.AuditEntry{entry(1), entry(2)}}))
+	must(t, s.AppendAudit(ctx, []store.AuditEntry{entry(3)}))
+	must(t, s.AppendAudit(ctx, nil))
+	wantErr(t, "conflict", s.Commit(ctx, store.Commit{Revision: 1, Audit: []store.AuditEntry{entry(4)}}), store.ErrConflict)
+	repair := s.db.Break(t, "objects")
+	if err := s.Commit(ctx, store.Commit{Revision: 3, Put: []store.Object{object("Device", "b", 3)}, Audit: []store.AuditEntry{entry(4)}}); err == nil {
+		t.Fatal("a commit succeeded with its table broken")
+	}
+	repair()
+	s.reopen(t)
+	must(t, s.AppendAudit(ctx, []store.AuditEntry{entry(5)}))
+	page := func(before int64, limit int) (out []store.AuditEntry, last int64) {
+		t.Helper()
+		out, err := s.AuditPage(ctx, before, limit)
+		must(t, err)
+		for i := range out {
+			if last > 0 && out[i].ID >= last {
+				t.Fatalf("entry %d comes after entry %d", out[i].ID, last)
+			}
+			last, out[i].ID = out[i].ID, 0
+		}
+		return out, last
+	}
+	all, _ := page(0, 100)
+	wantSame(t, "all", all, []store.AuditEntry{entry(5), entry(3), entry(2), entry(1)})
+	first, last := page(0, 2)
+	rest, _ := page(last, 100)
+	wantSame(t, "pages", append(first, rest...), all)
+}
