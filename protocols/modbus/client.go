@@ -15,8 +15,11 @@ import (
 // high byte first, or bits packed (see Bit), and always as many as were asked
 // for. Errors are those of errors.go.
 //
-// A context that ends while a request is under way ends that request and with
-// it the connection: the answer could not be told from the next one's.
+// A context that ends while a request is under way ends that request and, on
+// TCP, the connection with it.
+//
+// On a serial line, or behind RTU over TCP, unit 0 is all units: a write to it
+// is done when it was sent, and reads of it are refused.
 type Client struct {
 	line    *Line
 	unit    byte
@@ -64,6 +67,9 @@ func (k *call) Send(adu []byte) ([]byte, error) {
 }
 
 func (c *Client) do(ctx context.Context, urgent bool, f func(modbus.Client) ([]byte, error)) ([]byte, error) {
+	if c.unit == 0 && !urgent && c.line.cfg.Framing != TCP {
+		return nil, invalid("unit 0 is all units of the line, and none of them answers: it cannot be read")
+	}
 	k := c.calls.Get().(*call)
 	k.line, k.ctx, k.timeout, k.urgent = c.line, ctx, c.timeout, urgent || c.urgent
 	data, err := f(k.client)

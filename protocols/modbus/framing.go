@@ -2,18 +2,20 @@ package modbus
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"github.com/goburrow/modbus"
 )
 
-// framing is how a PDU travels on a kind of line. A new one (RTU, ASCII) is a
-// new file with this interface; the line's order, deadlines, counters and
-// error rules stay as they are. The line calls one method at a time.
+// framing is how a PDU travels on a kind of line. The line's order, deadlines,
+// counters and error rules are the same for all. The line calls one method at a
+// time, but for packager and unanswered.
 type framing interface {
 	// packager gives what goburrow's client wraps PDUs of a unit with.
 	packager(unit byte) modbus.Packager
@@ -22,15 +24,47 @@ type framing interface {
 	// error of the connection is returned as it is, anything else wraps
 	// ErrProtocol.
 	exchange(c *conn, request []byte) (answer []byte, err error)
-	// pdu is the part of a whole frame that checkAnswer looks at.
+	// pdu is the part of a request or answer that checkAnswer looks at.
 	pdu(frame []byte) []byte
+	// gap is how long the line must rest between two frames.
+	gap() time.Duration
+	// wireTime is how long a request and its answer travel, and wireSize how
+	// many bytes one of them is on the wire.
+	wireTime(request []byte) time.Duration
+	wireSize(frame []byte) int
+	// unanswered is nil where every frame tells what it answers.
+	unanswered() *late
 }
 
 // conn is a connection and what was read from it ahead.
 type conn struct {
 	net.Conn
-	in *bufio.Reader
+	in *bufio.Reader // of mbap
+
+	// Of the exchange under way.
+	ctx context.Context
+	by  time.Time // its deadline
+
+	// Of serialFraming.
+	echoes bool // what is sent comes back first
+	echoed bool // and has, in the exchange under way
 }
+
+// readBy sets a deadline for reading, but none after the exchange's.
+func (c *conn) readBy(t time.Time) error {
+	if c.by.Before(t) {
+		t = c.by
+	}
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	if c.ctx.Err() != nil { // its own deadline may just have been replaced
+		return c.SetReadDeadline(longAgo)
+	}
+	return nil
+}
+
+var longAgo = time.Unix(1, 0)
 
 // mbap is Modbus TCP.
 type mbap struct {
@@ -46,6 +80,11 @@ func (*mbap) packager(unit byte) modbus.Packager {
 }
 
 func (*mbap) pdu(frame []byte) []byte { return frame[headerSize:] }
+
+func (*mbap) gap() time.Duration            { return 0 }
+func (*mbap) wireTime([]byte) time.Duration { return 0 }
+func (*mbap) wireSize(frame []byte) int     { return len(frame) }
+func (*mbap) unanswered() *late             { return nil }
 
 func (m *mbap) exchange(c *conn, request []byte) ([]byte, error) {
 	// The line numbers its requests itself: the packagers of several units each

@@ -8,23 +8,46 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/whimbrel-edge/whimbrel/internal/backoff"
+	"github.com/whimbrel-edge/whimbrel/protocols/serial"
 )
 
 // DefaultTimeout is how long an answer may take when nothing else is said.
 const DefaultTimeout = time.Second
 
+// Framing is how requests are wrapped.
+type Framing uint8
+
+// The framings. RTU and ASCII travel on serial lines, and over TCP to a gateway
+// that passes them on as they are.
+const (
+	TCP Framing = iota
+	RTU
+	ASCII
+)
+
 // LineConfig describes a line.
 type LineConfig struct {
-	Address string        // host:port
+	Framing Framing
+	// Serial is the port of a serial line; nil for a line over TCP. RTU then
+	// keeps the silence of 3.5 characters between frames (SER 2.5.1.1).
+	Serial  *serial.Config
+	Address string        // host:port; not used with Serial
 	Pause   time.Duration // least time between an answer and the next request
-	// Dial makes the connection; nil dials Address over TCP.
+	// Dial makes the connection; nil dials Address over TCP, or opens Serial.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
 
 // Line is one connection to one or several units. It connects when it is first
 // used and again after every failure, and carries one request at a time:
 // writes and whoever else is urgent go before waiting reads. It is safe for
-// concurrent use. An idle line costs nothing and keeps its connection.
+// concurrent use. An idle line costs next to nothing and keeps its connection.
+//
+// A serial port stays open as long as it is there: what a unit did not answer,
+// or not rightly, is no reason to shut out the others. What is late is thrown
+// away: a request that a late answer to an earlier one could be mistaken for an
+// answer to waits until that is twice as late as its timeout allows.
 type Line struct {
 	cfg     LineConfig
 	framing framing
@@ -38,18 +61,84 @@ type Line struct {
 	timer   *time.Timer // for Pause
 }
 
-// NewLine makes a line of Modbus TCP. Nothing is dialled yet.
+// fixedGap is the silence between RTU frames above 19200 baud (SER 2.5.1.1).
+const fixedGap = 1750 * time.Microsecond
+
+// NewLine makes a line. Nothing is dialled or opened yet.
 func NewLine(cfg LineConfig) *Line {
-	if cfg.Dial == nil {
-		cfg.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+	l := &Line{cfg: cfg, framing: newFraming(cfg)}
+	switch {
+	case cfg.Dial != nil:
+	case cfg.Serial != nil:
+		l.cfg.Address = cfg.Serial.Device
+		l.cfg.Dial = (&opener{cfg: *cfg.Serial}).open
+	default:
+		l.cfg.Dial = func(ctx context.Context, address string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", address)
 		}
 	}
-	return &Line{cfg: cfg, framing: &mbap{}}
+	return l
 }
 
-// Address is where the line leads.
+func newFraming(cfg LineConfig) framing {
+	f := &serialFraming{settle: settleTCP}
+	switch cfg.Framing {
+	case RTU:
+		f.codec = rtu{}
+		if cfg.Serial != nil {
+			f.settle, f.rest = settleRTU, Gap(*cfg.Serial)
+		}
+	case ASCII:
+		f.codec, f.settle = ascii{}, settleASCII
+	default:
+		return &mbap{}
+	}
+	if cfg.Serial != nil {
+		f.char = cfg.Serial.CharTime(1)
+		f.settle += 4 * f.char
+	}
+	return f
+}
+
+// Gap is the silence between RTU frames on a line: 3.5 characters, and 1.75 ms
+// above 19200 baud (SER 2.5.1.1).
+func Gap(line serial.Config) time.Duration {
+	if line.Baud > 19200 {
+		return fixedGap
+	}
+	return line.CharTime(7) / 2
+}
+
+// opener opens a serial port, and after failures not at once again: opening
+// some drivers' devices is slow while they come and go. The gate's holder calls
+// it.
+type opener struct {
+	cfg      serial.Config
+	failures int
+	not      time.Time // before that
+	err      error     // the last one
+}
+
+var opening = backoff.Policy{Min: 50 * time.Millisecond, Max: time.Second, Factor: 2}
+
+func (o *opener) open(ctx context.Context, _ string) (net.Conn, error) {
+	if time.Now().Before(o.not) {
+		return nil, o.err
+	}
+	p, err := serial.Open(ctx, o.cfg)
+	if err == nil {
+		*o = opener{cfg: o.cfg}
+		return p, nil
+	}
+	if ctx.Err() == nil {
+		o.failures++
+		o.not, o.err = time.Now().Add(opening.Delay(o.failures, 0)), err
+	}
+	return nil, err
+}
+
+// Address is where the line leads: host:port, or the device's path.
 func (l *Line) Address() string { return l.cfg.Address }
 
 var errClosed = errors.New("the line is closed")
@@ -66,7 +155,7 @@ func (l *Line) Close() error {
 
 // send carries one request. It is the only place that touches the connection.
 func (l *Line) send(ctx context.Context, timeout time.Duration, urgent bool, request []byte) ([]byte, error) {
-	if err := l.gate.lock(ctx, urgent); err != nil {
+	if err := l.lock(ctx, urgent, request); err != nil {
 		return nil, invalid("waiting for the line: %w", err)
 	}
 	defer l.gate.unlock()
@@ -86,32 +175,74 @@ func (l *Line) send(ctx context.Context, timeout time.Duration, urgent bool, req
 		return answer, nil
 	}
 	l.stats.failed(err)
-	l.hangUp()
+	if late := l.framing.unanswered(); late != nil && errors.Is(err, ErrTimeout) {
+		now := time.Now()
+		late.missed(request, now, now.Add(timeout))
+	}
+	if l.cfg.Serial == nil || errors.Is(err, ErrNotConnected) {
+		l.hangUp()
+	}
 	return nil, err
 }
 
-// attempt sends and receives within the timeout, which includes dialling.
+// lock gets the line for a request, once no late answer can be mistaken for
+// the one to it. Others have the line while it waits for that.
+func (l *Line) lock(ctx context.Context, urgent bool, request []byte) error {
+	for {
+		if err := l.gate.lock(ctx, urgent); err != nil {
+			return err
+		}
+		late := l.framing.unanswered()
+		if late == nil {
+			return nil
+		}
+		rest := late.wait(request, time.Now())
+		if rest <= 0 {
+			return nil
+		}
+		l.gate.unlock()
+		t := time.NewTimer(rest)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+// attempt sends and receives within the timeout, which includes dialling but
+// not the time that the characters take on a serial line.
 func (l *Line) attempt(ctx context.Context, timeout time.Duration, request []byte) ([]byte, error) {
 	start := time.Now()
-	deadline := start.Add(timeout)
+	deadline := start.Add(timeout + l.framing.wireTime(request))
 	c, err := l.connect(ctx, deadline)
 	if err != nil {
 		return nil, err
 	}
-	stop := func() bool { return true }
+	c.ctx, c.by = ctx, deadline
+	stop, ended := func() bool { return true }, make(chan struct{})
 	if ctx.Done() != nil {
-		stop = context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+		stop = context.AfterFunc(ctx, func() {
+			c.SetDeadline(longAgo)
+			close(ended)
+		})
 	}
 	answer, err := l.framing.exchange(c, request)
 	if !stop() {
-		// The deadline in the past may be set at any moment now, under the next
-		// request: this connection is done for, whatever came over it.
-		l.hangUp()
+		// Not that the deadline in the past is set under the next request.
+		<-ended
+		if l.cfg.Serial == nil { // the answer may come under the next, too
+			l.hangUp()
+		}
 	}
 	if err != nil {
 		return nil, l.explain(ctx, timeout, err)
 	}
-	l.stats.answered(len(request), len(answer), time.Since(start))
+	l.stats.answered(l.framing.wireSize(request), l.framing.wireSize(answer), time.Since(start))
+	if request[0] == 0 && l.cfg.Framing != TCP { // a broadcast
+		return answer, nil
+	}
 	if err := checkAnswer(l.framing.pdu(request), l.framing.pdu(answer)); err != nil {
 		var refusal *Exception
 		if errors.As(err, &refusal) {
@@ -187,8 +318,9 @@ func (l *Line) hangUp() {
 
 // pause waits until the line has rested long enough.
 func (l *Line) pause(ctx context.Context) error {
-	rest := l.cfg.Pause - time.Since(l.lastUse)
-	if l.cfg.Pause <= 0 || rest <= 0 {
+	least := max(l.cfg.Pause, l.framing.gap())
+	rest := least - time.Since(l.lastUse)
+	if least <= 0 || rest <= 0 {
 		return nil
 	}
 	if l.timer == nil {

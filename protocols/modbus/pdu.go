@@ -2,6 +2,7 @@ package modbus
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
@@ -207,15 +208,9 @@ func checkAnswer(request, answer []byte) error {
 	if len(answer) == 0 || answer[0] != request[0] {
 		return fmt.Errorf("answer % x to function %d", head(answer), f)
 	}
-	want := 5
+	want := answerLength(request)
 	if !f.Writes() {
-		n := int(binary.BigEndian.Uint16(request[3:]))
-		if f.Table().Bits() {
-			n = (n + 7) / 8
-		} else {
-			n *= 2
-		}
-		want = 2 + n
+		n := want - 2
 		if len(answer) != want || int(answer[1]) != n {
 			return fmt.Errorf("answer of %d bytes where function %d with its %d bytes of data was asked for", len(answer), f, n)
 		}
@@ -225,6 +220,26 @@ func checkAnswer(request, answer []byte) error {
 		return fmt.Errorf("answer % x does not repeat the write % x", head(answer), request[:want])
 	}
 	return nil
+}
+
+// answerLength is the length of the answer that a request's PDU asks for.
+func answerLength(request []byte) int {
+	f := Function(request[0])
+	n := int(binary.BigEndian.Uint16(request[3:]))
+	switch {
+	case f.Writes():
+		return 5
+	case f.Table().Bits():
+		return 2 + (n+7)/8
+	}
+	return 2 + 2*n
+}
+
+// fits tells whether an answer's PDU, perhaps a refusal, is one to a request's.
+func fits(request, answer []byte) bool {
+	err := checkAnswer(request, answer)
+	var refusal *Exception
+	return err == nil || errors.As(err, &refusal)
 }
 
 // head keeps messages short.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"time"
 
@@ -26,8 +25,15 @@ const (
 // Config describes a simulator: one or several units and the signals that
 // drive them. See the package comment for the same as YAML.
 type Config struct {
-	Name   string `yaml:"name"`
-	Listen string `yaml:"listen"` // host:port; port 0 takes a free one
+	Name string `yaml:"name"`
+	// Listen is host:port or tcp://host:port for Modbus TCP, rtutcp://host:port
+	// for RTU frames over TCP (port 0 takes a free one), or a serial line on a
+	// pty: rtu:///path?baud=9600 or ascii:///path?baud=9600, where path becomes
+	// a symbolic link to the pty; rtu:// finds a path of its own.
+	Listen string `yaml:"listen"`
+	// Pace lets answers on serial lines take as long as their characters, the
+	// request's and the silence between them would at the line's baud rate.
+	Pace bool `yaml:"pace"`
 	// Tick is how often signals move; they also do after every write.
 	Tick time.Duration `yaml:"tick"`
 	// UnknownUnit says what happens to requests for a unit that is not there:
@@ -86,9 +92,10 @@ const (
 	Silent           = "silent"               // no answer
 	Slow             = "slow"                 // Delay passes before the request is carried out
 	Refuse           = "exception"            // Exception is the answer
-	WrongTransaction = "wrong-transaction-id" // the answer belongs to an earlier request
+	WrongTransaction = "wrong-transaction-id" // the answer belongs to an earlier request; without numbers it is another unit's
+	WrongChecksum    = "wrong-checksum"       // of an RTU or ASCII frame
 	Truncated        = "truncated-frame"      // the last byte never comes
-	Reset            = "reset"                // the connection is reset
+	Reset            = "reset"                // the connection is reset; a serial line is hung up on and comes back
 	Garbage          = "garbage"              // bytes that are no Modbus
 	Duplicate        = "duplicate"            // the answer comes twice
 )
@@ -108,10 +115,10 @@ type Fault struct {
 
 func (f Fault) check() error {
 	switch f.Kind {
-	case Silent, Reset, Refuse, WrongTransaction, Truncated, Garbage, Duplicate, Slow:
+	case Silent, Reset, Refuse, WrongTransaction, WrongChecksum, Truncated, Garbage, Duplicate, Slow:
 	default:
-		return fmt.Errorf("fault %q is not one of %s, %s, %s, %s, %s, %s, %s, %s", f.Kind,
-			Silent, Slow, Refuse, WrongTransaction, Truncated, Reset, Garbage, Duplicate)
+		return fmt.Errorf("fault %q is not one of %s, %s, %s, %s, %s, %s, %s, %s, %s", f.Kind,
+			Silent, Slow, Refuse, WrongTransaction, WrongChecksum, Truncated, Reset, Garbage, Duplicate)
 	}
 	switch {
 	case (f.Kind == Slow) != (f.Delay > 0):
@@ -126,6 +133,14 @@ func (f Fault) check() error {
 		return fmt.Errorf("fault %s: count %d is below 0", f.Kind, f.Count)
 	case f.On != "" && f.On != "reads" && f.On != "writes":
 		return fmt.Errorf("fault %s: on is reads or writes, not %q", f.Kind, f.On)
+	}
+	return nil
+}
+
+// checkOn tells whether the fault can happen on a port.
+func (f Fault) checkOn(p *port) error {
+	if f.Kind == WrongChecksum && p != nil && p.asked.scheme == "tcp" {
+		return fmt.Errorf("fault %s: frames of Modbus TCP have no checksum", f.Kind)
 	}
 	return nil
 }
@@ -208,14 +223,24 @@ func compile(cfg Config) (*Server, error) {
 			wrong("unit %s: %w", uc.Name, err)
 		}
 		for _, f := range uc.Faults {
-			if err := f.check(); err != nil {
+			if err := cmp.Or(f.check(), f.checkOn(p)); err != nil {
 				wrong("unit %s: %w", uc.Name, err)
 			}
+		}
+		if cfg.Pace && !p.asked.serial() {
+			wrong("unit %s: pace goes with rtu:// and ascii:// lines", uc.Name)
 		}
 	}
 	for _, f := range cfg.Faults {
 		if err := f.check(); err != nil {
 			errs = append(errs, err)
+			continue
+		}
+		for _, p := range s.ports {
+			if err := f.checkOn(p); err != nil {
+				errs = append(errs, err)
+				break
+			}
 		}
 	}
 	if err := b.resolve(s.units); err != nil {
@@ -237,23 +262,29 @@ func compile(cfg Config) (*Server, error) {
 // portFor finds or makes the port that a unit listens on. Units share one when
 // they name the same address; port 0 in a unit's own listen is always its own.
 func (s *Server) portFor(u Unit) (*port, error) {
-	asked := cmp.Or(u.Listen, s.cfg.Listen)
-	_, number, err := net.SplitHostPort(asked)
+	asked, err := parseEndpoint(cmp.Or(u.Listen, s.cfg.Listen))
 	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+		return nil, err
 	}
-	if u.Listen == "" || number != "0" {
+	if asked.scheme != "tcp" && (u.Unit < 1 || u.Unit > 247) {
+		return nil, fmt.Errorf("unit id %d is not within 1 to 247, as on a serial line", u.Unit)
+	}
+	own := u.Listen != "" && asked.free
+	if !own {
 		for _, p := range s.ports {
-			if p.asked != asked || p.own {
+			if p.asked.addr != asked.addr || p.own {
 				continue
 			}
+			if p.asked != asked {
+				return nil, fmt.Errorf("listen: %s is a %s line already, or one with other settings", asked.addr, p.asked.scheme)
+			}
 			if p.units[u.Unit] != nil {
-				return nil, fmt.Errorf("unit id %d on %s is taken by %s", u.Unit, asked, p.units[u.Unit].name)
+				return nil, fmt.Errorf("unit id %d on %s is taken by %s", u.Unit, asked.addr, p.units[u.Unit].name)
 			}
 			return p, nil
 		}
 	}
-	p := &port{asked: asked, own: u.Listen != "" && number == "0", addr: asked, srv: s, plugged: make(chan struct{}, 1)}
+	p := &port{asked: asked, own: own, addr: asked.addr, srv: s, plugged: make(chan struct{}, 1)}
 	s.ports = append(s.ports, p)
 	return p, nil
 }

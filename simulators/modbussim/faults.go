@@ -20,7 +20,13 @@ func (s *Server) Inject(unit string, f Fault) error {
 	if unit != "" && s.byName[unit] == nil {
 		return fmt.Errorf("modbussim: %s has no unit %q", s.cfg.Name, unit)
 	}
-	if err := f.check(); err != nil {
+	err := f.check()
+	for _, p := range s.ports {
+		if unit == "" || p == s.byName[unit].port {
+			err = cmp.Or(err, f.checkOn(p))
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("modbussim: %w", err)
 	}
 	s.inject(unit, f)

@@ -1,11 +1,11 @@
 package modbussim
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,8 +15,8 @@ import (
 // port is one address and the units that answer there. Unplugged, it keeps its
 // address.
 type port struct {
-	asked   string // as configured
-	own     bool   // of one unit, at whatever address is free
+	asked   endpoint // as configured
+	own     bool     // of one unit, at whatever address is free
 	srv     *Server
 	units   [256]*unit
 	plugged chan struct{} // wakes run; full means it will look anyway
@@ -53,8 +53,18 @@ func (s *Server) Listen() error {
 	return nil
 }
 
-// Addr is the simulator's address, host:port: the one of its first unit.
+// Addr is the simulator's address, host:port or the path of a serial device:
+// the one of its first unit.
 func (s *Server) Addr() string { return s.ports[0].address() }
+
+// URL is how a device model's connection names a unit's address, "" for no such
+// unit.
+func (s *Server) URL(unit string) string {
+	if u := s.byName[unit]; u != nil {
+		return u.port.asked.url(u.port.address())
+	}
+	return ""
+}
 
 // UnitAddr is the address that a unit answers at, "" for no such unit.
 func (s *Server) UnitAddr(unit string) string {
@@ -68,13 +78,14 @@ func (s *Server) UnitAddr(unit string) string {
 func (s *Server) Describe() []string {
 	var out []string
 	for _, u := range s.units {
-		out = append(out, fmt.Sprintf("modbus tcp://%s unit %d: %s, %d points", u.port.address(), u.cfg.Unit, u.name, len(u.points)))
+		out = append(out, fmt.Sprintf("modbus %s unit %d: %s, %d points", s.URL(u.name), u.cfg.Unit, u.name, len(u.points)))
 	}
 	return out
 }
 
 // Unplug pulls the cable of these units, or of all: whoever is connected is
-// hung up on, and nobody can connect. Units at one address share a cable. When
+// hung up on, and nobody can connect; a serial device's path is gone. Units at
+// one address share a cable. When
 // it returns no request is under way any more. Signals go on.
 func (s *Server) Unplug(units ...string) {
 	for _, p := range s.portsOf(units) {
@@ -112,7 +123,8 @@ func (s *Server) portsOf(units []string) []*port {
 	return out
 }
 
-// Connections is how many clients are connected now.
+// Connections is how many clients are connected now. A serial line that is not
+// unplugged counts as one.
 func (s *Server) Connections() int {
 	n := 0
 	for _, p := range s.ports {
@@ -140,7 +152,7 @@ func (p *port) listen() error {
 	if p.now != nil || p.out {
 		return nil
 	}
-	ln, err := net.Listen("tcp", p.addr)
+	ln, err := p.asked.listen(p.addr)
 	if err != nil {
 		return err
 	}
@@ -258,23 +270,24 @@ func (p *port) serve(ses *session) {
 
 // talk answers the requests of one connection until it ends or deserves to.
 func (p *port) talk(ses *session, c net.Conn) {
-	r := bufio.NewReaderSize(c, 2*modbus.MaxFrame)
-	var in, pdu, out [modbus.MaxFrame]byte
+	w := p.asked.wire(c)
+	var pdu, out [modbus.MaxASCII]byte
 	for {
-		f, err := modbus.ReadFrame(r, &in)
+		f, size, err := w.next()
 		if err != nil {
 			return
+		}
+		e := exchange{port: p, ses: ses, c: c, wire: w, began: time.Now(), size: size}
+		if f.Unit == 0 && p.asked.scheme != "tcp" {
+			p.broadcast(f.PDU)
+			continue
 		}
 		u := p.units[f.Unit]
 		if u == nil {
 			if p.srv.cfg.UnknownUnit == "refuse" {
-				e := modbus.Exception{Function: modbus.Function(f.PDU[0]), Code: modbus.GatewayTargetSilent}
-				f.PDU = e.AppendTo(pdu[:0])
-				b, err := f.Append(out[:0])
-				if err != nil {
-					return
-				}
-				if _, err := c.Write(b); err != nil {
+				refusal := modbus.Exception{Function: modbus.Function(f.PDU[0]), Code: modbus.GatewayTargetSilent}
+				f.PDU = refusal.AppendTo(pdu[:0])
+				if !e.answer(f, out[:0]) {
 					return
 				}
 			}
@@ -282,56 +295,107 @@ func (p *port) talk(ses *session, c net.Conn) {
 		}
 		u.state.requests.Add(1)
 		if fault, ok := p.srv.strike(u, f.PDU); ok {
-			if !p.misbehave(ses, c, u, f, fault) {
+			if !e.misbehave(u, f, fault) {
 				return
 			}
 			continue
 		}
 		f.PDU = p.srv.answer(u, f.PDU, pdu[:0])
-		b, err := f.Append(out[:0])
-		if err != nil {
-			return
-		}
-		if _, err := c.Write(b); err != nil {
+		if !e.answer(f, out[:0]) {
 			return
 		}
 	}
 }
 
+// broadcast lets every unit of a serial line carry out what is written to all
+// of them. None answers.
+func (p *port) broadcast(pdu []byte) {
+	for _, u := range p.units {
+		if u == nil {
+			continue
+		}
+		u.state.requests.Add(1)
+		if modbus.Function(pdu[0]).Writes() {
+			p.srv.answer(u, pdu, nil)
+		}
+	}
+}
+
+// exchange is a request that is being answered.
+type exchange struct {
+	port  *port
+	ses   *session
+	c     net.Conn
+	wire  wire
+	began time.Time // when it was there
+	size  int       // of the request, in characters
+}
+
+// answer sends a frame, built in b; false ends the connection.
+func (e *exchange) answer(f modbus.Frame, b []byte) bool {
+	b, err := e.wire.append(b, f)
+	return err == nil && e.send(b)
+}
+
+// send writes bytes, on a line with pace when the last of them would have come.
+func (e *exchange) send(b []byte) bool {
+	if e.port.srv.cfg.Pace {
+		line := e.port.asked.line
+		due := e.began.Add(line.CharTime(e.size) + e.port.asked.gap() + line.CharTime(len(b)))
+		if !e.wait(time.Until(due)) {
+			return false
+		}
+	}
+	_, err := e.c.Write(b)
+	return err == nil
+}
+
+func (e *exchange) wait(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-e.ses.ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
 // misbehave does what the fault says; false ends the connection.
-func (p *port) misbehave(ses *session, c net.Conn, u *unit, f modbus.Frame, fault Fault) bool {
+func (e *exchange) misbehave(u *unit, f modbus.Frame, fault Fault) bool {
+	srv := e.port.srv
 	switch fault.Kind {
 	case Silent, Reset:
 		if fault.Executed {
-			p.srv.answer(u, f.PDU, nil)
+			srv.answer(u, f.PDU, nil)
 		}
 		if fault.Kind == Silent {
 			return true
 		}
-		if tcp, ok := c.(*net.TCPConn); ok {
+		if tcp, ok := e.c.(*net.TCPConn); ok {
 			tcp.SetLinger(0) // closing then resets
 		}
 		return false
 	case Garbage:
-		_, err := c.Write([]byte("\x15\x03\x01\x00\x02\x02\x50 this is no modbus \xff\xff"))
-		return err == nil
+		return e.send([]byte("\x15\x03\x01\x00\x02\x02\x50 this is no modbus \xff\xff"))
 	case Refuse:
-		e := modbus.Exception{Function: modbus.Function(f.PDU[0]), Code: fault.Exception}
-		f.PDU = e.AppendTo(nil)
+		refusal := modbus.Exception{Function: modbus.Function(f.PDU[0]), Code: fault.Exception}
+		f.PDU = refusal.AppendTo(nil)
 	case Slow:
-		select {
-		case <-ses.ctx.Done():
+		if !e.wait(fault.Delay) {
 			return false
-		case <-time.After(fault.Delay):
 		}
-		f.PDU = p.srv.answer(u, f.PDU, nil)
+		f.PDU = srv.answer(u, f.PDU, nil)
 	default:
-		f.PDU = p.srv.answer(u, f.PDU, nil)
+		f.PDU = srv.answer(u, f.PDU, nil)
 	}
 	if fault.Kind == WrongTransaction {
 		f.Transaction--
+		if e.port.asked.scheme != "tcp" { // no number: it shows by the unit
+			f.Unit++
+		}
 	}
-	b, err := f.Append(nil)
+	b, err := e.wire.append(nil, f)
 	if err != nil {
 		return false
 	}
@@ -340,7 +404,12 @@ func (p *port) misbehave(ses *session, c net.Conn, u *unit, f modbus.Frame, faul
 		b = b[:len(b)-1]
 	case Duplicate:
 		b = append(b, b...)
+	case WrongChecksum:
+		if e.port.asked.scheme == "ascii" { // its last digit, before the line end
+			b[len(b)-3] = "1032547698BADCFE"[strings.IndexByte("0123456789ABCDEF", b[len(b)-3])]
+		} else {
+			b[len(b)-1] ^= 0xff
+		}
 	}
-	_, err = c.Write(b)
-	return err == nil
+	return e.send(b)
 }

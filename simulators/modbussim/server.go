@@ -1,6 +1,6 @@
-// Package modbussim is a Modbus TCP device, or a gateway with several behind
-// it, for demos and tests: real frames on real sockets, values that move by
-// signals, and faults on demand. Tests of users' own code may use it, too.
+// Package modbussim is a Modbus device, or a gateway or serial line with several
+// on it, for demos and tests: real frames on real sockets and ptys, values that
+// move by signals, and faults on demand. Tests of users' own code may use it, too.
 //
 //	sim := modbussim.Start(t, "boiler.yaml")
 //	device := connect(sim.Addr())
@@ -10,7 +10,11 @@
 //
 //	kind: ModbusSimulator
 //	name: boiler-room              # for messages
-//	listen: 127.0.0.1:5020         # default 127.0.0.1:0, a free port
+//	listen: 127.0.0.1:5020         # Modbus TCP; default 127.0.0.1:0, a free port
+//	# or rtutcp://127.0.0.1:5021   # RTU frames over TCP
+//	# or rtu:///tmp/ttyMeters?baud=9600&parity=even (or ascii:///…): a serial
+//	# line, a pty to which this path is a symbolic link; rtu:// finds a path
+//	pace: false                    # true: a serial line as slow as its baud rate
 //	tick: 100ms                    # how often signals move (default)
 //	unknownUnit: silent            # or refuse: exception 11
 //	seed: 1                        # of the faults' probabilities
@@ -43,7 +47,8 @@
 // what is not writable; writes beyond minimum and maximum are exception 3.
 //
 // The faults are silent, slow (delay), exception (exception: 6),
-// wrong-transaction-id, truncated-frame, reset, garbage and duplicate, each
+// wrong-transaction-id, wrong-checksum (not on Modbus TCP), truncated-frame,
+// reset, garbage and duplicate, each
 // with probability (0 to 1), count (gone after that many), on (reads or
 // writes) and, for silent and reset, executed: the request is carried out and
 // only its answer lost.

@@ -586,6 +586,16 @@ func TestBadConfigs(t *testing.T) {
 		"missing port":          {Listen: "localhost", Units: []Unit{{Unit: 1}}},
 		"count 0 from register": {Units: []Unit{{Unit: 1, Memory: []Memory{{Table: "coil"}}}}},
 		"fault \"bad\" is not":  {Faults: []Fault{{Kind: "bad"}}, Units: []Unit{{Unit: 1}}},
+		"no checksum":           {Faults: []Fault{{Kind: WrongChecksum}}, Units: []Unit{{Unit: 1}}},
+		"have no checksum":      {Units: []Unit{{Unit: 1, Faults: []Fault{{Kind: WrongChecksum}}}}},
+		"is not host:port":      {Listen: "udp://127.0.0.1:0", Units: []Unit{{Unit: 1}}},
+		"baud 9601":             {Listen: "rtu:///tmp/x?baud=9601", Units: []Unit{{Unit: 1}}},
+		"baudrate is not one":   {Listen: "ascii://?baudrate=9600", Units: []Unit{{Unit: 1}}},
+		"within 1 to 247":       {Listen: "rtu://", Units: []Unit{{Unit: 248}}},
+		"id 0 is not within":    {Listen: "rtutcp://127.0.0.1:0", Units: []Unit{{Unit: 0}}},
+		"with other settings":   {Listen: "rtu:///tmp/x", Units: []Unit{{Unit: 1}, {Unit: 2, Listen: "rtu:///tmp/x?baud=9600"}}},
+		"is a rtu line already": {Listen: "rtu:///tmp/x", Units: []Unit{{Unit: 1}, {Unit: 2, Listen: "ascii:///tmp/x"}}},
+		"pace goes with":        {Pace: true, Units: []Unit{{Unit: 1}}},
 		"needs exactly one of":  {Signals: map[string]signal.Spec{"s": {}}, Units: []Unit{{Unit: 1}}},
 	} {
 		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), want) {
