@@ -3,6 +3,7 @@ package modbus
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -13,6 +14,14 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	for _, listen := range []string{"tcp://127.0.0.1:0", "rtutcp://127.0.0.1:0", "rtu://?baud=115200", "ascii://?baud=115200"} {
+		scheme, _, _ := strings.Cut(listen, ":")
+		t.Run(scheme, func(t *testing.T) { conforms(t, listen) })
+	}
+}
+
+// conforms runs the suite against a simulator that listens so.
+func conforms(t *testing.T, listen string) {
 	unit := modbussim.Unit{Unit: 7, Name: "u", Points: []modbussim.Point{
 		{Name: "temperature", Table: "input", Register: at(0), Encoding: "int16", Scale: 0.1, Value: 21.5},
 		{Name: "setpoint", Table: "holding", Register: at(10), Encoding: "float32", Order: "CDAB", Writable: true, Value: 45.5},
@@ -37,17 +46,21 @@ func TestConformance(t *testing.T) {
 		point("flag", models.TypeBool, w, `{"table": "holding", "register": 40, "bit": 9}`, models.Bool(false), models.Bool(true), models.Null),
 		point("other flag", models.TypeBool, w, `{"table": "holding", "register": 40, "bit": 2}`, models.Bool(false), models.Bool(true), models.Null),
 	}
+	simulator := []goleak.Option{
+		goleak.IgnoreAnyFunction("github.com/whimbrel-edge/whimbrel/simulators/modbussim.(*port).run"),
+		goleak.IgnoreAnyFunction("github.com/whimbrel-edge/whimbrel/simulators/modbussim.(*port).serve"),
+	}
+	if !strings.Contains(listen, "tcp") { // on a pty it listens to the line, whether anybody has it open or not
+		simulator = append(simulator, goleak.IgnoreAnyFunction("github.com/whimbrel-edge/whimbrel/simulators/modbussim.(*port).talk"))
+	}
 	drivertest.Run(t, drivertest.Harness{
 		Driver:     New(),
 		BadAddress: json.RawMessage(`{"table": "holding", "register": 70000}`),
-		Ignore: []goleak.Option{
-			goleak.IgnoreAnyFunction("github.com/whimbrel-edge/whimbrel/simulators/modbussim.(*port).run"),
-			goleak.IgnoreAnyFunction("github.com/whimbrel-edge/whimbrel/simulators/modbussim.(*port).serve"),
-		},
+		Ignore:     simulator,
 		Start: func(t *testing.T) drivertest.Device {
-			sim := modbussim.Start(t, modbussim.Config{Units: []modbussim.Unit{unit}})
+			sim := modbussim.Start(t, modbussim.Config{Listen: listen, Units: []modbussim.Unit{unit}})
 			return drivertest.Device{
-				Connection: json.RawMessage(fmt.Sprintf(`{"url": "tcp://%s", "unit": 7, "timeout": "200ms"}`, sim.Addr())),
+				Connection: json.RawMessage(fmt.Sprintf(`{"url": %q, "unit": 7, "timeout": "200ms"}`, sim.URL("u"))),
 				Points:     points,
 				Refused:    pt("refused", models.TypeInt, models.Read, `{"table": "holding", "register": 13}`),
 				Unplug:     func() { sim.Unplug() },

@@ -67,7 +67,7 @@ var (
 func newDevice(table *lines, t target, points []point, names []mappers.Point, log *slog.Logger) *device {
 	d := &device{target: t, points: points, names: names, log: log,
 		found: make([]found, len(points)), refused: make([]bool, len(points)), plans: map[uint64]*route{}}
-	d.line = table.join(t.address, d, t.pause)
+	d.line = table.join(t.place, d, t.pause)
 	return d
 }
 
@@ -79,7 +79,7 @@ func (d *device) Close() error {
 }
 
 // Line implements mappers.LineSharer.
-func (d *device) Line() string { return "tcp://" + d.target.address }
+func (d *device) Line() string { return d.target.place.String() }
 
 // Plan implements mappers.Planner.
 func (d *device) Plan(points []int) []models.ReadRequest {
@@ -492,7 +492,7 @@ func (d *device) send(ctx context.Context, write func(context.Context) error) *m
 		return nil
 	}
 	f := failure(err)
-	f.Unsent = f.Unsent || note.failed
+	f.Unsent = f.Unsent || note.failed || errors.Is(err, wire.ErrNotConnected) && wire.Unsent(err)
 	return f
 }
 

@@ -24,12 +24,20 @@ func pt(name string, t models.Type, access models.Access, address string, args .
 	return mappers.Point{Property: name, Type: t, Access: access, Address: json.RawMessage(fmt.Sprintf(address, args...))}
 }
 
+// urlOf is the url of a TCP address, or the url that it already is.
+func urlOf(addr string) string {
+	if strings.Contains(addr, "://") {
+		return addr
+	}
+	return "tcp://" + addr
+}
+
 // open opens a device at an address, closed when the test ends. extra is more
 // of the connection, such as `, "unit": 2`.
 func open(t testing.TB, drv *Driver, addr, extra string, points ...mappers.Point) *device {
 	t.Helper()
 	dev, err := drv.Open(mappers.DeviceConfig{Name: "test", Points: points,
-		Connection: json.RawMessage(fmt.Sprintf(`{"url": "tcp://%s"%s}`, addr, extra))})
+		Connection: json.RawMessage(fmt.Sprintf(`{"url": %q%s}`, urlOf(addr), extra))})
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}

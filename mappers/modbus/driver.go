@@ -1,5 +1,5 @@
-// Package modbus is the driver for devices that speak Modbus, over TCP so far.
-// It compiles addresses into points, plans the fewest requests that read them,
+// Package modbus is the driver for devices that speak Modbus, over TCP and on
+// serial lines (RTU, ASCII, and RTU over TCP). It compiles addresses into points, plans the fewest requests that read them,
 // learns where a device refuses to be read, and turns registers into values
 // and back. Bytes and connections are protocols/modbus's.
 package modbus
@@ -7,6 +7,7 @@ package modbus
 import (
 	_ "embed"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
@@ -17,6 +18,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
 	wire "github.com/whimbrel-edge/whimbrel/protocols/modbus"
+	"github.com/whimbrel-edge/whimbrel/protocols/serial"
 )
 
 // Name is the protocol's, as DeviceModel.spec.protocol says it.
@@ -32,14 +34,14 @@ var connectionSchema []byte
 var addressSchema []byte
 
 // Driver is the Modbus driver. Devices opened by one Driver that lead to the
-// same host and port share one connection.
+// same host and port, or are on the same serial line, share one connection.
 type Driver struct{ lines lines }
 
 var _ mappers.Driver = (*Driver)(nil)
 
 // New returns a driver without devices.
 func New() *Driver {
-	return &Driver{lines: lines{byTarget: map[string]*line{}}}
+	return &Driver{lines: lines{byTarget: map[place]*line{}}}
 }
 
 // Info implements mappers.Driver.
@@ -61,11 +63,45 @@ type connection struct {
 
 // target is a connection, compiled.
 type target struct {
-	address string // host:port
+	place
 	unit    byte
 	timeout time.Duration
 	pause   time.Duration
 	limits  limits
+}
+
+// place is where a line leads. Two devices with the same place share it.
+type place struct {
+	scheme  string        // tcp, rtutcp, rtu or ascii
+	address string        // host:port, of tcp and rtutcp
+	port    serial.Config // of rtu and ascii
+}
+
+func (p place) serial() bool { return p.scheme == "rtu" || p.scheme == "ascii" }
+
+// String is a url that names everything.
+func (p place) String() string {
+	if !p.serial() {
+		return p.scheme + "://" + p.address
+	}
+	return fmt.Sprintf("%s://%s?baud=%d&parity=%s&dataBits=%d&stopBits=%d", p.scheme, p.port.Device, p.port.Baud, p.port.Parity, p.port.DataBits, p.port.StopBits)
+}
+
+// line is the configuration of a line to the place.
+func (p place) line(pause time.Duration) wire.LineConfig {
+	cfg := wire.LineConfig{Address: p.address, Pause: pause}
+	switch p.scheme {
+	case "rtu", "rtutcp":
+		cfg.Framing = wire.RTU
+	case "ascii":
+		cfg.Framing = wire.ASCII
+	}
+	if p.serial() {
+		cfg.Serial = &p.port
+	} else {
+		cfg.Dial = dial
+	}
+	return cfg
 }
 
 // The defaults and bounds of a connection.
@@ -107,7 +143,7 @@ func (c *checker) target(text json.RawMessage) target {
 	if !c.decode(text, &conn) {
 		return t
 	}
-	t.address = c.url(conn.URL)
+	t.place = c.url(conn.URL)
 	bounded := func(field string, v *int, into *int, low, high int) {
 		if v == nil {
 			return
@@ -119,7 +155,11 @@ func (c *checker) target(text json.RawMessage) target {
 		*into = *v
 	}
 	unit := defaultUnit
-	bounded("/unit", conn.Unit, &unit, 0, 255)
+	if t.scheme == "" || t.scheme == "tcp" {
+		bounded("/unit", conn.Unit, &unit, 0, 255)
+	} else { // 0 is all of them, and what is above 247 reserved
+		bounded("/unit", conn.Unit, &unit, 1, 247)
+	}
 	t.unit = byte(unit)
 	bounded("/maxRegisters", conn.MaxRegisters, &t.limits.maxRegisters, 1, wire.MaxReadRegisters)
 	bounded("/maxBits", conn.MaxBits, &t.limits.maxBits, 1, wire.MaxReadBits)
@@ -139,32 +179,39 @@ func (c *checker) target(text json.RawMessage) target {
 	return t
 }
 
-// url returns host:port.
-func (c *checker) url(text string) string {
+// url returns where a connection leads.
+func (c *checker) url(text string) place {
 	if text == "" {
-		c.fail("/url", "is required, such as tcp://192.0.2.1:502")
-		return ""
+		c.fail("/url", "is required, such as tcp://192.0.2.1:502 or rtu:///dev/ttyUSB0?baud=9600")
+		return place{}
 	}
 	u, err := url.Parse(text)
 	if err != nil {
-		c.fail("/url", "must be such as tcp://192.0.2.1:502, got %q", text)
-		return ""
+		c.fail("/url", "must be such as tcp://192.0.2.1:502 or rtu:///dev/ttyUSB0?baud=9600, got %q", text)
+		return place{}
 	}
+	p := place{scheme: u.Scheme}
 	switch u.Scheme {
-	case "tcp":
-	case "rtu", "rtutcp", "ascii":
-		c.fail("/url", "%s:// is not supported yet; only tcp://host:port is", u.Scheme)
-		return ""
+	case "tcp", "rtutcp":
+		p.address = c.hostPort(u, text)
+	case "rtu", "ascii":
+		if _, p.port, err = serial.ParseURL(text); err != nil {
+			c.fail("/url", "%s", strings.TrimPrefix(err.Error(), "serial: url "))
+		}
 	default:
-		c.fail("/url", "must begin with tcp://, got %q", text)
-		return ""
+		c.fail("/url", "must begin with tcp://, rtutcp://, rtu:// or ascii://, got %q", text)
+		p.scheme = ""
 	}
+	return p
+}
+
+func (c *checker) hostPort(u *url.URL, text string) string {
 	if u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
-		c.fail("/url", "must be tcp://host:port and nothing more, got %q", text)
+		c.fail("/url", "must be %s://host:port and nothing more, got %q", u.Scheme, text)
 		return ""
 	}
 	port := u.Port()
-	if port == "" {
+	if port == "" && u.Scheme == "tcp" {
 		port = defaultPort
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {

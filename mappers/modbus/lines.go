@@ -10,17 +10,17 @@ import (
 	wire "github.com/whimbrel-edge/whimbrel/protocols/modbus"
 )
 
-// lines is the connections of a driver's devices: one for each address, made
+// lines is the connections of a driver's devices: one for each place, made
 // for the first device and hung up after the last.
 type lines struct {
 	mu       sync.Mutex
-	byTarget map[string]*line
+	byTarget map[place]*line
 }
 
 // line is one connection and the devices that share it.
 type line struct {
-	table   *lines
-	address string // host:port
+	table *lines
+	place place
 	// writing is held while a device on the line is written to, so that nothing
 	// of this process comes between the reading and the writing of a register of
 	// which one bit is changed.
@@ -32,14 +32,14 @@ type line struct {
 	pauses map[*device]time.Duration
 }
 
-// join adds a device to the line at an address.
-func (t *lines) join(address string, d *device, pause time.Duration) *line {
+// join adds a device to the line to a place.
+func (t *lines) join(at place, d *device, pause time.Duration) *line {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := t.byTarget[address]
+	l := t.byTarget[at]
 	if l == nil {
-		l = &line{table: t, address: address, writing: make(chan struct{}, 1), pauses: map[*device]time.Duration{}}
-		t.byTarget[address] = l
+		l = &line{table: t, place: at, writing: make(chan struct{}, 1), pauses: map[*device]time.Duration{}}
+		t.byTarget[at] = l
 	}
 	before, had := l.pauseLocked()
 	l.pauses[d] = pause
@@ -61,7 +61,7 @@ func (l *line) leave(d *device) {
 	now, any := l.pauseLocked()
 	switch {
 	case !any:
-		delete(l.table.byTarget, l.address)
+		delete(l.table.byTarget, l.place)
 		l.current.Load().Close() // nobody is left whom a failure would concern
 	case now != before:
 		l.remakeLocked(now)
@@ -80,7 +80,7 @@ func (l *line) pauseLocked() (longest time.Duration, any bool) {
 // remakeLocked makes the line anew with another pause. A request under way on
 // the old one fails as if the connection had broken.
 func (l *line) remakeLocked(pause time.Duration) {
-	old := l.current.Swap(wire.NewLine(wire.LineConfig{Address: l.address, Pause: pause, Dial: dial}))
+	old := l.current.Swap(wire.NewLine(l.place.line(pause)))
 	if old != nil {
 		old.Close()
 	}

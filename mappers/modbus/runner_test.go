@@ -82,7 +82,7 @@ func eventually(t testing.TB, what string, within time.Duration, ok func() bool)
 // run polls points on a device until the test ends.
 func run(t testing.TB, drv *Driver, addr, extra string, every time.Duration, seed uint64, points ...mappers.Point) (*mappers.Runner, *sink) {
 	t.Helper()
-	dev, err := drv.Open(mappers.DeviceConfig{Points: points, Connection: json.RawMessage(fmt.Sprintf(`{"url": "tcp://%s"%s}`, addr, extra))})
+	dev, err := drv.Open(mappers.DeviceConfig{Points: points, Connection: json.RawMessage(fmt.Sprintf(`{"url": %q%s}`, urlOf(addr), extra))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package modbussim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -272,6 +273,8 @@ func (p *port) serve(ses *session) {
 func (p *port) talk(ses *session, c net.Conn) {
 	w := p.asked.wire(c)
 	var pdu, out [modbus.MaxASCII]byte
+	var slow sync.WaitGroup // the answers that come late, on a line
+	defer slow.Wait()
 	for {
 		f, size, err := w.next()
 		if err != nil {
@@ -295,6 +298,12 @@ func (p *port) talk(ses *session, c net.Conn) {
 		}
 		u.state.requests.Add(1)
 		if fault, ok := p.srv.strike(u, f.PDU); ok {
+			if fault.Kind == Slow && p.asked.scheme != "tcp" {
+				// A line has many devices, and the others do not wait for this one.
+				f.PDU = bytes.Clone(f.PDU)
+				slow.Go(func() { e.misbehave(u, f, fault) })
+				continue
+			}
 			if !e.misbehave(u, f, fault) {
 				return
 			}
