@@ -65,24 +65,20 @@ func ParseRTU(frame []byte) (unit byte, pdu []byte, err error) {
 // begins nor how long it is. It returns the request's frame, nil if there is
 // none yet, and how many bytes of b are of no more use. Once the line is silent
 // nothing more belongs to b: then all of it may also be one request of a
-// function that is not known here.
+// function that is not known here, and none of it is of use any more.
 func FindRTURequest(b []byte, silent bool) (frame []byte, used int) {
-	keep := len(b) // the first byte that may begin a request that is not whole yet
 	for at := range b {
 		rest := b[at:]
 		size := rtuRequestSize(rest)
-		switch {
-		case size < 0:
-		case size > len(rest) || size == 0:
-			keep = min(keep, at)
-		default:
-			if _, _, err := ParseRTU(rest[:size]); err == nil {
-				return rest[:size], at + size
-			}
+		if size <= 0 || size > len(rest) {
+			continue
+		}
+		if _, _, err := ParseRTU(rest[:size]); err == nil {
+			return rest[:size], at + size
 		}
 	}
 	if !silent {
-		return nil, keep
+		return nil, 0
 	}
 	if _, _, err := ParseRTU(b); err == nil {
 		return b, len(b)
