@@ -32,6 +32,7 @@ var sections = []struct {
 	run  func(context.Context, settings) ([]result, error)
 }{
 	{"modbus", benchModbus},
+	{"rtu", benchRTU},
 	{"write", benchWrite},
 	{"edge", benchEdge},
 }
