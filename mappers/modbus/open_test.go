@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
 	wire "github.com/whimbrel-edge/whimbrel/protocols/modbus"
+	"github.com/whimbrel-edge/whimbrel/protocols/serial"
 )
 
 func schema(t testing.TB, text []byte) *jsonschema.Schema {
@@ -68,10 +70,14 @@ func TestConnections(t *testing.T) {
 		{`{"url": "ascii:///dev/x", "unit": 0}`, "/unit", "must be from 1 to 247", false},
 		{`{"url": "rtu://dev/ttyUSB0"}`, "/url", "three slashes", false},
 		{`{"url": "rtu:///dev/ttyUSB0?baudrate=9600"}`, "/url", "baudrate is not one of baud, parity, dataBits, stopBits", false},
-		{`{"url": "rtu:///dev/ttyUSB0?baud=9601"}`, "/url", "baud 9601 is not a usual rate", true},
+		{`{"url": "rtu:///dev/ttyUSB0?baud=9601"}`, "/url", "baud 9601 is not a usual rate", false},
 		{`{"url": "rtu:///dev/ttyUSB0?baud=9600&baud=9600"}`, "/url", "given 2 times", true},
 		{`{"url": "rtu:///dev/ttyUSB0?parity=E"}`, "/url", "none, even or odd", false},
-		{`{"url": "rtu:///dev/ttyUSB0?dataBits=7"}`, "/url", "RTU line has 8", true},
+		{`{"url": "rtu:///dev/ttyUSB0?dataBits=7"}`, "/url", "RTU line has 8", false},
+		{`{"url": "ascii:///dev/ttyUSB0?dataBits=6"}`, "/url", "ASCII line has 7 or 8", false},
+		{`{"url": "ascii:///dev/ttyUSB0?stopBits=3"}`, "/url", "1 or 2", false},
+		{`{"url": "rtu:///dev/ttyUSB0?baud="}`, "/url", "whole number", false},
+		{`{"url": "rtu:///dev/ttyUSB0?stopBits=2&baud=38400&"}`, "", "", true},
 		{`{"url": "http://h:1"}`, "/url", "must begin with tcp://, rtutcp://, rtu:// or ascii://", false},
 		{`{"url": "tcp://h:1/path"}`, "/url", "nothing more", false},
 		{`{"url": "tcp://h:70000"}`, "/url", "port must be from 1 to 65535", true},
@@ -379,4 +385,21 @@ func TestPlan(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTheSchemaKnowsEveryBaud: what the port can do is neither refused nor
+// promised in vain.
+func TestTheSchemaKnowsEveryBaud(t *testing.T) {
+	s := schema(t, connectionSchema)
+	for _, baud := range serial.Bauds() {
+		if err := fits(t, s, fmt.Sprintf(`{"url": "rtu:///dev/ttyUSB0?baud=%d"}`, baud)); err != nil {
+			t.Errorf("%d: %v", baud, err)
+		}
+	}
+	text := string(connectionSchema)
+	list := text[strings.Index(text, "baud=(50|")+len("baud=("):]
+	list = list[:strings.Index(list, ")")]
+	if n := len(strings.Split(list, "|")); n != len(serial.Bauds()) {
+		t.Errorf("the schema lists %d rates, the port has %d", n, len(serial.Bauds()))
+	}
 }
