@@ -67,6 +67,7 @@ const pymodbusLine = "?baud=115200&dataBits=8&parity=none&stopBits=1"
 // TestPymodbusOnALine: the driver reads and writes a server that shares nothing
 // with ours, RTU and ASCII, several units and a missing one on the line.
 func TestPymodbusOnALine(t *testing.T) {
+	t.Parallel()
 	need.PythonModule(t, "pymodbus", "python3-pymodbus")
 	python := need.PythonModule(t, "serial", "python3-serial")
 	for _, kind := range []string{"rtu", "ascii"} {
@@ -145,6 +146,7 @@ func TestPymodbusOnALine(t *testing.T) {
 // TestPymodbusAsksTheSimulator: what the simulator says on a line is understood
 // by others, too.
 func TestPymodbusAsksTheSimulator(t *testing.T) {
+	t.Parallel()
 	need.PythonModule(t, "pymodbus", "python3-pymodbus")
 	python := need.PythonModule(t, "serial", "python3-serial")
 	for _, kind := range []string{"rtu", "ascii"} {

@@ -18,6 +18,7 @@ var lines3 = []string{"rtu://?baud=115200", "ascii://?baud=115200", "rtutcp://12
 // where another unit on the same line goes on all the while. All lines fail and
 // come back together, since most of the time passes in back-off.
 func TestEveryFaultOnALine(t *testing.T) {
+	t.Parallel()
 	type bench struct {
 		name          string
 		sim           *modbussim.Server

@@ -143,7 +143,9 @@ func withoutEcho(c *conn, got, frame, request []byte) []byte {
 		return got
 	case whole && !Function(request[1]).Writes():
 		c.echoes = true
-	case !c.echoes || bytes.HasPrefix(frame, got): // or the rest of the echo is to come
+	case !c.echoes:
+		return got
+	case !whole && bytes.HasPrefix(frame, got): // the rest of it is to come
 		return got
 	case !whole:
 		c.echoes = false

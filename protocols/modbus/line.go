@@ -277,7 +277,7 @@ func (l *Line) connect(ctx context.Context, deadline time.Time) (*conn, error) {
 	}
 	if c := l.current.Load(); c != nil {
 		err := c.SetDeadline(deadline)
-		if err == nil && (time.Since(l.lastUse) < idleCheck || !hungUp(c.Conn)) {
+		if err == nil && (l.cfg.Serial == nil && time.Since(l.lastUse) < idleCheck || !hungUp(c.Conn)) {
 			return c, nil
 		}
 		l.hangUp()
@@ -308,6 +308,7 @@ func (l *Line) connect(ctx context.Context, deadline time.Time) (*conn, error) {
 // idleCheck is how long a connection may rest before it is looked at again: a
 // device that restarted, or that hangs up on idle clients, would otherwise cost
 // the next request, and of a write it would not be known whether it was done.
+// A serial port is looked at every time, which costs nothing.
 const idleCheck = 20 * time.Millisecond
 
 func (l *Line) hangUp() {

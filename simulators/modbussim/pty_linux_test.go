@@ -115,7 +115,7 @@ func TestSerialFaults(t *testing.T) {
 			kind  error // nil: no error
 		}{
 			{Fault{Kind: Silent}, modbus.ErrTimeout},
-			{Fault{Kind: Slow, Delay: 400 * time.Millisecond}, modbus.ErrTimeout},
+			{Fault{Kind: Slow, Delay: 280 * time.Millisecond}, modbus.ErrTimeout},
 			{Fault{Kind: Slow, Delay: 20 * time.Millisecond}, nil},
 			{Fault{Kind: WrongTransaction}, modbus.ErrTimeout},
 			{Fault{Kind: WrongChecksum}, modbus.ErrProtocol},
@@ -129,7 +129,7 @@ func TestSerialFaults(t *testing.T) {
 				cfg := onALine(listen)
 				sim := Start(t, cfg)
 				const name = "a"
-				client := lineTo(t, sim, name).Client(1, 300*time.Millisecond)
+				client := lineTo(t, sim, name).Client(1, 200*time.Millisecond)
 				if err := client.WriteRegisters(t.Context(), 2000, []byte{0, 1, 0, 2, 0, 3}); err != nil {
 					t.Fatal(err)
 				}
