@@ -65,13 +65,13 @@ func TestEveryFaultOnALine(t *testing.T) {
 		defer s.mu.Unlock()
 		return s.last[0].Quality == models.Good && s.last[1].Quality == models.Good && s.state == models.StateOnline && s.points > 0
 	}
-	each("the first values", 10*time.Second, func(b *bench) bool { return good(b.faulty) && good(b.other) })
+	each("the first values", 30*time.Second, func(b *bench) bool { return good(b.faulty) && good(b.other) })
 	for _, b := range benches {
 		if err := b.sim.Inject("u1", b.fault); err != nil {
 			t.Fatal(err)
 		}
 	}
-	each("bad with the reason", 10*time.Second, func(b *bench) bool {
+	each("bad with the reason", 30*time.Second, func(b *bench) bool {
 		b.faulty.mu.Lock()
 		defer b.faulty.mu.Unlock()
 		first, second := b.faulty.last[0], b.faulty.last[1]
@@ -84,7 +84,7 @@ func TestEveryFaultOnALine(t *testing.T) {
 		before[b] = b.other.points
 		b.other.mu.Unlock()
 	}
-	each("more of the other unit", 10*time.Second, func(b *bench) bool {
+	each("more of the other unit", 30*time.Second, func(b *bench) bool {
 		b.other.mu.Lock()
 		defer b.other.mu.Unlock()
 		return b.other.points > before[b]+4
@@ -92,7 +92,7 @@ func TestEveryFaultOnALine(t *testing.T) {
 	for _, b := range benches {
 		b.sim.Clear("u1")
 	}
-	each("good again", 15*time.Second, func(b *bench) bool { return good(b.faulty) && good(b.other) })
+	each("good again", 30*time.Second, func(b *bench) bool { return good(b.faulty) && good(b.other) })
 }
 
 // TestUnitsShareASerialLine: one port for all, however its url is spelt, the
