@@ -16,6 +16,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/simulators/modbussim"
 	"github.com/whimbrel-edge/whimbrel/simulators/opcuasim"
 	"github.com/whimbrel-edge/whimbrel/simulators/scenario"
+	"github.com/whimbrel-edge/whimbrel/simulators/serialsim"
 )
 
 // Simulator is a device, or several, on a network.
@@ -50,6 +51,17 @@ var kinds = map[string]func(scenario.Document) (Simulator, error){
 			return nil, err
 		}
 		s, err := opcuasim.New(cfg)
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	},
+	serialsim.Kind: func(d scenario.Document) (Simulator, error) {
+		cfg, err := serialsim.Decode(d)
+		if err != nil {
+			return nil, err
+		}
+		s, err := serialsim.New(cfg)
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/mappers/modbus"
 	"github.com/whimbrel-edge/whimbrel/mappers/opcua"
+	"github.com/whimbrel-edge/whimbrel/mappers/serial"
 )
 
 // Drivers returns new drivers by the protocol that they speak. Devices that are
@@ -14,5 +15,6 @@ func Drivers() map[string]mappers.Driver {
 	return map[string]mappers.Driver{
 		modbus.Name: modbus.New(),
 		opcua.Name:  opcua.New(),
+		serial.Name: serial.New(),
 	}
 }
