@@ -120,7 +120,7 @@ func TestListeningConformance(t *testing.T) {
 	for i, address := range []string{
 		`{"match": "TEMP=([-0-9.]+)"}`, `{"match": "PRESS=([-0-9.]+)"}`,
 		`{"match": "SP=([-0-9.]+)", "write": "SP {value}", "expect": "OK"}`, `{"match": "MODE=([0-9]+)", "write": "MODE {value}", "expect": "OK"}`,
-		`{"match": "RUN=([01])", "write": "RUN {value}"}`, `{"match": "NAME=(.*)$", "write": "NAME {value}", "expect": "O."}`,
+		`{"match": "RUN=([01])", "write": "RUN {value}", "expect": "OK"}`, `{"match": "NAME=(.*)$", "write": "NAME {value}", "expect": "O."}`,
 	} {
 		points[i].Address = json.RawMessage(address)
 	}

@@ -440,5 +440,8 @@ func TestSilentPoint(t *testing.T) {
 		state, _, s := out.now()
 		return state == models.StateOnline && s[1].Value == models.Float(7)
 	})
-	eventually(t, "one bad again", func() bool { _, _, s := out.now(); return s[1].Reason == models.ReasonTimeout && s[0].Quality == models.Good })
+	eventually(t, "one bad again", func() bool {
+		_, _, s := out.now()
+		return s[1].Reason == models.ReasonTimeout && s[0].Quality == models.Good
+	})
 }

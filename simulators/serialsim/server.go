@@ -83,7 +83,9 @@ type Server struct {
 	ln     net.Listener
 	conn   net.Conn // of the session under way
 
-	sending sync.Mutex // one message after the other
+	// sending is held from when a message is made until it is sent. It is taken
+	// before mu.
+	sending sync.Mutex
 }
 
 // maxLog bounds each of the logs; the oldest go first.
@@ -332,11 +334,13 @@ func (s *Server) hear(ctx context.Context, conn net.Conn, message []byte) {
 	if struck && f.Kind == Slow && !pause(ctx, f.Delay) {
 		return
 	}
+	s.sending.Lock() // what is said later tells of what is done here
+	defer s.sending.Unlock()
 	answer := s.answer(text)
 	if answer == "" && f.Kind != HangUp {
 		return
 	}
-	s.send(conn, answer, f)
+	s.sendLocked(conn, answer, f)
 }
 
 // answer carries out what was asked and returns what is said to it, "" for
@@ -402,10 +406,12 @@ func (s *Server) talk(ctx context.Context, i int) {
 		if struck && f.Kind == Slow && !pause(ctx, f.Delay) {
 			return
 		}
+		s.sending.Lock()
 		s.mu.Lock()
 		text := s.unasked[i].render(s.set)
 		s.mu.Unlock()
-		s.send(conn, text, f)
+		s.sendLocked(conn, text, f)
+		s.sending.Unlock()
 	}
 }
 
@@ -415,15 +421,15 @@ func (s *Server) Say(text string) {
 	conn := s.conn
 	s.portMu.Unlock()
 	if conn != nil {
-		s.send(conn, text, Fault{})
+		s.sending.Lock()
+		defer s.sending.Unlock()
+		s.sendLocked(conn, text, Fault{})
 	}
 }
 
-// send sends a text, as the fault has it. What the line does not take is lost,
-// as on a line.
-func (s *Server) send(conn net.Conn, text string, f Fault) {
-	s.sending.Lock()
-	defer s.sending.Unlock()
+// sendLocked sends a text, as the fault has it. What the line does not take is
+// lost, as on a line.
+func (s *Server) sendLocked(conn net.Conn, text string, f Fault) {
 	message := s.framing.Append(nil, s.bytes(text))
 	if s.framing.Length > 0 && len(message) != s.framing.Length {
 		s.cfg.Log.Warn("a simulated message has another length", "simulator", s.cfg.Name, "text", text, "bytes", len(message), "length", s.framing.Length)
