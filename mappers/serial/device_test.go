@@ -126,7 +126,7 @@ func TestOtherSettings(t *testing.T) {
 // point only, and little time.
 func TestWhatADeviceDoesNotKnow(t *testing.T) {
 	sim := serialsim.Start(t, pump())
-	dev := open(t, New(), fmt.Sprintf(`{"url": %q, "timeout": "100ms"}`, sim.URL()),
+	dev := open(t, New(), fmt.Sprintf(`{"url": %q, "timeout": "400ms"}`, sim.URL()),
 		pt("x", "float", r, `{"read": "X?", "match": "X=(.*)"}`), pt("sp", "float", r, `{"read": "SP?", "match": "SP=(.*)"}`))
 	out := make([]mappers.Result, 2)
 	for range 20 {
@@ -187,7 +187,7 @@ func TestWrites(t *testing.T) {
 	}
 	cfg.Checksum = wire.Sum8
 	sim := serialsim.Start(t, cfg)
-	dev := open(t, New(), fmt.Sprintf(`{"url": %q, "timeout": "150ms", "checksum": "sum8"}`, sim.URL()),
+	dev := open(t, New(), fmt.Sprintf(`{"url": %q, "timeout": "400ms", "checksum": "sum8"}`, sim.URL()),
 		pt("sp", "float", rw, `{"read": "SP?", "match": "SP=(.*)", "write": "SP {value}", "expect": "OK"}`))
 	for _, c := range []struct {
 		fault   serialsim.Fault
@@ -319,11 +319,11 @@ func TestEveryFaultHasAReasonAndAnEnd(t *testing.T) {
 				t.Parallel()
 				cfg := pump()
 				cfg.Checksum = wire.XOR
-				connection, wanted := `{"url": %q, "timeout": "150ms", "checksum": "xor"}`, c.reasons
+				connection, wanted := `{"url": %q, "timeout": "300ms", "checksum": "xor"}`, c.reasons
 				point := pt("sp", "float", r, `{"read": "SP?", "match": "P=([0-9.]+)"}`)
 				if listen {
 					cfg.Unasked = []serialsim.Unasked{{Every: 20 * time.Millisecond, Send: "SP={sp}"}}
-					connection, wanted = `{"url": %q, "timeout": "150ms", "checksum": "xor", "listen": true}`, c.heard
+					connection, wanted = `{"url": %q, "timeout": "300ms", "checksum": "xor", "listen": true}`, c.heard
 					point.Address = json.RawMessage(`{"match": "P=([0-9.]+)"}`)
 				}
 				sim := serialsim.Start(t, cfg)
@@ -361,11 +361,11 @@ func TestUnplugged(t *testing.T) {
 			t.Parallel()
 			cfg := pump()
 			point := pt("sp", "float", rw, `{"read": "SP?", "match": "SP=(.*)", "write": "SP {value}", "expect": "OK"}`)
-			connection := `{"url": %q, "timeout": "150ms"}`
+			connection := `{"url": %q, "timeout": "300ms"}`
 			if listen {
 				cfg.Unasked = []serialsim.Unasked{{Every: 20 * time.Millisecond, Send: "SP={sp}"}}
 				point.Address = json.RawMessage(`{"match": "SP=(.*)", "write": "SP {value}", "expect": "OK"}`)
-				connection = `{"url": %q, "timeout": "150ms", "listen": true}`
+				connection = `{"url": %q, "timeout": "300ms", "listen": true}`
 			}
 			sim := serialsim.Start(t, cfg)
 			dev, err := New().Open(mappers.DeviceConfig{Connection: json.RawMessage(fmt.Sprintf(connection, sim.URL())), Points: []mappers.Point{point}})
