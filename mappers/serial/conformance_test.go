@@ -78,6 +78,7 @@ func harness(d *Driver, cfg serialsim.Config, points []drivertest.Point, extra s
 					if err := sim.Inject(serialsim.Fault{Kind: serialsim.Silent}); err != nil {
 						t.Error(err)
 					}
+					time.Sleep(100 * time.Millisecond) //sleep: what was said before arrives
 				},
 				Speak: sim.Clear,
 			}

@@ -309,7 +309,7 @@ func TestEveryFaultHasAReasonAndAnEnd(t *testing.T) {
 			heard   []models.Reason // listened to
 		}{
 			{serialsim.Fault{Kind: serialsim.Silent}, []models.Reason{models.ReasonTimeout}, []models.Reason{models.ReasonTimeout}},
-			{serialsim.Fault{Kind: serialsim.Slow, Delay: 500 * time.Millisecond}, []models.Reason{models.ReasonTimeout}, []models.Reason{models.ReasonTimeout}},
+			{serialsim.Fault{Kind: serialsim.Slow, Delay: time.Second}, []models.Reason{models.ReasonTimeout}, []models.Reason{models.ReasonTimeout}},
 			{serialsim.Fault{Kind: serialsim.Partial}, []models.Reason{models.ReasonProtocolError}, []models.Reason{models.ReasonTimeout, ReasonChecksum}},
 			{serialsim.Fault{Kind: serialsim.Garbage}, []models.Reason{ReasonChecksum}, []models.Reason{models.ReasonTimeout}},
 			{serialsim.Fault{Kind: serialsim.WrongChecksum}, []models.Reason{ReasonChecksum}, []models.Reason{ReasonChecksum}},
