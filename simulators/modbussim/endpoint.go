@@ -9,6 +9,7 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/protocols/modbus"
 	"github.com/whimbrel-edge/whimbrel/protocols/serial"
+	"github.com/whimbrel-edge/whimbrel/simulators/ptyline"
 )
 
 // endpoint is a listen, taken apart.
@@ -58,7 +59,7 @@ func parseEndpoint(text string) (endpoint, error) {
 // listen begins to listen at addr, which is e.addr or what was free before.
 func (e endpoint) listen(addr string) (net.Listener, error) {
 	if e.serial() {
-		return listenPTY(addr)
+		return ptyline.Listen(addr)
 	}
 	return net.Listen("tcp", addr)
 }
