@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -131,25 +132,21 @@ func bareLoop(ctx context.Context, addr string, d time.Duration) (pointsPerSecon
 	return float64(n) / time.Since(start).Seconds(), nil
 }
 
-// twinLoop is what a device's loop does with a Runner's batches: one goroutine
-// owns the twin and gets them through a channel.
+// twinLoop does with a Runner's batches what a device's loop does: one goroutine
+// owns the twin and gets copies of them through a channel.
 type twinLoop struct {
 	twin    *twin.Twin
-	batches chan batch
-	back    chan struct{}
+	batches chan mappers.Batch // bounded; full stops the Runner
 	points  atomic.Int64
 }
 
-type batch struct{ mappers.Batch }
-
 func newTwinLoop(props []models.ResolvedProperty) *twinLoop {
-	return &twinLoop{twin: twin.New(props, twin.Stored{}, time.Now()), batches: make(chan batch), back: make(chan struct{})}
+	return &twinLoop{twin: twin.New(props, twin.Stored{}, time.Now()), batches: make(chan mappers.Batch, 16)}
 }
 
 // Report implements mappers.Sink.
 func (l *twinLoop) Report(b mappers.Batch) {
-	l.batches <- batch{b}
-	<-l.back
+	l.batches <- mappers.Batch{Time: b.Time, Refreshed: slices.Clone(b.Refreshed), Changed: slices.Clone(b.Changed)}
 }
 
 // Written implements mappers.Sink.
@@ -171,7 +168,6 @@ func (l *twinLoop) measure(ctx context.Context, r *mappers.Runner, d time.Durati
 				l.twin.Refresh(i, b.Time)
 			}
 			l.points.Add(int64(len(b.Refreshed)))
-			l.back <- struct{}{}
 		}
 	})
 	start := time.Now()

@@ -197,16 +197,25 @@ func (c Config) keyFile() string {
 	return filepath.Join(c.Data, "hub.key")
 }
 
-// openStore opens the database that the URL names.
+// openStore opens the database that the URL names. With an error the store is
+// nil, not an interface that holds a nil.
 func openStore(ctx context.Context, cfg Config) (devicehub.Store, error) {
 	path, isSQLite := strings.CutPrefix(cfg.Database, "sqlite://")
-	switch {
-	case cfg.Database == "":
-		return sqlite.Open(ctx, filepath.Join(cfg.Data, "hub.db"), cfg.Log)
-	case isSQLite:
-		return sqlite.Open(ctx, path, cfg.Log)
+	if cfg.Database == "" {
+		path, isSQLite = filepath.Join(cfg.Data, "hub.db"), true
 	}
-	return postgres.Open(ctx, cfg.Database, cfg.Log)
+	if isSQLite {
+		s, err := sqlite.Open(ctx, path, cfg.Log)
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	}
+	s, err := postgres.Open(ctx, cfg.Database, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func loopback(addr string) bool {

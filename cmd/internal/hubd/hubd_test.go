@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/internal/filelock"
+	"github.com/whimbrel-edge/whimbrel/internal/holdport"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -138,5 +139,19 @@ func TestOwnCertificate(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
+	}
+}
+
+// TestDatabaseAway has a hub start while its database does not answer.
+func TestDatabaseAway(t *testing.T) {
+	port, err := holdport.Hold() // and nobody listens there
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer port.Close()
+	_, err = Open(t.Context(), Config{Data: t.TempDir(), Database: "postgres://hub@" + port.Addr() + "/hub?connect_timeout=2", Listen: "127.0.0.1:0", Link: "127.0.0.1:0",
+		InsecureHTTP: true, Log: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), "connect") {
+		t.Errorf("got %v", err)
 	}
 }
