@@ -39,9 +39,10 @@ func TestExitCodes(t *testing.T) {
 		{"a name that is none", []string{"--hub", "https://h:1", "--name", "N!", "--token", token}, nil, 2, "--name"},
 		{"labels that are none", []string{"--labels", "a"}, nil, 2, "--labels"},
 		{"a size that is none", []string{"--outbox-bytes", "much"}, nil, 2, "--outbox-bytes"},
+		{"an address that is none", []string{"--mqtt", "bad"}, nil, 2, "--mqtt must be an address"},
+		{"another address that is none", []string{"--api", "bad"}, nil, 2, "--api must be an address"},
 		{"a log level that is none", []string{"--log-level", "loud"}, nil, 2, "loud"},
 		{"a hub URL that is none", []string{"--hub", "h:1", "--name", "n", "--token", token}, nil, 1, "https://host:8443"},
-		{"an address that is none", []string{"--hub", "https://h:1", "--name", "n", "--token", token, "--mqtt", "nowhere"}, nil, 1, "nowhere"},
 		{"anonymous access for all", []string{"--hub", "https://h:1", "--name", "n", "--token", token, "--api", "127.0.0.1:0", "--mqtt", "0.0.0.0:0", "--mqtt-anonymous"}, nil, 1, "loopback"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

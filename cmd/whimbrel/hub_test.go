@@ -17,6 +17,8 @@ func TestHubMistakes(t *testing.T) {
 		says string
 	}{
 		{[]string{"hub", "--listen", "0.0.0.0:0", "--insecure-http"}, "loopback"},
+		{[]string{"up", "--listen", "127.0.0.1:0", "--mqtt", "bad"}, "--mqtt must be an address"},
+		{[]string{"up", "--listen", "127.0.0.1:0", "--api", "bad"}, "--api must be an address"},
 		{[]string{"hub", "--listen", "nonsense"}, "--listen"},
 		{[]string{"hub", "--listen", "127.0.0.1:0", "--link", "8443"}, "--link"},
 		{[]string{"hub", "--tls-cert", "x.pem"}, "--tls-key"},

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/whimbrel-edge/whimbrel/cmd/internal/hubd"
+	"github.com/whimbrel-edge/whimbrel/cmd/internal/listenaddr"
 	"github.com/whimbrel-edge/whimbrel/cmd/internal/mapperseed"
 	"github.com/whimbrel-edge/whimbrel/devicehub"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime"
@@ -59,7 +60,7 @@ plant of Modbus devices, all in one process, on loopback. What it keeps is in
 				// What a person wants to read here is what is printed.
 				log = slog.New(atLeast{log.Handler(), slog.LevelWarn})
 			}
-			if err := cfg.hub().Check(); err != nil {
+			if err := errors.Join(cfg.hub().Check(), listenaddr.Check("--mqtt", cfg.mqtt), listenaddr.Check("--api", cfg.api)); err != nil {
 				return cli.Usagef("%w", err)
 			}
 			return stopped(up(cmd.Context(), cfg, log, cmd.OutOrStdout()))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/whimbrel-edge/whimbrel/cmd/internal/listenaddr"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/internal/version"
@@ -96,6 +97,14 @@ func (f *flags) config(cmd *cobra.Command, log *slog.Logger) (edgeruntime.Config
 	}
 	if cmd.Flags().Changed("fsync") && f.fsync == 0 {
 		cfg.Fsync = -1
+	}
+	for _, addr := range []struct{ flag, value string }{{"--mqtt", f.mqtt}, {"--api", f.api}} {
+		if addr.value == "" {
+			continue // as before, or the default
+		}
+		if err := listenaddr.Check(addr.flag, addr.value); err != nil {
+			return cfg, UsageError{err}
+		}
 	}
 	var err error
 	if f.outboxBytes != "" {

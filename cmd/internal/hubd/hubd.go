@@ -25,6 +25,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/whimbrel-edge/whimbrel/cloudapi"
+	"github.com/whimbrel-edge/whimbrel/cmd/internal/listenaddr"
 	"github.com/whimbrel-edge/whimbrel/devicehub"
 	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
@@ -68,8 +69,8 @@ type Daemon struct {
 // the machine.
 func (c Config) Check() error {
 	for _, addr := range []struct{ flag, value string }{{"--listen", c.Listen}, {"--link", c.Link}} {
-		if _, _, err := net.SplitHostPort(addr.value); err != nil {
-			return fmt.Errorf("%s must be an address such as 127.0.0.1:8080, got %q", addr.flag, addr.value)
+		if err := listenaddr.Check(addr.flag, addr.value); err != nil {
+			return err
 		}
 	}
 	if c.InsecureHTTP && !loopback(c.Listen) {
