@@ -1,6 +1,7 @@
 // Package scenario reads files that describe simulators: YAML documents
-// separated by ---, each with a kind. It knows the documents, not the kinds:
-// packages of simulators decode their own. Only simulators import it.
+// separated by ---, each with a kind, and runs what is made of them in tests. It
+// knows the documents, not the kinds: packages of simulators decode their own.
+// Only simulators import it.
 package scenario
 
 import (
