@@ -126,7 +126,7 @@ func (m *Manager) welcome(ctx context.Context, s *session, hello *pb.Hello) (*pb
 	}
 	w := &pb.Welcome{Capability: edgelink.Meet(edgelink.Capability, hello.Capability), Lineage: m.Lineage, NodeUid: s.id.UID,
 		WindowBytes: m.Window, ClockUs: m.now().UnixMicro()}
-	for _, c := range edgelink.Capabilities() {
+	for _, c := range slices.Concat(edgelink.Capabilities(), edgelink.Methods()) {
 		if slices.Contains(hello.Capabilities, c) {
 			w.Capabilities = append(w.Capabilities, c)
 		}

@@ -35,6 +35,7 @@ type session struct {
 	bye  *pb.Goodbye       // how it is to end
 
 	inbox inbox
+	asks  *asks
 }
 
 // Times and bounds of a session.
@@ -91,7 +92,7 @@ func (m *Manager) serve(conn *edgelink.Conn, cert Certificate, id identity.NodeI
 	ctx, stop := context.WithCancelCause(context.Background()) // not the request's, which has ended; end and Close end it
 	defer stop(nil)
 	s := &session{m: m, conn: conn, cert: cert, id: id, epoch: hello.Epochs[len(hello.Epochs)-1].Id, ranks: map[string]uint64{}, stop: stop,
-		done: make(chan struct{}), ackUp: make(chan struct{}, 1), ending: make(chan struct{}), acks: map[string]uint64{}}
+		done: make(chan struct{}), ackUp: make(chan struct{}, 1), ending: make(chan struct{}), acks: map[string]uint64{}, asks: newAsks(hello.Capabilities)}
 	s.inbox.init(int(m.Window) + edgelink.MaxRecord)
 	if hello.ClockUs != 0 {
 		s.behind = m.now().Sub(time.UnixMicro(hello.ClockUs))
@@ -287,9 +288,9 @@ func (m *Manager) left(name string) {
 	m.Registry.StatusChanged(models.Key{Kind: "Node", Name: name})
 }
 
-// run has six loops: what is received, what of that is to be ingested, what is
-// acknowledged, what is to be held, whether the other end is alive, and whether
-// it is time to say goodbye. The first that ends ends all.
+// run has seven loops: what is received, what of that is to be ingested, what is
+// acknowledged, what is to be held, what is asked, whether the other end is
+// alive, and whether it is time to say goodbye. The first that ends ends all.
 func (s *session) run(ctx context.Context, hello *pb.Hello, welcome *pb.Frame) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -300,7 +301,7 @@ func (s *session) run(ctx context.Context, hello *pb.Hello, welcome *pb.Frame) e
 	}
 	var wait sync.WaitGroup
 	for _, loop := range []func(context.Context) error{
-		s.receive, s.submit, s.acknowledge, s.keepAlive, s.farewell,
+		s.receive, s.submit, s.acknowledge, s.keepAlive, s.farewell, s.ask,
 		func(ctx context.Context) error { return s.deliver(ctx, hello, follower) },
 	} {
 		wait.Go(func() { cancel(loop(ctx)) })
@@ -336,6 +337,10 @@ func (s *session) receive(ctx context.Context) error {
 			s.report(body.Report)
 		case *pb.Frame_SyncDone:
 			s.m.log.Debug("wanted state persisted", "node", s.id.Name, "sync", body.SyncDone.Id)
+		case *pb.Frame_Response:
+			if err := s.asks.take(f.Re, body.Response); err != nil {
+				return err
+			}
 		case *pb.Frame_Goodbye:
 			return fmt.Errorf("the edge said goodbye: %s", cut(body.Goodbye.Reason))
 		default: // of a newer edge; tolerated

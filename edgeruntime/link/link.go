@@ -69,8 +69,10 @@ type Config struct {
 	Store   Store
 	Outbox  Outbox
 	Devices Devices
-	Now     func() time.Time // the edge's clock, by which certificates are renewed; default time.Now
-	Log     *slog.Logger
+	// Handlers answer what the hub asks, by the method of the request.
+	Handlers map[string]Handler
+	Now      func() time.Time // the edge's clock, by which certificates are renewed; default time.Now
+	Log      *slog.Logger
 }
 
 // The settings that a Link keeps.

@@ -43,6 +43,8 @@ var errSilent = errors.New("the hub does not answer")
 //	report    how the node is doing
 //	alive     whether the other end is
 //	renew     the certificate, in sessions that last
+//
+// and requests, each of which has a goroutine of its own.
 type session struct {
 	l     *Link
 	conn  *edgelink.Conn
@@ -53,6 +55,7 @@ type session struct {
 	moved chan struct{}   // one slot: something was acknowledged, or the window changed
 	ended chan struct{}   // closed when receive has ended
 	heard atomic.Int64    // when the last frame came, since began
+	asked requests        // that the hub waits for
 	began time.Time       // by the clock that does not jump
 
 	mu     sync.Mutex // protects all below
@@ -99,7 +102,7 @@ func (l *Link) session(ctx context.Context, linked *time.Time) error {
 
 func newSession(l *Link, conn *edgelink.Conn) *session {
 	return &session{l: l, conn: conn, named: map[string]bool{}, apply: make(chan struct{}, 1), moved: make(chan struct{}, 1),
-		ended: make(chan struct{}), began: time.Now(), pace: startPace}
+		ended: make(chan struct{}), began: time.Now(), pace: startPace, asked: newRequests()}
 }
 
 func (l *Link) dial(ctx context.Context) (*edgelink.Conn, error) {
@@ -130,7 +133,7 @@ func (s *session) greet(ctx context.Context) error {
 	free := context.AfterFunc(ctx, func() { _ = s.conn.CloseNow() })
 	defer free()
 	if err := s.conn.Send(ctx, &pb.Frame{Id: 1, Body: &pb.Frame_Hello{Hello: &pb.Hello{
-		Capability: edgelink.Capability, Capabilities: edgelink.Capabilities(), Node: cfg.Node, Version: cfg.Version, Os: runtime.GOOS, Arch: runtime.GOARCH,
+		Capability: edgelink.Capability, Capabilities: cfg.capabilities(), Node: cfg.Node, Version: cfg.Version, Os: runtime.GOOS, Arch: runtime.GOARCH,
 		Lineage: lineage, Epochs: epochs, Held: held, ClockUs: s.l.now().UnixMicro(), Labels: cfg.Labels,
 	}}}); err != nil {
 		return err
@@ -197,6 +200,7 @@ func (s *session) run(ctx context.Context) error {
 	loops, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	var wait sync.WaitGroup
+	defer s.asked.end()
 	for _, loop := range []func(context.Context) error{s.receive, s.applyLoop, s.logLane, s.latestLane, s.report, s.alive, s.renew} {
 		wait.Go(func() { cancel(loop(loops)) })
 	}
@@ -271,6 +275,14 @@ func (s *session) receive(ctx context.Context) error {
 			if err := s.conn.Send(ctx, &pb.Frame{Re: f.Id, Body: &pb.Frame_SyncDone{SyncDone: &pb.SyncDone{Id: body.Sync.Id}}}); err != nil {
 				return err
 			}
+		case *pb.Frame_Request:
+			if err := s.asked.begin(s, f.Id, f.Trace, body.Request); err != nil {
+				return err
+			}
+		case *pb.Frame_Cancel:
+			s.asked.cancel(f.Re)
+		case *pb.Frame_Credit:
+			s.asked.credit(f.Re, body.Credit.Parts)
 		case *pb.Frame_Goodbye:
 			return goodbye{body.Goodbye}
 		default: // of a newer hub; tolerated

@@ -11,8 +11,8 @@ const (
 	Capability = Capability1
 )
 
-// Capabilities returns the named capabilities this release has, for hello and
-// welcome. There are none yet.
+// Capabilities returns the named capabilities this release has beside the
+// methods of requests, for hello and welcome. There are none yet.
 func Capabilities() []string { return nil }
 
 // Meet returns the number both ends can honour. An end that says 0 says

@@ -41,7 +41,12 @@ func goldenFrames() map[string]*pb.Frame {
 			Items: []*pb.Item{{Kind: "Device", Namespace: "default", Name: "boiler-1", Uid: "01JD0A", Revision: 42, Assignment: 2, Json: []byte("{}")}}, Keep: []*pb.Held{held}, Removed: []*pb.Held{held}}}},
 		"sync-done": {Body: &pb.Frame_SyncDone{SyncDone: &pb.SyncDone{Id: 5}}},
 		"report":    {Body: &pb.Frame_Report{Report: &pb.NodeReport{OutboxRecords: 3, OutboxBytes: 4, OutboxDropped: 5, LastSeq: 12, ClockUs: 1795348800000000, Seen: []*pb.Seen{{Uid: "01JD0A", SeenUs: 1795348800000000}}}}},
-		"goodbye":   {Body: &pb.Frame_Goodbye{Goodbye: &pb.Goodbye{Reason: "shutdown", Message: "restarting", RetryAfterS: 2}}},
+		"request": {Id: 9, Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+			Body: &pb.Frame_Request{Request: &pb.Request{Method: "device.read", Body: []byte(`{"device":"01JD0A"}`), TimeoutMs: 4750, Credit: 4}}},
+		"response": {Re: 9, Body: &pb.Frame_Response{Response: &pb.Response{Body: []byte("{}"), Final: true, Problem: []byte(`{"status":504}`)}}},
+		"cancel":   {Re: 9, Body: &pb.Frame_Cancel{Cancel: &pb.Cancel{}}},
+		"credit":   {Re: 9, Body: &pb.Frame_Credit{Credit: &pb.Credit{Parts: 2}}},
+		"goodbye":  {Body: &pb.Frame_Goodbye{Goodbye: &pb.Goodbye{Reason: "shutdown", Message: "restarting", RetryAfterS: 2}}},
 	}
 }
 

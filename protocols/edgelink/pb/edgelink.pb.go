@@ -45,6 +45,10 @@ type Frame struct {
 	//	*Frame_SyncDone
 	//	*Frame_Report
 	//	*Frame_Goodbye
+	//	*Frame_Request
+	//	*Frame_Response
+	//	*Frame_Cancel
+	//	*Frame_Credit
 	Body          isFrame_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -189,6 +193,42 @@ func (x *Frame) GetGoodbye() *Goodbye {
 	return nil
 }
 
+func (x *Frame) GetRequest() *Request {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Request); ok {
+			return x.Request
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetResponse() *Response {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Response); ok {
+			return x.Response
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetCancel() *Cancel {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Cancel); ok {
+			return x.Cancel
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetCredit() *Credit {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Credit); ok {
+			return x.Credit
+		}
+	}
+	return nil
+}
+
 type isFrame_Body interface {
 	isFrame_Body()
 }
@@ -229,6 +269,22 @@ type Frame_Goodbye struct {
 	Goodbye *Goodbye `protobuf:"bytes,18,opt,name=goodbye,proto3,oneof"` // either, before closing on purpose
 }
 
+type Frame_Request struct {
+	Request *Request `protobuf:"bytes,20,opt,name=request,proto3,oneof"` // hub to edge: a question, id set
+}
+
+type Frame_Response struct {
+	Response *Response `protobuf:"bytes,21,opt,name=response,proto3,oneof"` // edge to hub: a part of its answer, re set
+}
+
+type Frame_Cancel struct {
+	Cancel *Cancel `protobuf:"bytes,22,opt,name=cancel,proto3,oneof"` // hub to edge: nobody waits for the answer any more, re set
+}
+
+type Frame_Credit struct {
+	Credit *Credit `protobuf:"bytes,23,opt,name=credit,proto3,oneof"` // hub to edge: more parts may come, re set
+}
+
 func (*Frame_Hello) isFrame_Body() {}
 
 func (*Frame_Welcome) isFrame_Body() {}
@@ -246,6 +302,14 @@ func (*Frame_SyncDone) isFrame_Body() {}
 func (*Frame_Report) isFrame_Body() {}
 
 func (*Frame_Goodbye) isFrame_Body() {}
+
+func (*Frame_Request) isFrame_Body() {}
+
+func (*Frame_Response) isFrame_Body() {}
+
+func (*Frame_Cancel) isFrame_Body() {}
+
+func (*Frame_Credit) isFrame_Body() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2106,6 +2170,217 @@ func (x *Seen) GetSeenUs() int64 {
 	return 0
 }
 
+// Request asks the edge something that is not state and not log: to read a
+// device now, to look around in it. It is answered in this session or never.
+type Request struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Method        string                 `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`                         // a named capability of the edge
+	Body          []byte                 `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`                             // JSON, as the method has it
+	TimeoutMs     uint32                 `protobuf:"varint,3,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // time left for the whole answer when it was sent, 0: as long as the link lasts
+	Credit        uint32                 `protobuf:"varint,4,opt,name=credit,proto3" json:"credit,omitempty"`                        // parts that may be sent before a Credit comes, the final one not counted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Request) Reset() {
+	*x = Request{}
+	mi := &file_edgelink_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Request) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Request) ProtoMessage() {}
+
+func (x *Request) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Request.ProtoReflect.Descriptor instead.
+func (*Request) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Request) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Request) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *Request) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *Request) GetCredit() uint32 {
+	if x != nil {
+		return x.Credit
+	}
+	return 0
+}
+
+// Response is a part of an answer. Parts come in order.
+type Response struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Body          []byte                 `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`       // JSON, as the method has it; may be empty in the final one
+	Final         bool                   `protobuf:"varint,2,opt,name=final,proto3" json:"final,omitempty"`    // nothing comes after it
+	Problem       []byte                 `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"` // JSON of models.Problem: why the request failed; only with final
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Response) Reset() {
+	*x = Response{}
+	mi := &file_edgelink_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Response) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Response) ProtoMessage() {}
+
+func (x *Response) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Response.ProtoReflect.Descriptor instead.
+func (*Response) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Response) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *Response) GetFinal() bool {
+	if x != nil {
+		return x.Final
+	}
+	return false
+}
+
+func (x *Response) GetProblem() []byte {
+	if x != nil {
+		return x.Problem
+	}
+	return nil
+}
+
+type Cancel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cancel) Reset() {
+	*x = Cancel{}
+	mi := &file_edgelink_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cancel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cancel) ProtoMessage() {}
+
+func (x *Cancel) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
+func (*Cancel) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{26}
+}
+
+type Credit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Parts         uint32                 `protobuf:"varint,1,opt,name=parts,proto3" json:"parts,omitempty"` // so many more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credit) Reset() {
+	*x = Credit{}
+	mi := &file_edgelink_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credit) ProtoMessage() {}
+
+func (x *Credit) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credit.ProtoReflect.Descriptor instead.
+func (*Credit) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Credit) GetParts() uint32 {
+	if x != nil {
+		return x.Parts
+	}
+	return 0
+}
+
 type Goodbye struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"` // machine-readable: shutdown, revoked, duplicate-identity, protocol-error, …
@@ -2117,7 +2392,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_edgelink_proto_msgTypes[24]
+	mi := &file_edgelink_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2129,7 +2404,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_edgelink_proto_msgTypes[24]
+	mi := &file_edgelink_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2142,7 +2417,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_edgelink_proto_rawDescGZIP(), []int{24}
+	return file_edgelink_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -2170,7 +2445,7 @@ var File_edgelink_proto protoreflect.FileDescriptor
 
 const file_edgelink_proto_rawDesc = "" +
 	"\n" +
-	"\x0eedgelink.proto\x12\x14whimbrel.edgelink.v1\"\xb9\x04\n" +
+	"\x0eedgelink.proto\x12\x14whimbrel.edgelink.v1\"\xa2\x06\n" +
 	"\x05Frame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x0e\n" +
 	"\x02re\x18\x02 \x01(\x04R\x02re\x12\x14\n" +
@@ -2184,7 +2459,11 @@ const file_edgelink_proto_rawDesc = "" +
 	"\x04sync\x18\x0f \x01(\v2\x1a.whimbrel.edgelink.v1.SyncH\x00R\x04sync\x12=\n" +
 	"\tsync_done\x18\x10 \x01(\v2\x1e.whimbrel.edgelink.v1.SyncDoneH\x00R\bsyncDone\x12:\n" +
 	"\x06report\x18\x11 \x01(\v2 .whimbrel.edgelink.v1.NodeReportH\x00R\x06report\x129\n" +
-	"\agoodbye\x18\x12 \x01(\v2\x1d.whimbrel.edgelink.v1.GoodbyeH\x00R\agoodbyeB\x06\n" +
+	"\agoodbye\x18\x12 \x01(\v2\x1d.whimbrel.edgelink.v1.GoodbyeH\x00R\agoodbye\x129\n" +
+	"\arequest\x18\x14 \x01(\v2\x1d.whimbrel.edgelink.v1.RequestH\x00R\arequest\x12<\n" +
+	"\bresponse\x18\x15 \x01(\v2\x1e.whimbrel.edgelink.v1.ResponseH\x00R\bresponse\x126\n" +
+	"\x06cancel\x18\x16 \x01(\v2\x1c.whimbrel.edgelink.v1.CancelH\x00R\x06cancel\x126\n" +
+	"\x06credit\x18\x17 \x01(\v2\x1c.whimbrel.edgelink.v1.CreditH\x00R\x06creditB\x06\n" +
 	"\x04body\"\xb3\x03\n" +
 	"\x05Hello\x12\x1e\n" +
 	"\n" +
@@ -2355,7 +2634,20 @@ const file_edgelink_proto_rawDesc = "" +
 	"\x04seen\x18\x06 \x03(\v2\x1a.whimbrel.edgelink.v1.SeenR\x04seen\"1\n" +
 	"\x04Seen\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x17\n" +
-	"\aseen_us\x18\x02 \x01(\x03R\x06seenUs\"_\n" +
+	"\aseen_us\x18\x02 \x01(\x03R\x06seenUs\"l\n" +
+	"\aRequest\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x12\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x03 \x01(\rR\ttimeoutMs\x12\x16\n" +
+	"\x06credit\x18\x04 \x01(\rR\x06credit\"N\n" +
+	"\bResponse\x12\x12\n" +
+	"\x04body\x18\x01 \x01(\fR\x04body\x12\x14\n" +
+	"\x05final\x18\x02 \x01(\bR\x05final\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\fR\aproblem\"\b\n" +
+	"\x06Cancel\"\x1e\n" +
+	"\x06Credit\x12\x14\n" +
+	"\x05parts\x18\x01 \x01(\rR\x05parts\"_\n" +
 	"\aGoodbye\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\"\n" +
@@ -2373,7 +2665,7 @@ func file_edgelink_proto_rawDescGZIP() []byte {
 	return file_edgelink_proto_rawDescData
 }
 
-var file_edgelink_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_edgelink_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_edgelink_proto_goTypes = []any{
 	(*Frame)(nil),        // 0: whimbrel.edgelink.v1.Frame
 	(*Hello)(nil),        // 1: whimbrel.edgelink.v1.Hello
@@ -2399,8 +2691,12 @@ var file_edgelink_proto_goTypes = []any{
 	(*SyncDone)(nil),     // 21: whimbrel.edgelink.v1.SyncDone
 	(*NodeReport)(nil),   // 22: whimbrel.edgelink.v1.NodeReport
 	(*Seen)(nil),         // 23: whimbrel.edgelink.v1.Seen
-	(*Goodbye)(nil),      // 24: whimbrel.edgelink.v1.Goodbye
-	nil,                  // 25: whimbrel.edgelink.v1.Hello.LabelsEntry
+	(*Request)(nil),      // 24: whimbrel.edgelink.v1.Request
+	(*Response)(nil),     // 25: whimbrel.edgelink.v1.Response
+	(*Cancel)(nil),       // 26: whimbrel.edgelink.v1.Cancel
+	(*Credit)(nil),       // 27: whimbrel.edgelink.v1.Credit
+	(*Goodbye)(nil),      // 28: whimbrel.edgelink.v1.Goodbye
+	nil,                  // 29: whimbrel.edgelink.v1.Hello.LabelsEntry
 }
 var file_edgelink_proto_depIdxs = []int32{
 	1,  // 0: whimbrel.edgelink.v1.Frame.hello:type_name -> whimbrel.edgelink.v1.Hello
@@ -2411,32 +2707,36 @@ var file_edgelink_proto_depIdxs = []int32{
 	19, // 5: whimbrel.edgelink.v1.Frame.sync:type_name -> whimbrel.edgelink.v1.Sync
 	21, // 6: whimbrel.edgelink.v1.Frame.sync_done:type_name -> whimbrel.edgelink.v1.SyncDone
 	22, // 7: whimbrel.edgelink.v1.Frame.report:type_name -> whimbrel.edgelink.v1.NodeReport
-	24, // 8: whimbrel.edgelink.v1.Frame.goodbye:type_name -> whimbrel.edgelink.v1.Goodbye
-	2,  // 9: whimbrel.edgelink.v1.Hello.epochs:type_name -> whimbrel.edgelink.v1.Epoch
-	3,  // 10: whimbrel.edgelink.v1.Hello.held:type_name -> whimbrel.edgelink.v1.Held
-	25, // 11: whimbrel.edgelink.v1.Hello.labels:type_name -> whimbrel.edgelink.v1.Hello.LabelsEntry
-	5,  // 12: whimbrel.edgelink.v1.Welcome.acks:type_name -> whimbrel.edgelink.v1.EpochAck
-	7,  // 13: whimbrel.edgelink.v1.Batch.records:type_name -> whimbrel.edgelink.v1.Numbered
-	5,  // 14: whimbrel.edgelink.v1.Ack.acks:type_name -> whimbrel.edgelink.v1.EpochAck
-	10, // 15: whimbrel.edgelink.v1.Record.devices:type_name -> whimbrel.edgelink.v1.DeviceRef
-	11, // 16: whimbrel.edgelink.v1.Record.series:type_name -> whimbrel.edgelink.v1.Series
-	12, // 17: whimbrel.edgelink.v1.Record.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
-	13, // 18: whimbrel.edgelink.v1.Record.locals:type_name -> whimbrel.edgelink.v1.LocalDesired
-	14, // 19: whimbrel.edgelink.v1.Record.states:type_name -> whimbrel.edgelink.v1.StateEvent
-	15, // 20: whimbrel.edgelink.v1.Record.gaps:type_name -> whimbrel.edgelink.v1.Gap
-	17, // 21: whimbrel.edgelink.v1.Latest.twins:type_name -> whimbrel.edgelink.v1.LatestTwin
-	10, // 22: whimbrel.edgelink.v1.LatestTwin.device:type_name -> whimbrel.edgelink.v1.DeviceRef
-	18, // 23: whimbrel.edgelink.v1.LatestTwin.values:type_name -> whimbrel.edgelink.v1.LatestValue
-	12, // 24: whimbrel.edgelink.v1.LatestTwin.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
-	20, // 25: whimbrel.edgelink.v1.Sync.items:type_name -> whimbrel.edgelink.v1.Item
-	3,  // 26: whimbrel.edgelink.v1.Sync.keep:type_name -> whimbrel.edgelink.v1.Held
-	3,  // 27: whimbrel.edgelink.v1.Sync.removed:type_name -> whimbrel.edgelink.v1.Held
-	23, // 28: whimbrel.edgelink.v1.NodeReport.seen:type_name -> whimbrel.edgelink.v1.Seen
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	28, // 8: whimbrel.edgelink.v1.Frame.goodbye:type_name -> whimbrel.edgelink.v1.Goodbye
+	24, // 9: whimbrel.edgelink.v1.Frame.request:type_name -> whimbrel.edgelink.v1.Request
+	25, // 10: whimbrel.edgelink.v1.Frame.response:type_name -> whimbrel.edgelink.v1.Response
+	26, // 11: whimbrel.edgelink.v1.Frame.cancel:type_name -> whimbrel.edgelink.v1.Cancel
+	27, // 12: whimbrel.edgelink.v1.Frame.credit:type_name -> whimbrel.edgelink.v1.Credit
+	2,  // 13: whimbrel.edgelink.v1.Hello.epochs:type_name -> whimbrel.edgelink.v1.Epoch
+	3,  // 14: whimbrel.edgelink.v1.Hello.held:type_name -> whimbrel.edgelink.v1.Held
+	29, // 15: whimbrel.edgelink.v1.Hello.labels:type_name -> whimbrel.edgelink.v1.Hello.LabelsEntry
+	5,  // 16: whimbrel.edgelink.v1.Welcome.acks:type_name -> whimbrel.edgelink.v1.EpochAck
+	7,  // 17: whimbrel.edgelink.v1.Batch.records:type_name -> whimbrel.edgelink.v1.Numbered
+	5,  // 18: whimbrel.edgelink.v1.Ack.acks:type_name -> whimbrel.edgelink.v1.EpochAck
+	10, // 19: whimbrel.edgelink.v1.Record.devices:type_name -> whimbrel.edgelink.v1.DeviceRef
+	11, // 20: whimbrel.edgelink.v1.Record.series:type_name -> whimbrel.edgelink.v1.Series
+	12, // 21: whimbrel.edgelink.v1.Record.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
+	13, // 22: whimbrel.edgelink.v1.Record.locals:type_name -> whimbrel.edgelink.v1.LocalDesired
+	14, // 23: whimbrel.edgelink.v1.Record.states:type_name -> whimbrel.edgelink.v1.StateEvent
+	15, // 24: whimbrel.edgelink.v1.Record.gaps:type_name -> whimbrel.edgelink.v1.Gap
+	17, // 25: whimbrel.edgelink.v1.Latest.twins:type_name -> whimbrel.edgelink.v1.LatestTwin
+	10, // 26: whimbrel.edgelink.v1.LatestTwin.device:type_name -> whimbrel.edgelink.v1.DeviceRef
+	18, // 27: whimbrel.edgelink.v1.LatestTwin.values:type_name -> whimbrel.edgelink.v1.LatestValue
+	12, // 28: whimbrel.edgelink.v1.LatestTwin.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
+	20, // 29: whimbrel.edgelink.v1.Sync.items:type_name -> whimbrel.edgelink.v1.Item
+	3,  // 30: whimbrel.edgelink.v1.Sync.keep:type_name -> whimbrel.edgelink.v1.Held
+	3,  // 31: whimbrel.edgelink.v1.Sync.removed:type_name -> whimbrel.edgelink.v1.Held
+	23, // 32: whimbrel.edgelink.v1.NodeReport.seen:type_name -> whimbrel.edgelink.v1.Seen
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_edgelink_proto_init() }
@@ -2454,6 +2754,10 @@ func file_edgelink_proto_init() {
 		(*Frame_SyncDone)(nil),
 		(*Frame_Report)(nil),
 		(*Frame_Goodbye)(nil),
+		(*Frame_Request)(nil),
+		(*Frame_Response)(nil),
+		(*Frame_Cancel)(nil),
+		(*Frame_Credit)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2461,7 +2765,7 @@ func file_edgelink_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgelink_proto_rawDesc), len(file_edgelink_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
