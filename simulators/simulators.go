@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -34,53 +33,31 @@ type Simulator interface {
 
 // kinds is every kind of document that Load knows.
 var kinds = map[string]func(scenario.Document) (Simulator, error){
-	modbussim.Kind: func(d scenario.Document) (Simulator, error) {
-		cfg, err := modbussim.Decode(d)
+	modbussim.Kind: builder(modbussim.New),
+	opcuasim.Kind:  builder(opcuasim.New),
+	serialsim.Kind: builder(serialsim.New),
+}
+
+// builder makes a simulator of a document that describes a C.
+func builder[C any, S Simulator](build func(C) (S, error)) func(scenario.Document) (Simulator, error) {
+	return func(d scenario.Document) (Simulator, error) {
+		cfg, err := scenario.As[C](d)
 		if err != nil {
 			return nil, err
 		}
-		s, err := modbussim.New(cfg)
+		s, err := build(cfg)
 		if err != nil {
-			return nil, err
-		}
-		return s, nil
-	},
-	opcuasim.Kind: func(d scenario.Document) (Simulator, error) {
-		cfg, err := opcuasim.Decode(d)
-		if err != nil {
-			return nil, err
-		}
-		s, err := opcuasim.New(cfg)
-		if err != nil {
-			return nil, err
+			return nil, err // and no typed nil
 		}
 		return s, nil
-	},
-	serialsim.Kind: func(d scenario.Document) (Simulator, error) {
-		cfg, err := serialsim.Decode(d)
-		if err != nil {
-			return nil, err
-		}
-		s, err := serialsim.New(cfg)
-		if err != nil {
-			return nil, err
-		}
-		return s, nil
-	},
+	}
 }
 
 // Load makes the simulators of a file, in its order. They do not listen yet.
 func Load(path string) ([]Simulator, error) {
-	data, err := os.ReadFile(path)
+	docs, err := scenario.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("simulators: %w", err)
-	}
-	docs, err := scenario.Split(data)
-	if err != nil {
-		return nil, fmt.Errorf("simulators: %s: %w", path, err)
-	}
-	if len(docs) == 0 {
-		return nil, fmt.Errorf("simulators: %s holds no document", path)
 	}
 	var sims []Simulator
 	for _, d := range docs {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/protocols/modbus"
@@ -145,35 +144,8 @@ func (f Fault) checkOn(p *port) error {
 	return nil
 }
 
-// Decode reads a Config from a document of a file.
-func Decode(d scenario.Document) (Config, error) {
-	var doc struct {
-		Kind   string `yaml:"kind"`
-		Config `yaml:",inline"`
-	}
-	err := d.Decode(&doc)
-	return doc.Config, err
-}
-
 // Load reads the one ModbusSimulator of a file.
-func Load(path string) (Config, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return Config{}, fmt.Errorf("modbussim: %w", err)
-	}
-	docs, err := scenario.Split(data)
-	if err != nil {
-		return Config{}, fmt.Errorf("modbussim: %s: %w", path, err)
-	}
-	if len(docs) != 1 || docs[0].Kind != Kind {
-		return Config{}, fmt.Errorf("modbussim: %s must hold one %s, and nothing else", path, Kind)
-	}
-	cfg, err := Decode(docs[0])
-	if err != nil {
-		return Config{}, fmt.Errorf("modbussim: %s: %w", path, err)
-	}
-	return cfg, nil
-}
+func Load(path string) (Config, error) { return scenario.Load[Config](path, Kind) }
 
 // compile checks a Config and makes it ready to run. The error names all that
 // is wrong.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -109,35 +108,8 @@ func parseSecurity(list []string) ([]security, error) {
 	return out, nil
 }
 
-// Decode reads a Config from a document of a file.
-func Decode(d scenario.Document) (Config, error) {
-	var doc struct {
-		Kind   string `yaml:"kind"`
-		Config `yaml:",inline"`
-	}
-	err := d.Decode(&doc)
-	return doc.Config, err
-}
-
 // Load reads the one OPCUASimulator of a file.
-func Load(path string) (Config, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return Config{}, fmt.Errorf("opcuasim: %w", err)
-	}
-	docs, err := scenario.Split(data)
-	if err != nil {
-		return Config{}, fmt.Errorf("opcuasim: %s: %w", path, err)
-	}
-	if len(docs) != 1 || docs[0].Kind != Kind {
-		return Config{}, fmt.Errorf("opcuasim: %s must hold one %s, and nothing else", path, Kind)
-	}
-	cfg, err := Decode(docs[0])
-	if err != nil {
-		return Config{}, fmt.Errorf("opcuasim: %s: %w", path, err)
-	}
-	return cfg, nil
-}
+func Load(path string) (Config, error) { return scenario.Load[Config](path, Kind) }
 
 // compile checks a Config and makes it ready to run. The error names all that
 // is wrong.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -112,35 +111,8 @@ func (f Fault) check(sum serial.Checksum) error {
 	return nil
 }
 
-// Decode reads a Config from a document of a file.
-func Decode(d scenario.Document) (Config, error) {
-	var doc struct {
-		Kind   string `yaml:"kind"`
-		Config `yaml:",inline"`
-	}
-	err := d.Decode(&doc)
-	return doc.Config, err
-}
-
 // Load reads the one SerialSimulator of a file.
-func Load(path string) (Config, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return Config{}, fmt.Errorf("serialsim: %w", err)
-	}
-	docs, err := scenario.Split(data)
-	if err != nil {
-		return Config{}, fmt.Errorf("serialsim: %s: %w", path, err)
-	}
-	if len(docs) != 1 || docs[0].Kind != Kind {
-		return Config{}, fmt.Errorf("serialsim: %s must hold one %s, and nothing else", path, Kind)
-	}
-	cfg, err := Decode(docs[0])
-	if err != nil {
-		return Config{}, fmt.Errorf("serialsim: %s: %w", path, err)
-	}
-	return cfg, nil
-}
+func Load(path string) (Config, error) { return scenario.Load[Config](path, Kind) }
 
 // command is a Command, compiled.
 type command struct {
