@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -27,13 +28,16 @@ var runners = []func(*settings) *cobra.Command{
 // settings are the flags that hold for every command.
 type settings struct{ logging logging.Config }
 
-// logger returns the logger that the flags ask for.
+// logger returns the logger that the flags ask for. What libraries tell the
+// standard library's logger becomes debug records of it.
 func (s *settings) logger(cmd *cobra.Command) (*slog.Logger, error) {
-	log, err := s.logging.Logger(cmd.ErrOrStderr())
+	to, err := s.logging.Logger(cmd.ErrOrStderr())
 	if err != nil {
 		return nil, cli.Usagef("%w", err)
 	}
-	return log, nil
+	log.SetFlags(0)
+	log.SetOutput(slog.NewLogLogger(to.Handler(), slog.LevelDebug).Writer())
+	return to, nil
 }
 
 func main() { os.Exit(run()) }

@@ -16,15 +16,15 @@ import (
 const plantName = "plant"
 
 // newSimulate is `whimbrel simulate`.
-func newSimulate(*settings) *cobra.Command {
+func newSimulate(s *settings) *cobra.Command {
 	var manifests string
 	cmd := &cobra.Command{
 		Use:   "simulate FILE… | plant",
 		Short: "Play devices that speak the real protocols",
 		Long: `Plays devices that speak the real protocols, until it is interrupted. It prints what listens where.
 
-A FILE describes simulators. "plant" is the demo plant that also comes with whimbrel up: a boiler, a pump and a meter, on
-free ports of this machine.`,
+A FILE describes simulators. "plant" is the demo plant that also comes with whimbrel up: a boiler, a pump and a meter
+(Modbus), a press (OPC UA) and a scale (serial), on free ports and a pty of this machine.`,
 		Example: `  whimbrel simulate plant
   whimbrel simulate plant --manifests plant.yaml
   whimbrel simulate boiler-room.yaml`,
@@ -38,6 +38,9 @@ free ports of this machine.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if manifests != "" && !slices.Contains(args, plantName) {
 				return cli.Usagef("--manifests are the plant's: add plant to the arguments")
+			}
+			if _, err := s.logger(cmd); err != nil {
+				return err
 			}
 			// Files are read first: the plant listens as soon as it is made.
 			var all []simulators.Simulator

@@ -46,11 +46,11 @@ func TestSimulate(t *testing.T) {
 	manifests := filepath.Join(dir, "plant.yaml")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	out, errs := &until{text: "meter-1", done: cancel}, &bytes.Buffer{}
+	out, errs := &until{text: "scale-1", done: cancel}, &bytes.Buffer{}
 	if code := simulate(ctx, out, errs, file, "plant", "--manifests", manifests); code != 0 {
 		t.Fatalf("exit code %d: %s", code, errs)
 	}
-	for _, want := range []string{"tank: modbus tcp://127.0.0.1:", " unit 7: tank-1, 1 points\n", "plant: modbus tcp://127.0.0.1:", ": boiler-1, ", ": meter-1, "} {
+	for _, want := range []string{"tank: modbus tcp://127.0.0.1:", " unit 7: tank-1, 1 points\n", "plant: modbus tcp://127.0.0.1:", ": boiler-1, ", ": meter-1, ", ": press-1", ": scale-1"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in what it printed:\n%s", want, out)
 		}
@@ -60,7 +60,7 @@ func TestSimulate(t *testing.T) {
 		t.Fatal(err)
 	}
 	objects, err := models.DecodeObjects(text)
-	if err != nil || len(objects) != 6 {
+	if err != nil || len(objects) != 10 {
 		t.Errorf("%d objects in the manifests: %v", len(objects), err)
 	}
 }

@@ -48,8 +48,8 @@ func newUp(s *settings) *cobra.Command {
 		Use:   "up",
 		Short: "Run a hub, an edge and a simulated plant in one process",
 		Long: `Run a hub with embedded storage, one edge node called "local" and a simulated
-plant of Modbus devices, all in one process, on loopback. What it keeps is in
---data and is there again at the next start. Port 0 picks a free port.`,
+plant of Modbus, OPC UA and serial devices, all in one process, on loopback. What
+it keeps is in --data and is there again at the next start. Port 0 picks a free port.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := s.logger(cmd)
@@ -130,6 +130,9 @@ func up(ctx context.Context, cfg upConfig, log *slog.Logger, out io.Writer) (err
 		p, err := plant.Start(ctx)
 		if err != nil {
 			return fmt.Errorf("start the simulated plant: %w", err)
+		}
+		if p.NoScale != nil {
+			log.Warn("the simulated plant does without its scale", "err", p.NoScale)
 		}
 		start(ctx, "plant", func(context.Context) error { return p.Wait() })
 		if err := applyPlant(ctx, d.Hub(), p.Manifests()); err != nil {

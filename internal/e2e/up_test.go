@@ -113,7 +113,7 @@ func TestUp(t *testing.T) {
 				t.Errorf("the boiler has no %s", want.prop)
 			}
 		}
-		for _, name := range []string{"boiler-1", "pump-1", "meter-1"} {
+		for _, name := range []string{"boiler-1", "pump-1", "meter-1", "press-1", "scale-1"} {
 			u.awaitTwin(t, 5*time.Second, hubAPI, name, "online and good", func(d twinDoc) bool {
 				for prop := range d.Properties {
 					if d.quality(prop) != "good" {
@@ -277,7 +277,7 @@ func TestUp(t *testing.T) {
 			t.Errorf("the banner does not say where the edge's API is (%s)", local.url)
 		}
 		got := local.want(t, 200, "GET", edgeAPI+"/devices", "")
-		for _, name := range []string{"boiler-1", "pump-1", "meter-1"} {
+		for _, name := range []string{"boiler-1", "pump-1", "meter-1", "press-1", "scale-1"} {
 			if !strings.Contains(string(got.body), `"`+name+`"`) {
 				t.Errorf("%s is not among the edge's devices: %v", name, got)
 			}

@@ -2,18 +2,21 @@ package plant
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math"
-	"net/url"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/whimbrel-edge/whimbrel/mappers"
+	"github.com/whimbrel-edge/whimbrel/mappers/builtin"
 	"github.com/whimbrel-edge/whimbrel/models"
-	"github.com/whimbrel-edge/whimbrel/protocols/modbus"
+	"github.com/whimbrel-edge/whimbrel/simulators/scenario"
+	"github.com/whimbrel-edge/whimbrel/simulators/serialsim"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -24,7 +27,7 @@ func newPlant(t *testing.T) *Plant {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.Unplug() })
+	t.Cleanup(p.close)
 	return p
 }
 
@@ -127,7 +130,7 @@ func TestPhysics(t *testing.T) {
 }
 
 // TestManifests: the objects are valid, name the devices of the contract, and
-// every property reads, over the wire, what the simulator shows.
+// every property reads, by the drivers, what the simulators show.
 func TestManifests(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	p, err := Start(ctx)
@@ -140,6 +143,9 @@ func TestManifests(t *testing.T) {
 			t.Error(err)
 		}
 	}()
+	if p.Scale == nil {
+		t.Fatalf("no scale: %v", p.NoScale)
+	}
 	objects, err := models.DecodeObjects(p.Manifests())
 	if err != nil {
 		t.Fatal(err)
@@ -162,98 +168,101 @@ func TestManifests(t *testing.T) {
 			t.Errorf("a %T among the manifests", o)
 		}
 	}
-	if len(devices) != 3 {
-		t.Fatalf("%d devices", len(devices))
-	}
-	seen := map[string]bool{}
+	drivers := builtin.Drivers()
+	var names []string
 	for _, d := range devices {
-		name := d.Metadata.Name
+		names = append(names, d.Metadata.Name)
 		if d.Spec.Node != "local" {
-			t.Errorf("%s is on node %q", name, d.Spec.Node)
+			t.Errorf("%s is on node %q", d.Metadata.Name, d.Spec.Node)
 		}
-		var connection struct{ URL string }
-		if err := json.Unmarshal(d.Spec.Connection, &connection); err != nil {
-			t.Fatal(err)
-		}
-		u, err := url.Parse(connection.URL)
-		if err != nil || u.Scheme != "tcp" || u.Host != p.UnitAddr(name) || u.Port() == "0" || seen[u.Host] {
-			t.Errorf("%s connects to %v, listens on %s", name, u, p.UnitAddr(name))
+		t.Run(d.Metadata.Name, func(t *testing.T) {
+			m := byModel[d.Spec.Model]
+			check(t, p, drivers[m.Spec.Protocol], m, d)
+		})
+	}
+	if want := []string{"boiler-1", "pump-1", "meter-1", "press-1", "scale-1"}; !slices.Equal(names, want) {
+		t.Errorf("the devices are %v, want %v", names, want)
+	}
+}
+
+// check reads a device and compares with what its simulator shows.
+func check(t *testing.T, p *Plant, driver mappers.Driver, m *models.DeviceModel, d *models.Device) {
+	properties, err := models.Resolve(m, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	device, err := driver.Open(mappers.DeviceConfig{Name: d.Metadata.Name, Connection: d.Spec.Connection, Points: mappers.PointsOf(properties)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer device.Close()
+	points, results := make([]int, len(properties)), make([]mappers.Result, len(properties))
+	for i := range points {
+		points[i] = i
+	}
+	if err := device.Read(t.Context(), points, results); err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range results {
+		name := properties[i].Name
+		if r.Quality != models.Good {
+			t.Errorf("%s is %v, %v", name, r.Quality, r.Reason)
 			continue
 		}
-		seen[u.Host] = true
-		line := modbus.NewLine(modbus.LineConfig{Address: u.Host})
-		defer line.Close()
-		client := line.Client(1, time.Second)
-		for _, prop := range byModel[d.Spec.Model].Spec.Properties {
-			t.Run(name+" "+prop.Name, func(t *testing.T) { check(t, p, client, name, prop.Name, prop.Address) })
+		var shown any
+		switch d.Metadata.Name {
+		case "press-1":
+			shown, err = p.Press.Get(name)
+		case "scale-1":
+			if name == "weight" {
+				name = "net"
+			}
+			shown, err = p.Scale.Get(name)
+		default:
+			shown, err = p.Get(d.Metadata.Name, name)
+		}
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		want, err := strconv.ParseFloat(fmt.Sprint(shown), 64)
+		if got, ok := r.Value.AsFloat(); ok && err == nil {
+			if math.Abs(got-want) > 0.02*math.Abs(want)+2 { // a tick may lie between
+				t.Errorf("%s reads %v, shows %v", name, got, want)
+			}
+			continue
+		}
+		if text, ok := r.Value.AsString(); ok && text == fmt.Sprint(shown) {
+			continue
+		}
+		if got := strings.NewReplacer(",", " ", `"`, "").Replace(r.Value.String()); got != fmt.Sprint(shown) {
+			t.Errorf("%s reads %v, shows %v", name, got, shown)
 		}
 	}
 }
 
-// check reads a property as its address says and compares with the simulator.
-func check(t *testing.T, p *Plant, client *modbus.Client, device, property string, addressJSON json.RawMessage) {
-	var address map[string]any
-	if err := json.Unmarshal(addressJSON, &address); err != nil {
-		t.Fatal(err)
-	}
-	text := func(key, or string) string {
-		if v, ok := address[key]; ok {
-			return fmt.Sprint(v)
-		}
-		return or
-	}
-	number := func(key string, or float64) float64 {
-		var f float64
-		if _, err := fmt.Sscan(text(key, fmt.Sprint(or)), &f); err != nil {
-			t.Fatalf("%s: %v", key, err)
-		}
-		return f
-	}
-	table, err := modbus.ParseTable(text("table", ""))
+// Without ptys the plant does without its scale, and says so.
+func TestWithoutPtys(t *testing.T) {
+	p, err := load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	encoding, err := modbus.ParseEncoding(text("encoding", "bool"))
+	defer p.close()
+	cfg, err := scenario.Load[serialsim.Config]("testdata/nowhere.yaml", serialsim.Kind)
 	if err != nil {
 		t.Fatal(err)
 	}
-	order, err := modbus.ParseOrder(text("order", ""))
-	if err != nil {
+	if p.Scale, err = serialsim.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	count := encoding.Registers() + int(number("length", 0))
-	data, err := client.Read(t.Context(), table, uint16(number("register", -1)), uint16(count))
-	if err != nil {
+	if err := p.listen(); err != nil {
 		t.Fatal(err)
 	}
-	if table.Bits() {
-		data = binary.BigEndian.AppendUint16(nil, uint16(data[0]))
+	if said := p.Describe(); p.Scale != nil || len(said) != 5 || !strings.HasPrefix(said[4], "no scale-1: ") {
+		t.Errorf("scale %v; it says %q", p.Scale, said)
 	}
-	raw, err := encoding.Decode(order, data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, err := p.Get(device, property)
-	if err != nil {
-		t.Fatal(err)
-	}
-	switch want := want.(type) {
-	case bool:
-		if raw.Bool() != want {
-			t.Errorf("read %v, shows %v", raw, want)
-		}
-	case string:
-		if raw.Text() != want {
-			t.Errorf("read %v, shows %v", raw, want)
-		}
-	default:
-		var shown float64
-		if _, err := fmt.Sscan(fmt.Sprint(want), &shown); err != nil {
-			t.Fatal(err)
-		}
-		got := raw.Float() * number("scale", 1)
-		if math.Abs(got-shown) > 0.02*math.Abs(shown)+2 { // a tick may lie between
-			t.Errorf("read %v, shows %v", got, shown)
-		}
+	objects, err := models.DecodeObjects(p.Manifests())
+	if err != nil || len(objects) != 8 {
+		t.Errorf("%d objects in the manifests: %v", len(objects), err)
 	}
 }
