@@ -3,6 +3,7 @@ package models
 import (
 	"bytes"
 	"encoding"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -300,7 +301,7 @@ func objectOfTree(tree any, want string) (Object, error) {
 	root["kind"] = kind
 	delete(root, "status")
 	if meta, ok := root["metadata"].(map[string]any); ok {
-		for _, owned := range []string{"uid", "generation", "resourceVersion", "creationTimestamp"} {
+		for _, owned := range []string{"uid", "generation", "resourceVersion", "creationTimestamp", "ownerReferences"} {
 			delete(meta, owned)
 		}
 	}
@@ -421,6 +422,10 @@ func (d *strictDecoder) into(tree any, v reflect.Value, at string) {
 			v.SetMapIndex(key, item)
 		}
 	case reflect.Slice:
+		if t.Elem().Kind() == reflect.Uint8 {
+			d.base64(tree, v, at)
+			return
+		}
 		list, ok := tree.([]any)
 		if !ok {
 			d.fail(at, "must be a list")
@@ -433,6 +438,16 @@ func (d *strictDecoder) into(tree any, v reflect.Value, at string) {
 	default:
 		d.scalar(tree, v, at)
 	}
+}
+
+func (d *strictDecoder) base64(tree any, v reflect.Value, at string) {
+	text, ok := tree.(string)
+	bytes, err := base64.StdEncoding.DecodeString(text)
+	if !ok || err != nil {
+		d.fail(at, "must be a string in base64")
+		return
+	}
+	v.SetBytes(bytes)
 }
 
 func (d *strictDecoder) scalar(tree any, v reflect.Value, at string) {

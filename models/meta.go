@@ -23,7 +23,7 @@ type TypeMeta struct {
 }
 
 // ObjectMeta is what every object has. The hub owns UID, Generation,
-// ResourceVersion and CreationTimestamp; what a user sends there is ignored.
+// ResourceVersion, CreationTimestamp and OwnerReferences; what a user sends there is ignored.
 type ObjectMeta struct {
 	Name              string            `json:"name"`
 	Namespace         string            `json:"namespace,omitempty"` // "" for cluster-scoped kinds
@@ -33,6 +33,16 @@ type ObjectMeta struct {
 	Generation        int64             `json:"generation,omitempty"`      // counts changes of spec
 	ResourceVersion   string            `json:"resourceVersion,omitempty"` // the revision of the last change
 	CreationTimestamp *time.Time        `json:"creationTimestamp,omitempty"`
+	OwnerReferences   []OwnerReference  `json:"ownerReferences,omitempty"` // of what the hub made for another object
+}
+
+// OwnerReference names the object that another one was made for, and is deleted
+// with.
+type OwnerReference struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Name       string `json:"name"`
+	UID        string `json:"uid"`
 }
 
 // Object is a document with a kind and metadata. Its implementations are
@@ -67,6 +77,10 @@ var Kinds = []KindInfo{
 	{Kind: "Device", APIVersion: APIVersion, Plural: "devices", Short: []string{"device", "dev"}, Namespaced: true, New: func() Object { return &Device{} }},
 	{Kind: "Node", APIVersion: APIVersionCore, Plural: "nodes", Short: []string{"node", "no"}, New: func() Object { return &Node{} }},
 	{Kind: "Mapper", APIVersion: APIVersion, Plural: "mappers", Short: []string{"mapper"}, New: func() Object { return &Mapper{} }},
+	{Kind: "Deployment", APIVersion: APIVersionApps, Plural: "deployments", Short: []string{"deployment", "deploy", "app", "apps"}, Namespaced: true, New: func() Object { return &Deployment{} }},
+	{Kind: "Pod", APIVersion: APIVersionCore, Plural: "pods", Short: []string{"pod", "po"}, Namespaced: true, New: func() Object { return &Pod{} }},
+	{Kind: "Service", APIVersion: APIVersionCore, Plural: "services", Short: []string{"service", "svc"}, Namespaced: true, New: func() Object { return &Service{} }},
+	{Kind: "ConfigMap", APIVersion: APIVersionCore, Plural: "configmaps", Short: []string{"configmap", "cm"}, Namespaced: true, New: func() Object { return &ConfigMap{} }},
 	{Kind: "User", APIVersion: APIVersion, Plural: "users", Short: []string{"user"}, New: func() Object { return &User{} }},
 }
 
@@ -155,27 +169,35 @@ func validateMeta(m *ObjectMeta, namespaced bool, names func(string) string) (er
 	} else if m.Namespace != "" {
 		errs = append(errs, FieldError{"/metadata/namespace", "must be left out: the kind is not namespaced"})
 	}
-	if len(m.Labels) > maxLabels {
-		errs = append(errs, FieldError{"/metadata/labels", fmt.Sprintf("has %d labels, at most %d are allowed", len(m.Labels), maxLabels)})
+	errs = append(errs, validateLabels("/metadata/labels", m.Labels)...)
+	return append(errs, validateAnnotations("/metadata/annotations", m.Annotations)...)
+}
+
+func validateLabels(at string, labels map[string]string) (errs []FieldError) {
+	if len(labels) > maxLabels {
+		errs = append(errs, FieldError{at, fmt.Sprintf("has %d labels, at most %d are allowed", len(labels), maxLabels)})
 	}
-	for _, k := range sortedKeys(m.Labels) {
-		at := "/metadata/labels/" + escapePointer(k)
+	for _, k := range sortedKeys(labels) {
 		if msg := checkLabelKey(k); msg != "" {
-			errs = append(errs, FieldError{at, msg})
+			errs = append(errs, FieldError{at + "/" + escapePointer(k), msg})
 		}
-		if !labelValue.MatchString(m.Labels[k]) {
-			errs = append(errs, FieldError{at, fmt.Sprintf("value must be at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit, got %s", quoteShort(m.Labels[k]))})
+		if !labelValue.MatchString(labels[k]) {
+			errs = append(errs, FieldError{at + "/" + escapePointer(k), fmt.Sprintf("value must be at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit, got %s", quoteShort(labels[k]))})
 		}
 	}
+	return errs
+}
+
+func validateAnnotations(at string, annotations map[string]string) (errs []FieldError) {
 	total := 0
-	for _, k := range sortedKeys(m.Annotations) {
-		total += len(k) + len(m.Annotations[k])
+	for _, k := range sortedKeys(annotations) {
+		total += len(k) + len(annotations[k])
 		if msg := checkLabelKey(k); msg != "" {
-			errs = append(errs, FieldError{"/metadata/annotations/" + escapePointer(k), msg})
+			errs = append(errs, FieldError{at + "/" + escapePointer(k), msg})
 		}
 	}
 	if total > maxAnnotationBytes {
-		errs = append(errs, FieldError{"/metadata/annotations", fmt.Sprintf("has %d bytes, at most %d are allowed", total, maxAnnotationBytes)})
+		errs = append(errs, FieldError{at, fmt.Sprintf("has %d bytes, at most %d are allowed", total, maxAnnotationBytes)})
 	}
 	return errs
 }

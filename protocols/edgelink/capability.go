@@ -15,6 +15,14 @@ const (
 // methods of requests, for hello and welcome. There are none yet.
 func Capabilities() []string { return nil }
 
+// CapabilityWorkloads is of an edge that runs pods: it takes items of the kinds
+// Pod, ConfigMap, Secret and Service, and sends PodStatuses.
+const CapabilityWorkloads = "workloads"
+
+// MaxPodStatus bounds one pod's status in PodStatuses. The hub leaves a longer
+// one out; what a container says of its end is cut by the edge.
+const MaxPodStatus = 64 << 10
+
 // Meet returns the number both ends can honour. An end that says 0 says
 // nothing of use: it is no Whimbrel link.
 func Meet(ours, theirs uint32) uint32 { return min(ours, theirs) }

@@ -49,6 +49,7 @@ type Frame struct {
 	//	*Frame_Response
 	//	*Frame_Cancel
 	//	*Frame_Credit
+	//	*Frame_PodStatuses
 	Body          isFrame_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -229,6 +230,15 @@ func (x *Frame) GetCredit() *Credit {
 	return nil
 }
 
+func (x *Frame) GetPodStatuses() *PodStatuses {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_PodStatuses); ok {
+			return x.PodStatuses
+		}
+	}
+	return nil
+}
+
 type isFrame_Body interface {
 	isFrame_Body()
 }
@@ -285,6 +295,10 @@ type Frame_Credit struct {
 	Credit *Credit `protobuf:"bytes,23,opt,name=credit,proto3,oneof"` // hub to edge: more parts may come, re set
 }
 
+type Frame_PodStatuses struct {
+	PodStatuses *PodStatuses `protobuf:"bytes,30,opt,name=pod_statuses,json=podStatuses,proto3,oneof"` // edge to hub: how its pods are doing
+}
+
 func (*Frame_Hello) isFrame_Body() {}
 
 func (*Frame_Welcome) isFrame_Body() {}
@@ -310,6 +324,8 @@ func (*Frame_Response) isFrame_Body() {}
 func (*Frame_Cancel) isFrame_Body() {}
 
 func (*Frame_Credit) isFrame_Body() {}
+
+func (*Frame_PodStatuses) isFrame_Body() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2381,6 +2397,213 @@ func (x *Credit) GetParts() uint32 {
 	return 0
 }
 
+// PodStatuses says how the pods of a node are doing. It is state, not a log: a
+// later one replaces an earlier one, and it is never acknowledged.
+type PodStatuses struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Full          bool                   `protobuf:"varint,1,opt,name=full,proto3" json:"full,omitempty"` // pods that are not named are not on the node
+	Pods          []*PodState            `protobuf:"bytes,2,rep,name=pods,proto3" json:"pods,omitempty"`
+	Engine        *Engine                `protobuf:"bytes,3,opt,name=engine,proto3" json:"engine,omitempty"` // when it changed, and when full
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodStatuses) Reset() {
+	*x = PodStatuses{}
+	mi := &file_edgelink_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodStatuses) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodStatuses) ProtoMessage() {}
+
+func (x *PodStatuses) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodStatuses.ProtoReflect.Descriptor instead.
+func (*PodStatuses) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PodStatuses) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *PodStatuses) GetPods() []*PodState {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+func (x *PodStatuses) GetEngine() *Engine {
+	if x != nil {
+		return x.Engine
+	}
+	return nil
+}
+
+type PodState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Uid           string                 `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`    // of the Pod object that the status is of
+	Gone          bool                   `protobuf:"varint,4,opt,name=gone,proto3" json:"gone,omitempty"` // nothing of it is left
+	Json          []byte                 `protobuf:"bytes,5,opt,name=json,proto3" json:"json,omitempty"`  // models.PodStatus, unless gone
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodState) Reset() {
+	*x = PodState{}
+	mi := &file_edgelink_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodState) ProtoMessage() {}
+
+func (x *PodState) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodState.ProtoReflect.Descriptor instead.
+func (*PodState) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *PodState) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PodState) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PodState) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *PodState) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
+}
+
+func (x *PodState) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+// Engine is the container engine that a node runs its pods with.
+type Engine struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ready         bool                   `protobuf:"varint,1,opt,name=ready,proto3" json:"ready,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // why it is not ready, such as EngineUnavailable
+	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Engine) Reset() {
+	*x = Engine{}
+	mi := &file_edgelink_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Engine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Engine) ProtoMessage() {}
+
+func (x *Engine) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Engine.ProtoReflect.Descriptor instead.
+func (*Engine) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Engine) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *Engine) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Engine) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Engine) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type Goodbye struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"` // machine-readable: shutdown, revoked, duplicate-identity, protocol-error, …
@@ -2392,7 +2615,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_edgelink_proto_msgTypes[28]
+	mi := &file_edgelink_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2627,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_edgelink_proto_msgTypes[28]
+	mi := &file_edgelink_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2640,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_edgelink_proto_rawDescGZIP(), []int{28}
+	return file_edgelink_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -2445,7 +2668,7 @@ var File_edgelink_proto protoreflect.FileDescriptor
 
 const file_edgelink_proto_rawDesc = "" +
 	"\n" +
-	"\x0eedgelink.proto\x12\x14whimbrel.edgelink.v1\"\xa2\x06\n" +
+	"\x0eedgelink.proto\x12\x14whimbrel.edgelink.v1\"\xea\x06\n" +
 	"\x05Frame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x0e\n" +
 	"\x02re\x18\x02 \x01(\x04R\x02re\x12\x14\n" +
@@ -2463,7 +2686,8 @@ const file_edgelink_proto_rawDesc = "" +
 	"\arequest\x18\x14 \x01(\v2\x1d.whimbrel.edgelink.v1.RequestH\x00R\arequest\x12<\n" +
 	"\bresponse\x18\x15 \x01(\v2\x1e.whimbrel.edgelink.v1.ResponseH\x00R\bresponse\x126\n" +
 	"\x06cancel\x18\x16 \x01(\v2\x1c.whimbrel.edgelink.v1.CancelH\x00R\x06cancel\x126\n" +
-	"\x06credit\x18\x17 \x01(\v2\x1c.whimbrel.edgelink.v1.CreditH\x00R\x06creditB\x06\n" +
+	"\x06credit\x18\x17 \x01(\v2\x1c.whimbrel.edgelink.v1.CreditH\x00R\x06credit\x12F\n" +
+	"\fpod_statuses\x18\x1e \x01(\v2!.whimbrel.edgelink.v1.PodStatusesH\x00R\vpodStatusesB\x06\n" +
 	"\x04body\"\xb3\x03\n" +
 	"\x05Hello\x12\x1e\n" +
 	"\n" +
@@ -2647,7 +2871,22 @@ const file_edgelink_proto_rawDesc = "" +
 	"\aproblem\x18\x03 \x01(\fR\aproblem\"\b\n" +
 	"\x06Cancel\"\x1e\n" +
 	"\x06Credit\x12\x14\n" +
-	"\x05parts\x18\x01 \x01(\rR\x05parts\"_\n" +
+	"\x05parts\x18\x01 \x01(\rR\x05parts\"\x8b\x01\n" +
+	"\vPodStatuses\x12\x12\n" +
+	"\x04full\x18\x01 \x01(\bR\x04full\x122\n" +
+	"\x04pods\x18\x02 \x03(\v2\x1e.whimbrel.edgelink.v1.PodStateR\x04pods\x124\n" +
+	"\x06engine\x18\x03 \x01(\v2\x1c.whimbrel.edgelink.v1.EngineR\x06engine\"v\n" +
+	"\bPodState\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\x12\x12\n" +
+	"\x04gone\x18\x04 \x01(\bR\x04gone\x12\x12\n" +
+	"\x04json\x18\x05 \x01(\fR\x04json\"j\n" +
+	"\x06Engine\x12\x14\n" +
+	"\x05ready\x18\x01 \x01(\bR\x05ready\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"_\n" +
 	"\aGoodbye\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\"\n" +
@@ -2665,7 +2904,7 @@ func file_edgelink_proto_rawDescGZIP() []byte {
 	return file_edgelink_proto_rawDescData
 }
 
-var file_edgelink_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_edgelink_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_edgelink_proto_goTypes = []any{
 	(*Frame)(nil),        // 0: whimbrel.edgelink.v1.Frame
 	(*Hello)(nil),        // 1: whimbrel.edgelink.v1.Hello
@@ -2695,8 +2934,11 @@ var file_edgelink_proto_goTypes = []any{
 	(*Response)(nil),     // 25: whimbrel.edgelink.v1.Response
 	(*Cancel)(nil),       // 26: whimbrel.edgelink.v1.Cancel
 	(*Credit)(nil),       // 27: whimbrel.edgelink.v1.Credit
-	(*Goodbye)(nil),      // 28: whimbrel.edgelink.v1.Goodbye
-	nil,                  // 29: whimbrel.edgelink.v1.Hello.LabelsEntry
+	(*PodStatuses)(nil),  // 28: whimbrel.edgelink.v1.PodStatuses
+	(*PodState)(nil),     // 29: whimbrel.edgelink.v1.PodState
+	(*Engine)(nil),       // 30: whimbrel.edgelink.v1.Engine
+	(*Goodbye)(nil),      // 31: whimbrel.edgelink.v1.Goodbye
+	nil,                  // 32: whimbrel.edgelink.v1.Hello.LabelsEntry
 }
 var file_edgelink_proto_depIdxs = []int32{
 	1,  // 0: whimbrel.edgelink.v1.Frame.hello:type_name -> whimbrel.edgelink.v1.Hello
@@ -2707,36 +2949,39 @@ var file_edgelink_proto_depIdxs = []int32{
 	19, // 5: whimbrel.edgelink.v1.Frame.sync:type_name -> whimbrel.edgelink.v1.Sync
 	21, // 6: whimbrel.edgelink.v1.Frame.sync_done:type_name -> whimbrel.edgelink.v1.SyncDone
 	22, // 7: whimbrel.edgelink.v1.Frame.report:type_name -> whimbrel.edgelink.v1.NodeReport
-	28, // 8: whimbrel.edgelink.v1.Frame.goodbye:type_name -> whimbrel.edgelink.v1.Goodbye
+	31, // 8: whimbrel.edgelink.v1.Frame.goodbye:type_name -> whimbrel.edgelink.v1.Goodbye
 	24, // 9: whimbrel.edgelink.v1.Frame.request:type_name -> whimbrel.edgelink.v1.Request
 	25, // 10: whimbrel.edgelink.v1.Frame.response:type_name -> whimbrel.edgelink.v1.Response
 	26, // 11: whimbrel.edgelink.v1.Frame.cancel:type_name -> whimbrel.edgelink.v1.Cancel
 	27, // 12: whimbrel.edgelink.v1.Frame.credit:type_name -> whimbrel.edgelink.v1.Credit
-	2,  // 13: whimbrel.edgelink.v1.Hello.epochs:type_name -> whimbrel.edgelink.v1.Epoch
-	3,  // 14: whimbrel.edgelink.v1.Hello.held:type_name -> whimbrel.edgelink.v1.Held
-	29, // 15: whimbrel.edgelink.v1.Hello.labels:type_name -> whimbrel.edgelink.v1.Hello.LabelsEntry
-	5,  // 16: whimbrel.edgelink.v1.Welcome.acks:type_name -> whimbrel.edgelink.v1.EpochAck
-	7,  // 17: whimbrel.edgelink.v1.Batch.records:type_name -> whimbrel.edgelink.v1.Numbered
-	5,  // 18: whimbrel.edgelink.v1.Ack.acks:type_name -> whimbrel.edgelink.v1.EpochAck
-	10, // 19: whimbrel.edgelink.v1.Record.devices:type_name -> whimbrel.edgelink.v1.DeviceRef
-	11, // 20: whimbrel.edgelink.v1.Record.series:type_name -> whimbrel.edgelink.v1.Series
-	12, // 21: whimbrel.edgelink.v1.Record.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
-	13, // 22: whimbrel.edgelink.v1.Record.locals:type_name -> whimbrel.edgelink.v1.LocalDesired
-	14, // 23: whimbrel.edgelink.v1.Record.states:type_name -> whimbrel.edgelink.v1.StateEvent
-	15, // 24: whimbrel.edgelink.v1.Record.gaps:type_name -> whimbrel.edgelink.v1.Gap
-	17, // 25: whimbrel.edgelink.v1.Latest.twins:type_name -> whimbrel.edgelink.v1.LatestTwin
-	10, // 26: whimbrel.edgelink.v1.LatestTwin.device:type_name -> whimbrel.edgelink.v1.DeviceRef
-	18, // 27: whimbrel.edgelink.v1.LatestTwin.values:type_name -> whimbrel.edgelink.v1.LatestValue
-	12, // 28: whimbrel.edgelink.v1.LatestTwin.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
-	20, // 29: whimbrel.edgelink.v1.Sync.items:type_name -> whimbrel.edgelink.v1.Item
-	3,  // 30: whimbrel.edgelink.v1.Sync.keep:type_name -> whimbrel.edgelink.v1.Held
-	3,  // 31: whimbrel.edgelink.v1.Sync.removed:type_name -> whimbrel.edgelink.v1.Held
-	23, // 32: whimbrel.edgelink.v1.NodeReport.seen:type_name -> whimbrel.edgelink.v1.Seen
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	28, // 13: whimbrel.edgelink.v1.Frame.pod_statuses:type_name -> whimbrel.edgelink.v1.PodStatuses
+	2,  // 14: whimbrel.edgelink.v1.Hello.epochs:type_name -> whimbrel.edgelink.v1.Epoch
+	3,  // 15: whimbrel.edgelink.v1.Hello.held:type_name -> whimbrel.edgelink.v1.Held
+	32, // 16: whimbrel.edgelink.v1.Hello.labels:type_name -> whimbrel.edgelink.v1.Hello.LabelsEntry
+	5,  // 17: whimbrel.edgelink.v1.Welcome.acks:type_name -> whimbrel.edgelink.v1.EpochAck
+	7,  // 18: whimbrel.edgelink.v1.Batch.records:type_name -> whimbrel.edgelink.v1.Numbered
+	5,  // 19: whimbrel.edgelink.v1.Ack.acks:type_name -> whimbrel.edgelink.v1.EpochAck
+	10, // 20: whimbrel.edgelink.v1.Record.devices:type_name -> whimbrel.edgelink.v1.DeviceRef
+	11, // 21: whimbrel.edgelink.v1.Record.series:type_name -> whimbrel.edgelink.v1.Series
+	12, // 22: whimbrel.edgelink.v1.Record.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
+	13, // 23: whimbrel.edgelink.v1.Record.locals:type_name -> whimbrel.edgelink.v1.LocalDesired
+	14, // 24: whimbrel.edgelink.v1.Record.states:type_name -> whimbrel.edgelink.v1.StateEvent
+	15, // 25: whimbrel.edgelink.v1.Record.gaps:type_name -> whimbrel.edgelink.v1.Gap
+	17, // 26: whimbrel.edgelink.v1.Latest.twins:type_name -> whimbrel.edgelink.v1.LatestTwin
+	10, // 27: whimbrel.edgelink.v1.LatestTwin.device:type_name -> whimbrel.edgelink.v1.DeviceRef
+	18, // 28: whimbrel.edgelink.v1.LatestTwin.values:type_name -> whimbrel.edgelink.v1.LatestValue
+	12, // 29: whimbrel.edgelink.v1.LatestTwin.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
+	20, // 30: whimbrel.edgelink.v1.Sync.items:type_name -> whimbrel.edgelink.v1.Item
+	3,  // 31: whimbrel.edgelink.v1.Sync.keep:type_name -> whimbrel.edgelink.v1.Held
+	3,  // 32: whimbrel.edgelink.v1.Sync.removed:type_name -> whimbrel.edgelink.v1.Held
+	23, // 33: whimbrel.edgelink.v1.NodeReport.seen:type_name -> whimbrel.edgelink.v1.Seen
+	29, // 34: whimbrel.edgelink.v1.PodStatuses.pods:type_name -> whimbrel.edgelink.v1.PodState
+	30, // 35: whimbrel.edgelink.v1.PodStatuses.engine:type_name -> whimbrel.edgelink.v1.Engine
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_edgelink_proto_init() }
@@ -2758,6 +3003,7 @@ func file_edgelink_proto_init() {
 		(*Frame_Response)(nil),
 		(*Frame_Cancel)(nil),
 		(*Frame_Credit)(nil),
+		(*Frame_PodStatuses)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2765,7 +3011,7 @@ func file_edgelink_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgelink_proto_rawDesc), len(file_edgelink_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,103 @@
+package models
+
+import (
+	"fmt"
+	"maps"
+	"strconv"
+)
+
+// APIVersionApps is the API version of Deployments, as in Kubernetes.
+const APIVersionApps = "apps/v1"
+
+// MaxReplicas bounds the pods of one Deployment.
+const MaxReplicas = 1000
+
+// Deployment is an app: so many alike instances, each a Pod with a number.
+type Deployment struct {
+	TypeMeta
+	Metadata ObjectMeta        `json:"metadata"`
+	Spec     DeploymentSpec    `json:"spec"`
+	Status   *DeploymentStatus `json:"status,omitempty"`
+}
+
+// DeploymentSpec is what a user says of an app.
+type DeploymentSpec struct {
+	Replicas *int32       `json:"replicas,omitempty"` // default 1
+	Selector *PodSelector `json:"selector,omitempty"` // default: the template's labels
+	Template PodTemplate  `json:"template"`
+}
+
+// PodSelector chooses pods by their labels.
+type PodSelector struct {
+	MatchLabels map[string]string `json:"matchLabels,omitempty"`
+}
+
+// PodTemplate is what the pods of an app are made from.
+type PodTemplate struct {
+	Metadata TemplateMeta `json:"metadata,omitzero"`
+	Spec     PodSpec      `json:"spec"`
+}
+
+// TemplateMeta is what pods get from their template.
+type TemplateMeta struct {
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// DeploymentStatus is how far an app is what its spec says.
+type DeploymentStatus struct {
+	ObservedGeneration int64       `json:"observedGeneration"`
+	Revision           int64       `json:"revision"` // of the template; counts its changes
+	Replicas           int32       `json:"replicas"`
+	UpdatedReplicas    int32       `json:"updatedReplicas"` // run the current template
+	ReadyReplicas      int32       `json:"readyReplicas"`
+	AvailableReplicas  int32       `json:"availableReplicas"`
+	Conditions         []Condition `json:"conditions,omitempty"` // Available, Progressing
+}
+
+// Type implements Object.
+func (d *Deployment) Type() *TypeMeta { return &d.TypeMeta }
+
+// Meta implements Object.
+func (d *Deployment) Meta() *ObjectMeta { return &d.Metadata }
+
+// ClearStatus implements Object.
+func (d *Deployment) ClearStatus() { d.Status = nil }
+
+// Default implements Object.
+func (d *Deployment) Default() {
+	if d.Spec.Replicas == nil {
+		d.Spec.Replicas = new(int32(1))
+	}
+	if d.Spec.Selector == nil {
+		d.Spec.Selector = &PodSelector{MatchLabels: maps.Clone(d.Spec.Template.Metadata.Labels)}
+	}
+	d.Spec.Template.Spec.Default()
+}
+
+// Validate implements Object.
+func (d *Deployment) Validate() []FieldError {
+	errs := validateMeta(&d.Metadata, true, CheckSubdomain)
+	if len(d.Metadata.Name) > maxAppName {
+		errs = append(errs, FieldError{"/metadata/name", fmt.Sprintf("must be at most %d characters: its pods' names are longer", maxAppName)})
+	}
+	if n := *d.Spec.Replicas; n < 0 || n > MaxReplicas {
+		errs = append(errs, FieldError{"/spec/replicas", fmt.Sprintf("must be 0 to %d, got %d", MaxReplicas, n)})
+	}
+	errs = append(errs, validateLabels("/spec/selector/matchLabels", d.Spec.Selector.MatchLabels)...)
+	template := d.Spec.Template.Metadata
+	errs = append(errs, validateLabels("/spec/template/metadata/labels", template.Labels)...)
+	errs = append(errs, validateAnnotations("/spec/template/metadata/annotations", template.Annotations)...)
+	for _, k := range sortedKeys(d.Spec.Selector.MatchLabels) {
+		if v, has := template.Labels[k]; !has || v != d.Spec.Selector.MatchLabels[k] {
+			errs = append(errs, FieldError{"/spec/template/metadata/labels", fmt.Sprintf("must have %s=%s, as /spec/selector asks", k, d.Spec.Selector.MatchLabels[k])})
+		}
+	}
+	return append(errs, d.Spec.Template.Spec.validate("/spec/template/spec")...)
+}
+
+// maxAppName leaves room for a pod's number.
+const maxAppName = 253 - len("-1000")
+
+// PodName is the name of a Deployment's pod with a number.
+func PodName(deployment string, slot int) string { return deployment + "-" + strconv.Itoa(slot) }

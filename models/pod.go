@@ -1,0 +1,146 @@
+package models
+
+import (
+	"strconv"
+	"time"
+)
+
+// Pod is one instance of an app on one node. Only the hub makes pods: from a
+// Deployment, with the numbers 0, 1, 2 … at the end of their names.
+type Pod struct {
+	TypeMeta
+	Metadata ObjectMeta `json:"metadata"`
+	Spec     PodSpec    `json:"spec"`
+	Status   *PodStatus `json:"status,omitempty"`
+}
+
+// AnnotationRevision is on every pod: the revision of the Deployment's template
+// that its spec is of.
+const AnnotationRevision = "whimbrel/revision"
+
+// Revision returns which revision of its Deployment's template the pod's spec is
+// of, 0 when it does not say.
+func (p *Pod) Revision() int64 {
+	n, _ := strconv.ParseInt(p.Metadata.Annotations[AnnotationRevision], 10, 64)
+	return n
+}
+
+// PodPhase is Kubernetes' summary of a pod.
+type PodPhase string
+
+// The phases.
+const (
+	PodPending   PodPhase = "Pending"   // not placed, or its containers have never all run
+	PodRunning   PodPhase = "Running"   // at least one container runs or is to be started again
+	PodSucceeded PodPhase = "Succeeded" // all containers ended well and are not to be started again
+	PodFailed    PodPhase = "Failed"    // all containers ended, one of them badly, and are not to be started again
+	PodUnknown   PodPhase = "Unknown"   // its node is not connected and has told nothing of it
+)
+
+// Reasons of pods, of their containers and of their conditions.
+const (
+	ReasonUnschedulable        = "Unschedulable"      // no node fits; the message says why for each
+	ReasonNotSupportedByNode   = "NotSupportedByNode" // the node's edge is of a release that cannot run apps
+	ReasonNodeOffline          = "NodeOffline"        // what is shown is the last that the node told
+	ReasonPodScheduled         = "Scheduled"          // the node has not told of it yet
+	ReasonContainerCreating    = "ContainerCreating"  // on its way
+	ReasonErrImagePull         = "ErrImagePull"       // the image is nowhere to be had
+	ReasonImagePullBackOff     = "ImagePullBackOff"   // and will be tried again
+	ReasonCreateContainerError = "CreateContainerError"
+	ReasonCrashLoopBackOff     = "CrashLoopBackOff" // it ends again and again; the next start waits
+	ReasonOOMKilled            = "OOMKilled"
+	ReasonError                = "Error"                      // ended with an exit code that is not 0
+	ReasonCompleted            = "Completed"                  // ended with exit code 0
+	ReasonUnhealthy            = "Unhealthy"                  // a probe fails
+	ReasonEngineUnavailable    = "EngineUnavailable"          // the node's container engine does not answer
+	ReasonConfigNotFound       = "CreateContainerConfigError" // a ConfigMap or Secret, or a key of one, is not there
+)
+
+// PodStatus is what a pod's node tells of it. Ready, Revision, RestartCount and
+// ContainerStatuses are of what serves now; while a new revision is brought up
+// beside it, or in its place, Update tells of that.
+type PodStatus struct {
+	Phase    PodPhase `json:"phase"`
+	Reason   string   `json:"reason,omitempty"`
+	Message  string   `json:"message,omitempty"`
+	Ready    bool     `json:"ready"`
+	Revision int64    `json:"revision,omitempty"` // of the template, see Pod.Revision
+	// ObservedGeneration is the pod's generation that its node is making true.
+	ObservedGeneration int64             `json:"observedGeneration,omitempty"`
+	Node               string            `json:"node,omitempty"`
+	PodIP              string            `json:"podIP,omitempty"`
+	StartTime          *time.Time        `json:"startTime,omitempty"`
+	RestartCount       int32             `json:"restartCount"` // of all containers
+	ContainerStatuses  []ContainerStatus `json:"containerStatuses,omitempty"`
+	Conditions         []Condition       `json:"conditions,omitempty"` // PodScheduled, Ready
+	Update             *PodUpdate        `json:"update,omitempty"`
+	ReportedAt         *time.Time        `json:"reportedAt,omitempty"` // by the hub's clock
+}
+
+// PodUpdate is how far a newer revision is that is to take a pod's place.
+type PodUpdate struct {
+	Revision          int64             `json:"revision"`
+	Failed            bool              `json:"failed,omitempty"` // it does not come up; what served before it still does, where it could be kept
+	Reason            string            `json:"reason,omitempty"`
+	Message           string            `json:"message,omitempty"`
+	StartTime         *time.Time        `json:"startTime,omitempty"`
+	ContainerStatuses []ContainerStatus `json:"containerStatuses,omitempty"`
+}
+
+// ContainerStatus is how one container of a pod is doing.
+type ContainerStatus struct {
+	Name         string         `json:"name"`
+	Image        string         `json:"image"`
+	ImageID      string         `json:"imageID,omitempty"`     // the image's digest
+	ContainerID  string         `json:"containerID,omitempty"` // the engine's
+	Ready        bool           `json:"ready"`
+	Started      bool           `json:"started"` // its startup probe has succeeded, or it has none and runs
+	RestartCount int32          `json:"restartCount"`
+	State        ContainerState `json:"state,omitzero"`
+	LastState    ContainerState `json:"lastState,omitzero"` // how its life before this one ended
+}
+
+// ContainerState is one of its fields.
+type ContainerState struct {
+	Waiting    *ContainerWaiting    `json:"waiting,omitempty"`
+	Running    *ContainerRunning    `json:"running,omitempty"`
+	Terminated *ContainerTerminated `json:"terminated,omitempty"`
+}
+
+// ContainerWaiting says what a container waits for.
+type ContainerWaiting struct {
+	Reason  string `json:"reason,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+// ContainerRunning says since when a container runs.
+type ContainerRunning struct {
+	StartedAt time.Time `json:"startedAt"`
+}
+
+// ContainerTerminated says how a container ended.
+type ContainerTerminated struct {
+	ExitCode   int32      `json:"exitCode"`
+	Signal     int32      `json:"signal,omitempty"`
+	Reason     string     `json:"reason,omitempty"`
+	Message    string     `json:"message,omitempty"`
+	StartedAt  *time.Time `json:"startedAt,omitempty"`
+	FinishedAt *time.Time `json:"finishedAt,omitempty"`
+}
+
+// Type implements Object.
+func (p *Pod) Type() *TypeMeta { return &p.TypeMeta }
+
+// Meta implements Object.
+func (p *Pod) Meta() *ObjectMeta { return &p.Metadata }
+
+// ClearStatus implements Object.
+func (p *Pod) ClearStatus() { p.Status = nil }
+
+// Default implements Object.
+func (p *Pod) Default() { p.Spec.Default() }
+
+// Validate implements Object.
+func (p *Pod) Validate() []FieldError {
+	return append(validateMeta(&p.Metadata, true, CheckSubdomain), p.Spec.validate("/spec")...)
+}
