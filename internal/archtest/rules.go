@@ -60,7 +60,7 @@ var onlyFor = map[string]string{
 
 // forTests are folders that only test files, and one another, may import.
 const forTests = "internal/archtest internal/bench internal/e2e internal/faultproxy internal/holdport " +
-	"internal/doctest internal/need internal/pgtest"
+	"internal/dockertest internal/doctest internal/need internal/pgtest edgeruntime/engine/enginetest"
 
 // neverReach says what a folder may not import by any number of steps. The
 // layers alone would let it through internal/.

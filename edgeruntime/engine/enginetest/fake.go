@@ -1,0 +1,508 @@
+package enginetest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine"
+)
+
+// Fake is an engine.Engine that pretends. A container of it runs until it is
+// stopped, or ends on its own as Behave says. It can be told to misbehave.
+type Fake struct {
+	// Behave says what a container does when it is started, by its arguments;
+	// nil: it runs. Set before use.
+	Behave func(c engine.Spec) Behaviour
+	// OnExec answers Exec; nil: it prints nothing and ends with 0. Set before use.
+	OnExec func(c engine.Spec, e engine.ExecSpec) int
+
+	mu         sync.Mutex
+	down       error
+	next       int
+	containers map[string]*fakeContainer // by id
+	images     map[string]engine.Image   // by reference
+	registry   map[string]engine.Image   // what Pull finds
+	networks   map[string]engine.Network
+	events     []engine.Event
+	changed    chan struct{} // closed and replaced with each event
+	calls      []string
+}
+
+var _ engine.Engine = (*Fake)(nil)
+
+// Behaviour is what a started container does.
+type Behaviour struct {
+	Err   error         // of Start
+	Exits bool          // on its own …
+	After time.Duration // … so long after the start
+	Code  int
+	OOM   bool
+	Says  string
+}
+
+type fakeContainer struct {
+	engine.Container
+	spec  engine.Spec
+	life  int // starts
+	log   bytes.Buffer
+	timer *time.Timer
+}
+
+// NewFake returns an engine that has these images.
+func NewFake(images ...string) *Fake {
+	f := &Fake{containers: map[string]*fakeContainer{}, images: map[string]engine.Image{}, registry: map[string]engine.Image{},
+		networks: map[string]engine.Network{}, changed: make(chan struct{})}
+	for _, ref := range images {
+		f.images[ref] = engine.Image{ID: "sha256:" + ref, Size: 1}
+	}
+	return f
+}
+
+// Publish puts an image where Pull finds it.
+func (f *Fake) Publish(ref string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.registry[ref] = engine.Image{ID: "sha256:" + ref, Digests: []string{ref + "@sha256:" + ref}, Size: 1}
+}
+
+// SetDown makes every call fail, or with nil work again. What streams goes on ends.
+func (f *Fake) SetDown(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down = err
+	f.wake()
+}
+
+// Calls returns what was asked for so far: a verb and the container's name.
+func (f *Fake) Calls() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls)
+}
+
+// Spec returns what a container was made from, by its name.
+func (f *Fake) Spec(name string) (engine.Spec, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		if c.Name == name {
+			return c.spec, true
+		}
+	}
+	return engine.Spec{}, false
+}
+
+// End ends a running container from inside, by name.
+func (f *Fake) End(name string, code int, oom bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		if c.Name == name && c.State == engine.Running {
+			f.end(c, code, oom)
+		}
+	}
+}
+
+func (f *Fake) wake() {
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+func (f *Fake) happened(id, action string) {
+	f.events = append(f.events, engine.Event{Container: id, Action: action, Time: time.Now()})
+	f.wake()
+}
+
+// enter begins a call: mu is locked until the returned function is called.
+func (f *Fake) enter(ctx context.Context, verb, name string) (func(), error) {
+	f.mu.Lock()
+	if err := ctx.Err(); err != nil {
+		f.mu.Unlock()
+		return nil, err
+	}
+	if f.down != nil {
+		err := f.down
+		f.mu.Unlock()
+		return nil, err
+	}
+	if verb != "" {
+		f.calls = append(f.calls, strings.TrimSpace(verb+" "+name))
+	}
+	return f.mu.Unlock, nil
+}
+
+// Close implements engine.Engine.
+func (f *Fake) Close() error { return nil }
+
+// Info implements engine.Engine.
+func (f *Fake) Info(ctx context.Context) (engine.Info, error) {
+	leave, err := f.enter(ctx, "", "")
+	if err != nil {
+		return engine.Info{}, err
+	}
+	defer leave()
+	return engine.Info{Name: "fake", Version: "1", APIVersion: "1", OS: "linux", CPUs: 1, Memory: 1 << 30, Containers: len(f.containers), Images: len(f.images)}, nil
+}
+
+// Network implements engine.Engine.
+func (f *Fake) Network(ctx context.Context, name string, _ map[string]string) (engine.Network, error) {
+	leave, err := f.enter(ctx, "", "")
+	if err != nil {
+		return engine.Network{}, err
+	}
+	defer leave()
+	if _, ok := f.networks[name]; !ok {
+		f.networks[name] = engine.Network{Name: name, ID: name, Gateway: "127.0.0.1", Subnet: "127.0.0.0/8"}
+	}
+	return f.networks[name], nil
+}
+
+// RemoveNetwork implements engine.Engine.
+func (f *Fake) RemoveNetwork(ctx context.Context, name string) error {
+	leave, err := f.enter(ctx, "", "")
+	if err != nil {
+		return err
+	}
+	defer leave()
+	delete(f.networks, name)
+	return nil
+}
+
+// List implements engine.Containers.
+func (f *Fake) List(ctx context.Context, labels map[string]string) ([]engine.Container, error) {
+	leave, err := f.enter(ctx, "", "")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	var out []engine.Container
+	for _, id := range slices.Sorted(maps.Keys(f.containers)) {
+		if c := f.containers[id]; has(c.Labels, labels) {
+			short := c.Container
+			short.ExitCode, short.Error, short.OOMKilled, short.StartedAt, short.FinishedAt = 0, "", false, time.Time{}, time.Time{}
+			out = append(out, short)
+		}
+	}
+	return out, nil
+}
+
+func has(labels, wanted map[string]string) bool {
+	for k, v := range wanted {
+		if labels[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *Fake) find(id string) (*fakeContainer, error) {
+	if c := f.containers[id]; c != nil {
+		return c, nil
+	}
+	return nil, fmt.Errorf("container %s: %w", id, engine.ErrNotFound)
+}
+
+// Inspect implements engine.Containers.
+func (f *Fake) Inspect(ctx context.Context, id string) (engine.Container, error) {
+	leave, err := f.enter(ctx, "", "")
+	if err != nil {
+		return engine.Container{}, err
+	}
+	defer leave()
+	c, err := f.find(id)
+	if err != nil {
+		return engine.Container{}, err
+	}
+	return c.Container, nil
+}
+
+// Create implements engine.Containers.
+func (f *Fake) Create(ctx context.Context, s engine.Spec) (string, error) {
+	leave, err := f.enter(ctx, "create", s.Name)
+	if err != nil {
+		return "", err
+	}
+	defer leave()
+	image, ok := f.images[s.Image]
+	if !ok {
+		return "", fmt.Errorf("create %s: no image %s: %w", s.Name, s.Image, engine.ErrNotFound)
+	}
+	for _, c := range f.containers {
+		if c.Name == s.Name {
+			return "", fmt.Errorf("create %s: the name is taken: %w", s.Name, engine.ErrConflict)
+		}
+	}
+	f.next++
+	id := fmt.Sprintf("c%04d", f.next)
+	f.containers[id] = &fakeContainer{spec: s, Container: engine.Container{ID: id, Name: s.Name, Image: s.Image, ImageID: image.ID, Labels: maps.Clone(s.Labels),
+		State: engine.Created, CreatedAt: time.Now()}}
+	f.happened(id, "create")
+	return id, nil
+}
+
+// Start implements engine.Containers.
+func (f *Fake) Start(ctx context.Context, id string) error {
+	leave, err := f.enter(ctx, "", "")
+	if err != nil {
+		return err
+	}
+	defer leave()
+	c, err := f.find(id)
+	if err != nil {
+		return err
+	}
+	if c.State == engine.Running {
+		return nil
+	}
+	f.calls = append(f.calls, "start "+c.Name)
+	var b Behaviour
+	if f.Behave != nil {
+		b = f.Behave(c.spec)
+	}
+	if b.Err != nil {
+		c.Error = b.Err.Error()
+		return b.Err
+	}
+	for _, p := range c.spec.Ports {
+		for _, other := range f.containers {
+			if other.State == engine.Running && slices.ContainsFunc(other.spec.Ports, func(q engine.Port) bool { return q.Host == p.Host && q.Protocol == p.Protocol && p.Host != 0 }) {
+				return fmt.Errorf("start %s: port %d is taken", c.Name, p.Host)
+			}
+		}
+	}
+	c.life++
+	life := c.life
+	c.State, c.StartedAt, c.ExitCode, c.OOMKilled, c.Error, c.IP = engine.Running, time.Now(), 0, false, "", "127.0.0.1"
+	c.log.WriteString(b.Says)
+	f.happened(id, "start")
+	if b.Exits {
+		c.timer = time.AfterFunc(b.After, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if c.life == life && c.State == engine.Running {
+				f.end(c, b.Code, b.OOM)
+			}
+		})
+	}
+	return nil
+}
+
+func (f *Fake) end(c *fakeContainer, code int, oom bool) {
+	c.State, c.ExitCode, c.OOMKilled, c.FinishedAt, c.IP = engine.Exited, code, oom, time.Now(), ""
+	if oom {
+		f.happened(c.ID, "oom")
+	}
+	f.happened(c.ID, "die")
+}
+
+// Stop implements engine.Containers.
+func (f *Fake) Stop(ctx context.Context, id string, _ time.Duration) error {
+	leave, err := f.enter(ctx, "", "")
+	if err != nil {
+		return err
+	}
+	defer leave()
+	c, err := f.find(id)
+	if err != nil {
+		return err
+	}
+	if c.State == engine.Running {
+		f.calls = append(f.calls, "stop "+c.Name)
+		f.end(c, 0, false)
+	}
+	return nil
+}
+
+// Remove implements engine.Containers.
+func (f *Fake) Remove(ctx context.Context, id string) error {
+	leave, err := f.enter(ctx, "", "")
+	if err != nil {
+		return err
+	}
+	defer leave()
+	c, err := f.find(id)
+	if err != nil {
+		return err
+	}
+	f.calls = append(f.calls, "remove "+c.Name)
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	if c.State == engine.Running {
+		f.end(c, 137, false)
+	}
+	delete(f.containers, id)
+	f.happened(id, "destroy")
+	return nil
+}
+
+// Image implements engine.Images.
+func (f *Fake) Image(ctx context.Context, ref string) (engine.Image, error) {
+	leave, err := f.enter(ctx, "", "")
+	if err != nil {
+		return engine.Image{}, err
+	}
+	defer leave()
+	image, ok := f.images[ref]
+	if !ok {
+		return engine.Image{}, fmt.Errorf("image %s: %w", ref, engine.ErrNotFound)
+	}
+	return image, nil
+}
+
+// Pull implements engine.Images.
+func (f *Fake) Pull(ctx context.Context, ref string, progress func(engine.Progress)) error {
+	leave, err := f.enter(ctx, "pull", ref)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	image, ok := f.registry[ref]
+	if !ok {
+		return fmt.Errorf("pull %s: manifest unknown: %w", ref, engine.ErrNotFound)
+	}
+	if progress != nil {
+		progress(engine.Progress{Done: 1, Total: 1, Layers: 1})
+	}
+	f.images[ref] = image
+	return nil
+}
+
+// Load implements engine.Images. An archive is the references in it, one a line.
+func (f *Fake) Load(ctx context.Context, archive io.Reader) ([]string, error) {
+	text, err := io.ReadAll(archive)
+	if err != nil {
+		return nil, err
+	}
+	leave, err := f.enter(ctx, "load", "")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	names := strings.Fields(string(text))
+	for _, ref := range names {
+		f.images[ref] = engine.Image{ID: "sha256:" + ref, Size: 1}
+	}
+	return names, nil
+}
+
+// Events implements engine.Streams.
+func (f *Fake) Events(ctx context.Context, labels map[string]string, since time.Time, emit func(engine.Event)) error {
+	f.mu.Lock()
+	at := len(f.events)
+	if !since.IsZero() {
+		at = slices.IndexFunc(f.events, func(e engine.Event) bool { return !e.Time.Before(since) })
+		if at < 0 {
+			at = len(f.events)
+		}
+	}
+	f.mu.Unlock()
+	known := map[string]bool{} // of containers that are gone meanwhile
+	for {
+		f.mu.Lock()
+		if f.down != nil {
+			err := f.down
+			f.mu.Unlock()
+			return err
+		}
+		var news []engine.Event
+		for ; at < len(f.events); at++ {
+			e := f.events[at]
+			if c := f.containers[e.Container]; c != nil && has(c.Labels, labels) {
+				known[e.Container] = true
+			}
+			if known[e.Container] {
+				news = append(news, e)
+			}
+		}
+		changed := f.changed
+		f.mu.Unlock()
+		for _, e := range news {
+			emit(e)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Logs implements engine.Streams.
+func (f *Fake) Logs(ctx context.Context, id string, _ engine.LogOptions, stdout, _ io.Writer) error {
+	leave, err := f.enter(ctx, "", "")
+	if err != nil {
+		return err
+	}
+	defer leave()
+	c, err := f.find(id)
+	if err != nil {
+		return err
+	}
+	_, err = stdout.Write(c.log.Bytes())
+	return err
+}
+
+// Exec implements engine.Streams.
+func (f *Fake) Exec(ctx context.Context, id string, e engine.ExecSpec) (int, error) {
+	leave, err := f.enter(ctx, "", "")
+	if err != nil {
+		return 0, err
+	}
+	c, err := f.find(id)
+	if err == nil && c.State != engine.Running {
+		err = fmt.Errorf("exec: the container does not run: %w", engine.ErrConflict)
+	}
+	leave()
+	if err != nil || f.OnExec == nil {
+		return 0, err
+	}
+	return f.OnExec(c.spec, e), nil
+}
+
+// Stats implements engine.Streams.
+func (f *Fake) Stats(ctx context.Context, id string) (engine.Stats, error) {
+	leave, err := f.enter(ctx, "", "")
+	if err != nil {
+		return engine.Stats{}, err
+	}
+	defer leave()
+	c, err := f.find(id)
+	if err != nil {
+		return engine.Stats{}, err
+	}
+	return engine.Stats{CPU: time.Second, Memory: 1 << 20, Limit: max(c.spec.Memory, 1<<20), Time: time.Now()}, nil
+}
+
+// steps makes a Fake behave as the program of dockertest does with the steps that
+// the suite uses.
+func steps(c engine.Spec) (b Behaviour) {
+	for _, step := range c.Args {
+		switch name, arg, _ := strings.Cut(step, "="); name {
+		case "say":
+			b.Says += arg + "\n"
+		case "exit":
+			b.Exits = true
+			b.Code, _ = strconv.Atoi(arg)
+		case "eat":
+			b.Exits, b.Code, b.OOM = true, 137, true
+		case "env":
+			for _, e := range c.Env {
+				if v, ok := strings.CutPrefix(e, arg+"="); ok {
+					b.Says += v + "\n"
+				}
+			}
+		case "sleep":
+			b.After, _ = time.ParseDuration(arg)
+		}
+	}
+	return b
+}
