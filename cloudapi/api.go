@@ -40,11 +40,12 @@ const (
 	readyTimeout  = 5 * time.Second
 )
 
-// Config is what an API is made of. Objects, Twins, History, Audit, Access,
+// Config is what an API is made of. Objects, Twins, Devices, History, Audit, Access,
 // Idempotency and Log are required.
 type Config struct {
 	Objects     Objects
 	Twins       Twins
+	Devices     Devices
 	History     History
 	Audit       Audit
 	Access      Access
@@ -75,8 +76,8 @@ type api struct {
 
 // New returns the API's handler. Serve it with Server.
 func New(c Config) (http.Handler, error) {
-	if c.Objects == nil || c.Twins == nil || c.History == nil || c.Audit == nil || c.Access == nil || c.Idempotency == nil || c.Log == nil {
-		return nil, errors.New("cloudapi: Objects, Twins, History, Audit, Access, Idempotency and Log are required")
+	if c.Objects == nil || c.Twins == nil || c.Devices == nil || c.History == nil || c.Audit == nil || c.Access == nil || c.Idempotency == nil || c.Log == nil {
+		return nil, errors.New("cloudapi: Objects, Twins, Devices, History, Audit, Access, Idempotency and Log are required")
 	}
 	if c.Rate == 0 {
 		c.Rate = DefaultRate
@@ -126,6 +127,7 @@ func (a *api) routes() ([]route, error) {
 		routes = append(routes, more...)
 	}
 	routes = append(routes, a.twinRoutes()...)
+	routes = append(routes, a.deviceRoutes()...)
 	routes = append(routes, a.historyRoutes()...)
 	routes = append(routes, a.auditRoutes()...)
 	return append(routes, a.tokenRoutes()...), nil

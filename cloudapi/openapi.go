@@ -349,6 +349,17 @@ func (s schemas) patchDesiredOp() huma.Operation {
 	return s.problems(o, 404, 409, 412, 413, 422, 423, 502, 504)
 }
 
+func (s schemas) readOp() huma.Operation {
+	o := op(http.MethodPost, Prefix+"/devices/{name}/read", "readDevice", "Read from the device, now", []*huma.Param{
+		namePath(), oneNamespace(), idempotencyHeader(),
+		param("query", "wait", `Wait up to this long for the device ("5s", at most 1m; 10s when left out).`, durationValue{}.Schema(nil)),
+		param("header", "traceparent", "W3C trace context, carried to the edge.", text()),
+	}, map[string]*huma.Response{"200": ok("What the device answered, which is in the twin, too. A property that is bad beside others that are not says why.", schemaFor[models.Readings](s))})
+	o.Tags = []string{"twins"}
+	o.RequestBody = body(schemaFor[models.ReadingsRequest](s), "The properties to read; without them all that can be. 502: the device, or its mapper, refuses. 503: its node is offline. 504: the device does not answer.")
+	return s.problems(o, 404, 409, 413, 422, 502, 504)
+}
+
 func (s schemas) twinsOp() huma.Operation {
 	o := op(http.MethodGet, Prefix+"/twins", "listTwins", "List twins", selectionParams(),
 		map[string]*huma.Response{"200": ok("The twins by namespace and name.", schemaFor[twinList](s))})

@@ -171,7 +171,7 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 		NewID:   func() string { return ulid.Make().String() },
 		Publish: func(topic string, payload []byte, retain bool) error { return e.broker.Publish(topic, payload, retain) }})
 	if e.link, err = link.New(link.Config{URL: cfg.HubURL, Node: cfg.Node, Labels: cfg.Labels, Token: cfg.Token, Dir: filepath.Join(cfg.DataDir, "pki"),
-		Version: cfg.Version, Store: e.store, Outbox: e.outbox, Devices: e.devices, Log: cfg.Log}); err != nil {
+		Version: cfg.Version, Store: e.store, Outbox: e.outbox, Devices: e.devices, Handlers: e.handlers(), Log: cfg.Log}); err != nil {
 		return err
 	}
 	metrics, err := e.register(mapperMetrics)

@@ -19,6 +19,8 @@ type Runner struct {
 	log   *slog.Logger
 	count counting
 	queue writeQueue
+	reads chan readOrder // MaxQueuedReads; Read refuses when it is full
+	ended chan struct{}  // closed when Run has ended
 
 	// The rest belongs to the goroutine of Run, except that schedule.groups'
 	// points, polled and subscribed do not change after NewRunner.
@@ -33,13 +35,14 @@ type Runner struct {
 	failing    int  // how many properties are
 	everything bool // poll all groups at once, whether due or not
 
-	failed   *Failure  // why the device does not answer; nil while it does
-	demoted  bool      // it is probed instead of polled
-	probeAt  time.Time // when next
-	probed   int       // counts probes, to ask for another point each time
-	live     bool      // the subscription has delivered and is not lost
-	lost     *Failure  // why the subscription was
-	answered bool      // the device has, since Run began
+	failed    *Failure  // why the device does not answer; nil while it does
+	demoted   bool      // it is probed instead of polled
+	probeAt   time.Time // when next
+	probed    int       // counts probes, to ask for another point each time
+	live      bool      // the subscription has delivered and is not lost
+	lost      *Failure  // why the subscription was
+	answered  bool      // the device has, since Run began
+	readAgain time.Time // when a demoted device on a shared line may be read on demand
 
 	state  models.DeviceState
 	reason models.Reason
@@ -63,6 +66,8 @@ type property struct {
 func NewRunner(cfg RunnerConfig) *Runner {
 	r := &Runner{cfg: cfg, log: cfg.Log, count: newCounting(cfg.Metrics, cfg.Protocol),
 		queue:      writeQueue{wake: make(chan struct{}, 1)},
+		reads:      make(chan readOrder, MaxQueuedReads),
+		ended:      make(chan struct{}),
 		policy:     demotion{after: cfg.DemoteAfter},
 		chance:     rand.New(rand.NewPCG(cfg.Seed, 1)),
 		properties: make([]property, len(cfg.Properties))}
@@ -119,6 +124,7 @@ func (r *Runner) Plan() models.ReadPlan {
 // cause. Writes that are still queued are told Unsent. A device that fails is
 // no reason to return. Run may be called once.
 func (r *Runner) Run(ctx context.Context) error {
+	defer close(r.ended)
 	var subscription sync.WaitGroup
 	sctx, cancel := context.WithCancel(ctx)
 	events := make(chan event) // unbuffered: a subscription waits while the Sink does
@@ -154,16 +160,20 @@ func (r *Runner) loop(ctx context.Context, events <-chan event) {
 		if at, ok := r.wakeAt(); ok {
 			timer.Reset(time.Until(at))
 		}
+		var asked []readOrder
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.queue.wake:
+		case o := <-r.reads:
+			asked = r.waitingReads(o)
 		case e := <-events:
 			r.handle(e)
 		case <-timer.C:
 		}
 		// Writes go ahead of whatever poll is due, but only so many at a time.
 		r.write(ctx)
+		r.readNow(ctx, asked)
 		if ctx.Err() != nil {
 			return
 		}

@@ -106,12 +106,3 @@ func (d *Device) Validate() []FieldError {
 	}
 	return errs
 }
-
-// Reading is a value that was read on demand.
-type Reading struct {
-	Value   Value     `json:"value"`
-	Quality Quality   `json:"quality"`
-	Reason  Reason    `json:"reason,omitempty"`
-	Time    time.Time `json:"time"`
-	Unit    string    `json:"unit,omitempty"`
-}

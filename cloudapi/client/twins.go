@@ -111,6 +111,22 @@ func (c *Client) Desired(ctx context.Context, namespace, name string) (values ma
 	return values, resp.Header.Get("ETag"), nil
 }
 
+// ReadDevice reads properties from the device, now: nil for all. Errors are
+// KindUnavailable when its node is offline, KindTimeout when the device is silent
+// for longer than wait (0: 10 s), KindRefused when it says no.
+func (c *Client) ReadDevice(ctx context.Context, namespace, name string, properties []string, wait time.Duration) (map[string]models.Reading, error) {
+	r, err := twinRequest(http.MethodPost, namespace, name, "/read")
+	if err != nil {
+		return nil, err
+	}
+	if wait > 0 {
+		r.Query.Set("wait", wait.String())
+	}
+	var answer models.Readings
+	_, err = c.call(ctx, r, models.ReadingsRequest{Properties: properties}, &answer)
+	return answer.Properties, err
+}
+
 // Token is a new token. Its secret is told once.
 type Token struct {
 	Token   string     `json:"token"`

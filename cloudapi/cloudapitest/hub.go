@@ -71,6 +71,7 @@ type device struct {
 var (
 	_ cloudapi.Objects     = (*Hub)(nil)
 	_ cloudapi.Twins       = (*Hub)(nil)
+	_ cloudapi.Devices     = (*Hub)(nil)
 	_ cloudapi.History     = (*Hub)(nil)
 	_ cloudapi.Audit       = (*Hub)(nil)
 	_ cloudapi.Access      = (*Hub)(nil)

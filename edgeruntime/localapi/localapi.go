@@ -34,6 +34,8 @@ type Devices interface {
 	// AwaitWrites blocks until every write is confirmed, one has come to another
 	// end, or ctx ends (KindTimeout).
 	AwaitWrites(ctx context.Context, id string, writes map[string]string) error
+	// Read reads properties from the device, now; nil names are all.
+	Read(ctx context.Context, id string, names []string) (map[string]models.Reading, error)
 }
 
 // Config is what a Server needs.
@@ -55,6 +57,9 @@ type Server struct {
 const (
 	maxBody = models.MaxDocumentBytes
 	maxWait = 10 * time.Minute
+	// readWait is how long a read on demand may take when nothing is said.
+	readWait    = 10 * time.Second
+	maxReadWait = time.Minute
 	// by is who a desired value set here is by: there is one token.
 	by = "local"
 )
@@ -109,6 +114,7 @@ func (s *Server) handler() http.Handler {
 		"/v1/devices":                   {http.MethodGet: s.list},
 		"/v1/devices/{id}/twin":         {http.MethodGet: s.twin},
 		"/v1/devices/{id}/twin/desired": {http.MethodPatch: s.desired},
+		"/v1/devices/{id}/read":         {http.MethodPost: s.read},
 		"/metrics":                      {http.MethodGet: s.metrics},
 	} {
 		mux.Handle(path, s.authorized(s.serve(r)))
@@ -231,19 +237,13 @@ func (s *Server) desired(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var wait time.Duration
-	if text := q.Get("wait"); text != "" {
-		if wait, err = time.ParseDuration(text); err != nil || wait < 0 || wait > maxWait {
-			return models.Errorf(models.KindMalformed, "wait must be a duration from 0s to %s, such as 5s, got %q", maxWait, text)
-		}
-	}
-	body, err := io.ReadAll(r.Body)
+	wait, err := duration(q, 0, 0, maxWait)
 	if err != nil {
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
-			return models.Errorf(models.KindTooLarge, "the body is larger than %d bytes", maxBody)
-		}
-		return models.Errorf(models.KindMalformed, "the body broke off: %v", err)
+		return err
+	}
+	body, err := readBody(r)
+	if err != nil {
+		return err
 	}
 	id := r.PathValue("id")
 	patched, err := s.cfg.Devices.Patch(r.Context(), id, devices.Patch{Body: body, By: by, Reason: r.Header.Get("X-Whimbrel-Reason"), IfMatch: r.Header.Get("If-Match")})
@@ -267,6 +267,61 @@ func (s *Server) desired(w http.ResponseWriter, r *http.Request) error {
 		return fate{waited, doc}
 	}
 	return writeJSON(w, status, doc)
+}
+
+// read reads from the device.
+func (s *Server) read(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "wait")
+	if err != nil {
+		return err
+	}
+	wait, err := duration(q, readWait, time.Millisecond, maxReadWait)
+	if err != nil {
+		return err
+	}
+	body, err := readBody(r)
+	if err != nil {
+		return err
+	}
+	var req models.ReadingsRequest
+	if len(body) > 0 {
+		if err := models.DecodeInto(body, &req); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), wait)
+	defer cancel()
+	id := r.PathValue("id")
+	read, err := s.cfg.Devices.Read(ctx, id, req.Properties)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, models.Readings{Device: id, Properties: read})
+}
+
+// duration returns the parameter wait.
+func duration(q url.Values, unsaid, least, most time.Duration) (time.Duration, error) {
+	text := q.Get("wait")
+	if text == "" {
+		return unsaid, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < least || d > most {
+		return 0, models.Errorf(models.KindMalformed, "wait must be a duration from %s to %s, such as 5s, got %q", least, most, text)
+	}
+	return d, nil
+}
+
+func readBody(r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(r.Body)
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, models.Errorf(models.KindTooLarge, "the body is larger than %d bytes", maxBody)
+	case err != nil:
+		return nil, models.Errorf(models.KindMalformed, "the body broke off: %v", err)
+	}
+	return body, nil
 }
 
 // query returns the parameters, which must be known ones, given once: what is not

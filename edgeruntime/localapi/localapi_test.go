@@ -49,6 +49,39 @@ func (f *fakeDevices) AwaitWrites(ctx context.Context, _ string, writes map[stri
 	return f.await
 }
 
+func (f *fakeDevices) Read(ctx context.Context, id string, names []string) (map[string]models.Reading, error) {
+	if _, limited := ctx.Deadline(); !limited {
+		return nil, errors.New("read without an end")
+	}
+	if id != "boiler-1" {
+		return nil, models.Errorf(models.KindNotFound, "there is no device %q on this edge", id)
+	}
+	out := map[string]models.Reading{}
+	for _, n := range names {
+		out[n] = models.Reading{Value: models.Float(1.5)}
+	}
+	return out, nil
+}
+
+func TestRead(t *testing.T) {
+	url := serve(t, &fakeDevices{}) + "/v1/devices/"
+	for _, c := range []struct {
+		path, body string
+		status     int
+		want       string
+	}{
+		{"boiler-1/read", `{"properties":["a"]}`, 200, `"device":"boiler-1","properties":{"a":{"value":1.5,"quality":"good"`},
+		{"boiler-1/read?wait=1s", "", 200, `"properties":{}`},
+		{"boiler-1/read?wait=0s", "", 400, "wait must be"},
+		{"boiler-1/read", `{"prop":1}`, 422, "/prop"},
+		{"nix/read", "", 404, "no device"},
+	} {
+		if status, _, body := do(t, "POST", url+c.path, c.body); status != c.status || !strings.Contains(body, c.want) {
+			t.Errorf("%s %s: %d %s", c.path, c.body, status, body)
+		}
+	}
+}
+
 func serve(t *testing.T, d Devices) (url string) {
 	t.Helper()
 	s, err := New(Config{Addr: "127.0.0.1:0", Token: "secret", Devices: d, Log: slog.New(slog.DiscardHandler),

@@ -73,6 +73,10 @@ func (r remote) PatchDesired(ctx context.Context, namespace, device string, patc
 	return doc, doc.Device != "", err
 }
 
+func (r remote) ReadDevice(ctx context.Context, namespace, device string, properties []string, wait time.Duration) (map[string]models.Reading, error) {
+	return r.c.ReadDevice(ctx, namespace, device, properties, wait)
+}
+
 func (r remote) StreamTwins(ctx context.Context, o selection, send func(twin.Document) error) error {
 	return r.c.StreamTwins(ctx, o.options(), "", func(c client.TwinChange) error {
 		return send(twin.Document{Device: c.Device, Namespace: c.Namespace, Version: c.Version, State: c.State, Properties: c.Properties})

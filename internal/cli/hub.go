@@ -30,6 +30,8 @@ type hub interface {
 	// PatchDesired returns the twin also with the error of a write that was
 	// accepted and then not confirmed; ok says that there is one.
 	PatchDesired(ctx context.Context, namespace, device string, patch map[string]models.Value, o setOptions) (doc twin.Document, ok bool, err error)
+	// ReadDevice reads properties from the device, now; nil for all.
+	ReadDevice(ctx context.Context, namespace, device string, properties []string, wait time.Duration) (map[string]models.Reading, error)
 	// StreamTwins calls send with the changed properties of every twin that
 	// changes, at first with all of each, until ctx ends or send fails. A connection
 	// that breaks is made again.

@@ -22,7 +22,7 @@ func twinCommand() *cobra.Command {
 		GroupID: GroupObjects,
 		Short:   "Read what a device reports, and set what it should be",
 	}
-	cmd.AddCommand(twinGetCommand(), twinSetCommand())
+	cmd.AddCommand(twinGetCommand(), twinSetCommand(), twinReadCommand())
 	return cmd
 }
 
@@ -62,6 +62,66 @@ func twinGetCommand() *cobra.Command {
 	conn.addFlags(cmd)
 	out.addFlag(cmd, "json", "yaml")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and show what changes")
+	return cmd
+}
+
+func twinReadCommand() *cobra.Command {
+	var conn connection
+	var out output
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "read DEVICE [PROPERTY…]",
+		Short: "Read values from the device, now",
+		Long: `Reads values from the device, now, whatever their intervals are: those of the named properties, or of all that can be read.
+twin get shows what was reported last and asks nobody.`,
+		Example: `  whimbrel twin read boiler-1
+  whimbrel twin read boiler-1 temperature setpoint --wait 2s
+  whimbrel twin read boiler-1 temperature -o json`,
+		Args:              arguments(1, -1, "the name of a device"),
+		ValidArgsFunction: conn.completeDevice,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			if wait <= 0 {
+				return Usagef("--wait must be above 0s")
+			}
+			return conn.with(cmd, func(ctx context.Context, h hub) error {
+				var names []string
+				if len(args) > 1 {
+					names = args[1:]
+				}
+				read, err := h.ReadDevice(ctx, conn.namespace, args[0], names, wait)
+				if err != nil {
+					return deviceError(err, conn.namespace, args[0])
+				}
+				w := cmd.OutOrStdout()
+				if out.document() {
+					return out.print(w, models.Readings{Device: args[0], Properties: read})
+				}
+				units := map[string]string{}
+				if doc, err := h.Twin(ctx, conn.namespace, args[0]); err == nil { // without it, values without units
+					for name, p := range doc.Properties {
+						units[name] = p.Unit
+					}
+				}
+				t := &table{titles: []string{"PROPERTY!", "VALUE", "QUALITY!", "TIME"}}
+				for _, name := range slices.Sorted(maps.Keys(read)) {
+					r := read[name]
+					q := r.Quality.String()
+					if r.Reason != models.ReasonNone {
+						q = fmt.Sprintf("%s (%s)", q, r.Reason)
+					}
+					t.row(name, value(r.Value, r.Name, units[name]), q, clock(r.Time))
+				}
+				t.write(w, terminalWidth(w), "")
+				return nil
+			})
+		},
+	}
+	conn.addFlags(cmd)
+	out.addFlag(cmd, "json", "yaml")
+	cmd.Flags().DurationVar(&wait, "wait", 10*time.Second, "wait that long for the device, at most 1m")
 	return cmd
 }
 

@@ -26,7 +26,7 @@ func Methods() []string { return []string{MethodRead} }
 // ReadRequest is the body of a MethodRead.
 type ReadRequest struct {
 	Device     string   `json:"device"`               // its uid
-	Properties []string `json:"properties,omitempty"` // none: all that can be read
+	Properties []string `json:"properties,omitempty"` // none: all that can be read and may leave the edge
 }
 
 // ReadResponse is its answer.

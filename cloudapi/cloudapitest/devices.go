@@ -1,0 +1,44 @@
+package cloudapitest
+
+import (
+	"context"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// ReadDevice implements cloudapi.Devices: the device answers what it reported
+// last, unless it misbehaves.
+func (h *Hub) ReadDevice(ctx context.Context, namespace, name string, properties []string, _ string) (map[string]models.Reading, error) {
+	h.mu.Lock()
+	key := deviceKey(namespace, name)
+	d := h.devices[key]
+	if d == nil {
+		h.mu.Unlock()
+		return nil, models.Errorf(models.KindNotFound, "%s not found", key)
+	}
+	props := h.propertiesLocked(key)
+	behaviour, away := d.behaviour, !d.away.IsZero()
+	out := map[string]models.Reading{}
+	at, err := models.Readable(props, properties, true)
+	for _, i := range at {
+		s := models.Sample{Quality: models.Bad, Reason: models.ReasonNotImplemented, Time: time.Now()}
+		if p := d.shadow.Properties[props[i].Name]; p != nil {
+			s = p.Reported.Sample()
+		}
+		out[props[i].Name] = models.ReadingOf(&props[i], s)
+	}
+	h.mu.Unlock()
+	switch {
+	case err != nil:
+		return nil, err
+	case away:
+		return nil, models.Errorf(models.KindUnavailable, "node is offline")
+	case behaviour == Refuses:
+		return nil, models.Errorf(models.KindRefused, "device %s refused to be read: device-error", name)
+	case behaviour == Silent:
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	return out, nil
+}

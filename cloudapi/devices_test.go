@@ -1,0 +1,33 @@
+package cloudapi_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/cloudapi/cloudapitest"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+func TestReadDevice(t *testing.T) {
+	p := newPlant(t)
+	p.boilers("boiler-1")
+	const path = "/api/v1/devices/boiler-1/read"
+	p.hub.Report("default", "boiler-1", "temperature", models.Sample{Value: models.Float(71.5), Time: time.Now()})
+	p.hub.Report("default", "boiler-1", "mode", models.Sample{Value: models.Int(1), Time: time.Now()})
+	r := p.want(200, "POST", path, `{"properties":["temperature","mode"]}`, headers{"as": "operator"})
+	if r.json["device"] != "boiler-1" || r.at("properties", "temperature", "quality") != "good" || r.at("properties", "mode", "name") != "heat" {
+		t.Errorf("read %s", r.text)
+	}
+	p.want(200, "POST", path, "")
+	p.want(403, "POST", path, "", headers{"as": "viewer"})
+	p.want(404, "POST", "/api/v1/devices/nix/read", "")
+	p.want(422, "POST", path, `{"properties":["nix"]}`)
+	p.want(400, "POST", path, `{`)
+	p.want(400, "POST", path+"?wait=2m", "")
+	p.hub.Behave("default", "boiler-1", cloudapitest.Silent)
+	p.want(504, "POST", path+"?wait=10ms", "")
+	p.hub.Behave("default", "boiler-1", cloudapitest.Refuses)
+	p.want(502, "POST", path, "")
+	p.hub.SetAway("default", "boiler-1", true)
+	p.want(503, "POST", path, "")
+}
