@@ -71,7 +71,11 @@ func TestSimulateMistakes(t *testing.T) {
 		code int
 		says string
 	}{
-		{nil, 2, `simulate needs a FILE, or "plant"`},
+		{nil, 2, `simulate needs a FILE, "plant"`},
+		{[]string{"plant", "--from-model", "x"}, 2, "--from-model is a simulator by itself"},
+		{[]string{"plant", "--listen", "127.0.0.1:0"}, 2, "--listen goes with --from-model"},
+		{[]string{"--from-model", "missing.yaml"}, 1, "missing.yaml"},
+		{[]string{"--from-model", "x", "--manifests", "y"}, 2, "add plant"},
 		{[]string{"missing.yaml"}, 1, "missing.yaml"},
 		{[]string{"missing.yaml", "--manifests", "x"}, 2, "add plant"},
 		{[]string{"plant", "--loud"}, 2, "unknown flag"},
@@ -80,5 +84,37 @@ func TestSimulateMistakes(t *testing.T) {
 		if code := simulate(t.Context(), io.Discard, errs, c.args...); code != c.code || !strings.Contains(errs.String(), c.says) {
 			t.Errorf("simulate %v: exit code %d, %s", c.args, code, errs)
 		}
+	}
+}
+
+// What it prints is a file that can be applied.
+func TestSimulateModel(t *testing.T) {
+	model := filepath.Join(t.TempDir(), "tank.yaml")
+	write := func(address string) {
+		t.Helper()
+		text := "apiVersion: whimbrel/v1\nkind: DeviceModel\nmetadata: {name: tank}\nspec: {protocol: modbus, properties: [{name: level, type: int, address: " + address + "}]}\n"
+		if err := os.WriteFile(model, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("{table: input, register: 0, encoding: uint16}")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, errs := &until{text: "unit: 1\n", done: cancel}, &bytes.Buffer{}
+	if code := simulate(ctx, out, errs, "--from-model", model, "--listen", "rtutcp://127.0.0.1:0"); code != 0 {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	objects, err := models.DecodeObjects(out.Bytes())
+	if err != nil || len(objects) != 1 {
+		t.Fatalf("%v in\n%s", err, out)
+	}
+	if d, ok := objects[0].(*models.Device); !ok || d.Spec.Node != "local" || d.Spec.Model != "tank" || !strings.Contains(string(d.Spec.Connection), "rtutcp://127.0.0.1:") {
+		t.Errorf("it printed\n%s", out)
+	}
+	// The driver knows what the simulator does not mind.
+	write("{table: input, register: 0, encoding: float32}")
+	errs.Reset()
+	if code := simulate(t.Context(), io.Discard, errs, "--from-model", model); code != 1 || !strings.Contains(errs.String(), "type int cannot hold encoding float32") {
+		t.Errorf("exit code %d, %s", code, errs)
 	}
 }

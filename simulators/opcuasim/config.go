@@ -26,9 +26,12 @@ const (
 	DefaultTick   = 100 * time.Millisecond
 )
 
-// Namespace is the index of the nodes' namespace; 1 is, as everywhere, the
-// server's own.
+// Namespace is the index of the namespace of nodes that do not name another; 0
+// is the specification's.
 const Namespace = 2
+
+// maxNamespace bounds the table of namespaces, which has no holes.
+const maxNamespace = 200
 
 // Config describes a server and the signals that drive its nodes. See the
 // package comment for the same as YAML.
@@ -201,8 +204,8 @@ func (b *builder) node(nc Node) (*node, error) {
 	if n.id, err = opcua.ParseNode(cmp.Or(nc.Node, fmt.Sprintf("ns=%d;s=%s", Namespace, nc.Name))); err != nil {
 		return nil, err
 	}
-	if n.id.Namespace() != Namespace {
-		return nil, fmt.Errorf("%s: nodes are in namespace %d", n.id, Namespace)
+	if ns := n.id.Namespace(); ns < 1 || ns > maxNamespace {
+		return nil, fmt.Errorf("%s: nodes are in namespaces 1 to %d", n.id, maxNamespace)
 	}
 	if nc.Array {
 		if nc.Signal != "" {

@@ -41,7 +41,7 @@ func TestConfigRefuses(t *testing.T) {
 		{"type: Double", "type: Float64", `type "Float64" is none of`},
 		{"signal: temperature", "signal: pressure", "there is no signal pressure"},
 		{"name: hot, type: Boolean", "name: hot, type: Int16", "cannot be shown as Int16"},
-		{`"ns=2;i=7"`, `"ns=1;i=7"`, "nodes are in namespace 2"},
+		{`"ns=2;i=7"`, `"i=7"`, "nodes are in namespaces 1 to 200"},
 		{"value: WB-20", "value: 7", "cannot be shown as String"},
 		{"[1, 2, 3]", "[1, 70000]", "element 1: must be from -32768 to 32767"},
 		{"name: serial", "name: hot", "two nodes have this name"},

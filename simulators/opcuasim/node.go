@@ -247,7 +247,7 @@ func (n *node) attribute(a ua.AttributeID) *ua.Variant {
 	case ua.AttributeIDNodeClass:
 		return ua.MustVariant(int32(ua.NodeClassVariable))
 	case ua.AttributeIDBrowseName:
-		return ua.MustVariant(&ua.QualifiedName{NamespaceIndex: Namespace, Name: n.name})
+		return ua.MustVariant(&ua.QualifiedName{NamespaceIndex: n.id.Namespace(), Name: n.name})
 	}
 	return nil
 }

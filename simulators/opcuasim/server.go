@@ -146,7 +146,7 @@ func (s *Server) Certificate() []byte { return s.cert }
 
 // Describe says what listens where.
 func (s *Server) Describe() []string {
-	return []string{fmt.Sprintf("opcua %s: %d nodes in ns=%d", s.URL(), len(s.nodes), Namespace)}
+	return []string{fmt.Sprintf("opcua %s, %d nodes", s.URL(), len(s.nodes))}
 }
 
 // Listen takes the address, so that Addr is known before Run, and starts the

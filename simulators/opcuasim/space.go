@@ -1,6 +1,7 @@
 package opcuasim
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -21,19 +22,34 @@ type space struct {
 
 // build hangs the nodes into a server that has not started.
 func (s *Server) build(srv *server.Server) {
-	server.NewNodeNameSpace(srv, "urn:whimbrel:simulator:"+s.cfg.Name) // index 1
-	inner := server.NewNodeNameSpace(srv, "urn:whimbrel:simulator:"+s.cfg.Name+":nodes")
-	// NewNodeNameSpace has entered itself; the wrapper takes its place.
-	srv.Namespaces()[inner.ID()] = &space{NodeNameSpace: inner, sim: s}
-	folder := browsable(ua.NewStringNodeID(inner.ID(), s.cfg.Name), s.cfg.Name, ua.NodeClassObject, id.FolderType)
-	inner.AddNode(folder)
+	last := uint16(Namespace)
+	for _, n := range s.nodes {
+		last = max(last, n.id.Namespace())
+	}
+	spaces := map[uint16]*space{}
+	for ns := uint16(1); ns <= last; ns++ {
+		name := "urn:whimbrel:simulator:" + s.cfg.Name
+		switch ns {
+		case 1: // as everywhere, the server's own
+		case Namespace:
+			name += ":nodes"
+		default:
+			name += fmt.Sprintf(":nodes:%d", ns)
+		}
+		inner := server.NewNodeNameSpace(srv, name)
+		// NewNodeNameSpace has entered itself; the wrapper takes its place.
+		spaces[ns] = &space{NodeNameSpace: inner, sim: s}
+		srv.Namespaces()[inner.ID()] = spaces[ns]
+	}
+	folder := browsable(ua.NewStringNodeID(Namespace, s.cfg.Name), s.cfg.Name, ua.NodeClassObject, id.FolderType)
+	spaces[Namespace].AddNode(folder)
 	root, _ := srv.Namespace(0)
 	if of := root.Node(objects); of != nil {
 		of.AddRef(folder, id.Organizes, true)
 	}
 	for _, n := range s.nodes {
 		variable := browsable(n.id, n.name, ua.NodeClassVariable, id.BaseDataVariableType)
-		inner.AddNode(variable)
+		spaces[n.id.Namespace()].AddNode(variable)
 		folder.AddRef(variable, id.HasComponent, true)
 	}
 }
@@ -42,7 +58,7 @@ func (s *Server) build(srv *server.Server) {
 func browsable(nid *ua.NodeID, name string, class ua.NodeClass, typ uint32) *server.Node {
 	return server.NewNode(nid, server.Attributes{
 		ua.AttributeIDNodeClass:   server.DataValueFromValue(uint32(class)),
-		ua.AttributeIDBrowseName:  server.DataValueFromValue(&ua.QualifiedName{NamespaceIndex: Namespace, Name: name}),
+		ua.AttributeIDBrowseName:  server.DataValueFromValue(&ua.QualifiedName{NamespaceIndex: nid.Namespace(), Name: name}),
 		ua.AttributeIDDisplayName: server.DataValueFromValue(ua.NewLocalizedText(name)),
 		ua.AttributeIDDescription: server.DataValueFromValue(ua.NewLocalizedText(name)),
 		// gopcua tells this as the type definition.
