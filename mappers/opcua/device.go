@@ -46,9 +46,22 @@ var (
 )
 
 func newDevice(t target, points []point, identify func() (*wire.Identity, error), log *slog.Logger) *device {
-	d := &device{target: t, points: points, log: log, link: newLink(t, identify), shapes: make([]wire.Shape, len(points))}
+	d := &device{target: t, points: points, log: log, shapes: make([]wire.Shape, len(points))}
+	d.link = newLink(t, identify, d.lookAround)
 	d.batch.Store(maxBatch)
 	return d
+}
+
+// lookAround says which namespaces of the points a server does not have: it
+// answers only that it does not know their nodes.
+func (d *device) lookAround(s *session) {
+	told := map[string]bool{}
+	for i := range d.points {
+		if uri := d.points[i].node.Unknown(s.namespaces); uri != "" && !told[uri] {
+			told[uri] = true
+			d.log.Warn("the server does not have a namespace that properties are in", "namespace", uri, "property", d.points[i].property)
+		}
+	}
 }
 
 // Close implements mappers.Device.
@@ -79,7 +92,7 @@ func (d *device) Read(ctx context.Context, points []int, out []mappers.Result) e
 func (d *device) read(ctx context.Context, s *session, points []int, out []mappers.Result) error {
 	nodes := make([]*ua.ReadValueID, len(points))
 	for i, p := range points {
-		nodes[i] = &ua.ReadValueID{NodeID: d.points[p].node, AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}}
+		nodes[i] = &ua.ReadValueID{NodeID: s.node(&d.points[p]), AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}}
 	}
 	values, err := d.attributes(ctx, s, nodes)
 	if err != nil {
@@ -226,7 +239,7 @@ func (d *device) Write(ctx context.Context, writes []mappers.WriteRequest) []err
 		if errs[i] != nil {
 			continue
 		}
-		request, err := d.request(w)
+		request, err := d.request(s, w)
 		if err != nil {
 			errs[i] = refused(err)
 			continue
@@ -288,7 +301,7 @@ func (d *device) discover(ctx context.Context, s *session, writes []mappers.Writ
 			continue
 		}
 		for _, a := range []ua.AttributeID{ua.AttributeIDDataType, ua.AttributeIDValueRank, ua.AttributeIDValue} {
-			ask = append(ask, &ua.ReadValueID{NodeID: d.points[w.Point].node, AttributeID: a, DataEncoding: &ua.QualifiedName{}})
+			ask = append(ask, &ua.ReadValueID{NodeID: s.node(&d.points[w.Point]), AttributeID: a, DataEncoding: &ua.QualifiedName{}})
 		}
 		of = append(of, i)
 	}
@@ -332,9 +345,9 @@ func shapeOf(dataType, rank, value *ua.DataValue) (wire.Shape, error) {
 }
 
 // request is one write in the node's type.
-func (d *device) request(w mappers.WriteRequest) (*ua.WriteValue, error) {
+func (d *device) request(s *session, w mappers.WriteRequest) (*ua.WriteValue, error) {
 	pt, shape := &d.points[w.Point], d.shape(w.Point)
-	request := &ua.WriteValue{NodeID: pt.node, AttributeID: ua.AttributeIDValue}
+	request := &ua.WriteValue{NodeID: s.node(pt), AttributeID: ua.AttributeIDValue}
 	v := w.Value
 	if pt.index >= 0 {
 		if !shape.Array {

@@ -19,8 +19,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gopcua/opcua/ua"
-
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
 	wire "github.com/whimbrel-edge/whimbrel/protocols/opcua"
@@ -268,7 +266,7 @@ type point struct {
 	property string
 	kind     models.Type
 	readable bool
-	node     *ua.NodeID
+	node     wire.Ref
 	index    int // of an array's element; -1: the whole value
 }
 
@@ -290,7 +288,7 @@ func (c *checker) compile(p mappers.Point) point {
 	}
 	if a.Node == "" {
 		c.fail("/node", "is required, such as ns=2;s=Boiler.Temp")
-	} else if node, err := wire.ParseNode(a.Node); err != nil {
+	} else if node, err := wire.ParseRef(a.Node); err != nil {
 		c.fail("/node", "%s", err)
 	} else {
 		pt.node = node

@@ -40,6 +40,8 @@ func TestOpenRefuses(t *testing.T) {
 		`{}`:                             "/node",
 		`{"node": "Boiler.Temp"}`:        "/node",
 		`{"node": "ns=2;g=no-guid"}`:     "/node",
+		`{"node": "nsu=urn:x"}`:          "/node",
+		`{"node": "nsu=urn:x;ns=2;i=1"}`: "/node",
 		`{"node": "i=1", "index": -1}`:   "/index",
 		`{"node": "i=1", "index": 1.5}`:  "/index",
 		`{"node": "i=1", "element": 15}`: "/element",

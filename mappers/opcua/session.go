@@ -25,6 +25,7 @@ import (
 type link struct {
 	target   target
 	identify func() (*wire.Identity, error)
+	opened   func(*session)  // told of every session
 	ctx      context.Context // ends with close
 	end      context.CancelFunc
 
@@ -42,10 +43,14 @@ type dialing struct {
 
 // session is a connection with a session on it.
 type session struct {
-	client *gopcua.Client
-	lost   chan struct{} // closed by fail
-	once   sync.Once
+	client     *gopcua.Client
+	namespaces []string      // the server's, by index
+	lost       chan struct{} // closed by fail
+	once       sync.Once
 }
+
+// node is a point's node as the server has it.
+func (s *session) node(pt *point) *ua.NodeID { return pt.node.In(s.namespaces) }
 
 // fail declares the session lost: nobody will get it any more, and it is
 // closed.
@@ -60,8 +65,8 @@ func (s *session) alive() bool {
 	}
 }
 
-func newLink(t target, identify func() (*wire.Identity, error)) *link {
-	l := &link{target: t, identify: identify}
+func newLink(t target, identify func() (*wire.Identity, error), opened func(*session)) *link {
+	l := &link{target: t, identify: identify, opened: opened}
 	l.ctx, l.end = context.WithCancel(context.Background())
 	return l
 }
@@ -114,6 +119,7 @@ func (l *link) run(d *dialing) {
 	if err != nil {
 		return
 	}
+	l.opened(s)
 	select {
 	case <-s.lost:
 	case <-l.ctx.Done():
@@ -174,6 +180,7 @@ func (l *link) connect() (s *session, err error) {
 	if err := s.client.Connect(ctx); err != nil {
 		return nil, err
 	}
+	s.namespaces = s.client.Namespaces()
 	close(connected)
 	if s.client.State() != gopcua.Connected {
 		s.fail()

@@ -171,7 +171,7 @@ func (sub *subscription) monitor(ctx context.Context) error {
 
 // item asks to monitor a point; its handle is its place among the points.
 func (sub *subscription) item(handle uint32, p mappers.Subscription) *ua.MonitoredItemCreateRequest {
-	item := gopcua.NewMonitoredItemCreateRequestWithDefaults(sub.d.points[p.Point].node, ua.AttributeIDValue, handle)
+	item := gopcua.NewMonitoredItemCreateRequestWithDefaults(sub.s.node(&sub.d.points[p.Point]), ua.AttributeIDValue, handle)
 	sampling := sub.d.target.sampling
 	if sampling < 0 {
 		sampling = p.Every

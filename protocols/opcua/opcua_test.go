@@ -39,6 +39,50 @@ func TestParseNode(t *testing.T) {
 	}
 }
 
+func TestRefs(t *testing.T) {
+	namespaces := []string{"http://opcfoundation.org/UA/", "urn:server", "http://example.com/UA/", "urn:a;b%c"}
+	for text, want := range map[string]string{
+		"i=2258":                                "i=2258",
+		"ns=7;s=Boiler.Temp":                    "ns=7;s=Boiler.Temp",
+		"nsu=http://example.com/UA/;i=6051":     "ns=2;i=6051",
+		"nsu=http://example.com/UA/;i=70000":    "ns=2;i=70000",
+		"nsu=http://example.com/UA/;s=a;ns=1;b": "ns=2;s=a;ns=1;b",
+		"nsu=http://example.com/UA/;b=AQID":     "ns=2;b=AQID",
+		"nsu=http://example.com/UA/;g=00112233-4455-6677-8899-aabbccddeeff": "ns=2;g=00112233-4455-6677-8899-AABBCCDDEEFF",
+		"nsu=http://opcfoundation.org/UA/;i=85":                             "i=85",
+		"nsu=urn:a%3Bb%25c;i=1":                                             "ns=3;i=1",
+		"nsu=urn:gone;i=1":                                                  "ns=65535;i=1",
+		"nsu=urn:gone;s=x":                                                  "ns=65535;s=x",
+	} {
+		ref, err := ParseRef(text)
+		if err != nil || ref.In(namespaces).String() != want || (ref.Unknown(namespaces) != "") != strings.HasPrefix(text, "nsu=urn:gone") {
+			t.Errorf("%q is %v, unknown %q, %v; want %s", text, ref, ref.Unknown(namespaces), err, want)
+		}
+	}
+	for _, text := range []string{"", "nsu=", "nsu=urn:x", "nsu=;i=1", "nsu=urn:x;", "nsu=urn:x;ns=2;i=1", "nsu=urn:%zz;i=1", "nsu=urn:x;nsu=urn:x;i=1"} {
+		if ref, err := ParseRef(text); err == nil {
+			t.Errorf("%q is taken for %v", text, ref)
+		}
+	}
+}
+
+func FuzzParseRef(f *testing.F) {
+	for _, text := range []string{"i=2258", "nsu=urn:a%3Bb;s=Boiler.Temp", "nsu=urn:x;b=AQID", "nsu=urn:x;g=00112233-4455-6677-8899-aabbccddeeff"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		ref, err := ParseRef(text)
+		if err != nil {
+			return
+		}
+		if id := ref.In([]string{"urn:x"}); id == nil {
+			t.Errorf("%q is no node", text)
+		} else if again, err := ParseNode(id.String()); err != nil || again.String() != id.String() {
+			t.Errorf("%q is %q, which is %v, %v", text, id, again, err)
+		}
+	})
+}
+
 func FuzzParseNode(f *testing.F) {
 	for _, text := range []string{"i=2258", "ns=2;s=Boiler.Temp", "ns=1;b=AQID", "ns=1;g=00112233-4455-6677-8899-aabbccddeeff", "ns=1;s=a=b;c"} {
 		f.Add(text)
