@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/broker"
 	"github.com/whimbrel-edge/whimbrel/internal/atomicfile"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/mqtt"
 )
 
 // The files in the data directory that hold secrets, mode 0600.
@@ -91,20 +94,102 @@ func mqttCredentials(dir string) (mqttFile, error) {
 	return f, nil
 }
 
-// mqttAuth knows the MQTT admin.
-type mqttAuth struct{ username, password [sha256.Size]byte }
+// mqttAuth knows the MQTT admin, and the clients that have a file.
+type mqttAuth struct {
+	dir                string // the edge's
+	username, password [sha256.Size]byte
+}
 
 var _ broker.Authenticator = mqttAuth{}
 
-func newMQTTAuth(f mqttFile) mqttAuth {
-	return mqttAuth{sha256.Sum256([]byte(f.Username)), sha256.Sum256([]byte(f.Password))}
+func newMQTTAuth(dir string, f mqttFile) mqttAuth {
+	return mqttAuth{dir, sha256.Sum256([]byte(f.Username)), sha256.Sum256([]byte(f.Password))}
 }
 
 // Authenticate implements broker.Authenticator.
 func (a mqttAuth) Authenticate(username, password string) (broker.Identity, bool) {
 	u, p := sha256.Sum256([]byte(username)), sha256.Sum256([]byte(password))
-	if subtle.ConstantTimeCompare(u[:], a.username[:])&subtle.ConstantTimeCompare(p[:], a.password[:]) != 1 {
+	if subtle.ConstantTimeCompare(u[:], a.username[:])&subtle.ConstantTimeCompare(p[:], a.password[:]) == 1 {
+		return broker.Identity{Name: username, Admin: true}, true
+	}
+	var f clientFile
+	if models.CheckLabelName(username) != "" || readSecret(clientPath(a.dir, username), &f) != nil {
 		return broker.Identity{}, false
 	}
-	return broker.Identity{Name: username, Admin: true}, true
+	want, err := hex.DecodeString(f.PasswordSHA256)
+	if err != nil || len(want) != sha256.Size || subtle.ConstantTimeCompare(p[:], want) != 1 {
+		return broker.Identity{}, false
+	}
+	id := broker.Identity{Name: username}
+	for _, r := range f.Rules {
+		id.Rules = append(id.Rules, broker.Rule(r))
+	}
+	return id, true
+}
+
+// clientFile is a client of the broker that has credentials of its own: a file
+// in clientsDir, called after its user name. The password itself is not kept.
+type clientFile struct {
+	PasswordSHA256 string       `json:"passwordSHA256"`
+	Rules          []clientRule `json:"rules"`
+}
+
+// clientRule is a broker.Rule.
+type clientRule struct {
+	Filter    string `json:"filter"`
+	Publish   bool   `json:"publish,omitempty"`
+	Subscribe bool   `json:"subscribe,omitempty"`
+}
+
+// clientsDir is the folder of clientFiles in the data directory.
+const clientsDir = "mqtt-clients"
+
+func clientPath(dir, username string) string {
+	return filepath.Join(dir, clientsDir, username+".json")
+}
+
+// Credential is what an MQTT client of the edge connects with.
+type Credential struct {
+	URL      string `json:"url,omitempty"` // of the broker, where that is known
+	Username string `json:"username"`
+	Password string `json:"password"`
+}
+
+// NewMapperCredential makes the credential of a mapper in a process of its own,
+// for the edge that keeps its data in dir, running or not. It may use the topics
+// of that mapper and no other. The password that the mapper had before no longer
+// works.
+func NewMapperCredential(dir, mapper string) (Credential, error) {
+	if why := models.CheckLabelName("mapper-" + mapper); why != "" {
+		return Credential{}, fmt.Errorf("mapper %q: the name %s", mapper, why)
+	}
+	var admin mqttFile
+	path := filepath.Join(dir, mqttName)
+	if err := readSecret(path, &admin); err != nil {
+		return Credential{}, err
+	}
+	if admin.Username == "" {
+		return Credential{}, fmt.Errorf("%s is not there: no edge keeps its data in %s", path, dir)
+	}
+	c := Credential{URL: admin.URL, Username: "mapper-" + mapper, Password: newSecret()}
+	sum := sha256.Sum256([]byte(c.Password))
+	own := mqtt.MapperTopic(mapper, "")
+	f := clientFile{PasswordSHA256: hex.EncodeToString(sum[:]), Rules: []clientRule{
+		{Filter: own + "+", Publish: true}, // of these, the broker lets mappers publish what is theirs to say
+		{Filter: own + "#", Subscribe: true},
+	}}
+	if err := os.MkdirAll(filepath.Join(dir, clientsDir), 0o700); err != nil {
+		return Credential{}, err
+	}
+	return c, writeSecret(clientPath(dir, c.Username), f)
+}
+
+// RemoveMapperCredential makes that the mapper can no longer connect. A
+// connection that it has stays until it ends.
+func RemoveMapperCredential(dir, mapper string) error {
+	err := os.Remove(clientPath(dir, "mapper-"+mapper))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("mapper %s has no credential", mapper)
+	}
+	return err
 }

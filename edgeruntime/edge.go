@@ -15,8 +15,9 @@
 // The loops that Run starts and waits for:
 //
 //	outbox.Run    stores what there is to tell the hub          outbox.db
-//	broker.Run    local apps over MQTT
+//	broker.Run    local apps, and mappers in processes of their own, over MQTT
 //	devices.Run   one loop and one Runner per device            edge.db
+//	bridge.Run    watches over those mappers
 //	localapi.Run  local REST
 //	link.Run      one session after the other with the hub      pki/
 //
@@ -47,6 +48,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
 	"github.com/whimbrel-edge/whimbrel/internal/filelock"
 	"github.com/whimbrel-edge/whimbrel/mappers"
+	"github.com/whimbrel-edge/whimbrel/mappers/bridge"
 )
 
 // Defaults of Config.
@@ -93,6 +95,7 @@ type Edge struct {
 	outbox  *outbox.Outbox
 	devices *devices.Manager
 	broker  *broker.Broker
+	bridge  *bridge.Bridge
 	api     *localapi.Server
 	link    *link.Link
 	ready   chan struct{}
@@ -166,12 +169,17 @@ func New(cfg Config) (_ *Edge, err error) {
 func (e *Edge) assemble(before map[string]string) (err error) {
 	cfg := &e.cfg
 	mapperMetrics := mappers.NewMetrics()
-	e.devices = devices.New(devices.Config{Drivers: cfg.Drivers, Store: e.store, Outbox: e.outbox, Metrics: mapperMetrics, Log: cfg.Log,
+	newID := func() string { return ulid.Make().String() }
+	drivers, err := e.bridgeMappers(before, newID)
+	if err != nil {
+		return err
+	}
+	e.devices = devices.New(devices.Config{Drivers: drivers, Store: e.store, Outbox: e.outbox, Metrics: mapperMetrics, Log: cfg.Log,
 		DataDir: filepath.Join(cfg.DataDir, "mappers"),
-		NewID:   func() string { return ulid.Make().String() },
+		NewID:   newID,
 		Publish: func(topic string, payload []byte, retain bool) error { return e.broker.Publish(topic, payload, retain) }})
 	if e.link, err = link.New(link.Config{URL: cfg.HubURL, Node: cfg.Node, Labels: cfg.Labels, Token: cfg.Token, Dir: filepath.Join(cfg.DataDir, "pki"),
-		Version: cfg.Version, Store: e.store, Outbox: e.outbox, Devices: e.devices, Handlers: e.handlers(), Log: cfg.Log}); err != nil {
+		Version: cfg.Version, Store: e.store, Outbox: e.outbox, Devices: e.devices, Mappers: e.mapperInfos, Handlers: e.handlers(), Log: cfg.Log}); err != nil {
 		return err
 	}
 	metrics, err := e.register(mapperMetrics)
@@ -183,7 +191,7 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 		return err
 	}
 	if err := listen(cfg.MQTTAddr, before[settingMQTT], before[settingMQTTAsked], func(addr string) (err error) {
-		e.broker, err = broker.New(broker.Config{Addr: addr, Anonymous: cfg.MQTTAnonymous, Auth: newMQTTAuth(admin), Devices: e.devices, Log: cfg.Log})
+		e.broker, err = broker.New(broker.Config{Addr: addr, Anonymous: cfg.MQTTAnonymous, Auth: newMQTTAuth(cfg.DataDir, admin), Devices: e.devices, Mappers: speech{e}, Log: cfg.Log})
 		return err
 	}); err != nil {
 		return err
@@ -272,6 +280,7 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 	stage(map[string]func(context.Context) error{"mqtt": e.broker.Run})
 	stage(map[string]func(context.Context) error{"devices": e.devices.Run})
 	e.devices.Apply(items)
+	stage(map[string]func(context.Context) error{"mappers": e.bridge.Run})
 	stage(map[string]func(context.Context) error{"local API": e.api.Run, "link": e.link.Run, "start": e.announce})
 	<-ctx.Done()
 	for i := len(stages) - 1; i >= 0; i-- {

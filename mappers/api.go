@@ -33,7 +33,7 @@ const DefaultDemoteAfter = 3
 func PointsOf(properties []models.ResolvedProperty) []Point {
 	points := make([]Point, len(properties))
 	for i, p := range properties {
-		points[i] = Point{Property: p.Name, Type: p.Type, Access: p.Access, Address: p.Address}
+		points[i] = Point{Property: p.Name, Type: p.Type, Access: p.Access, Every: p.Every, Address: p.Address}
 	}
 	return points
 }
@@ -63,6 +63,9 @@ type Batch struct {
 	// changes of quality or reason, first values and heartbeats. A bad sample
 	// has no value; the last good one remains the reader's.
 	Changed []Observation
+	// Stored, unless nil, is called once, from any goroutine: with nil when what
+	// there is to keep of Changed is on the disk, with an error when that failed.
+	Stored func(error)
 }
 
 // Observation is one sample of one property.

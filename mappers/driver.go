@@ -34,10 +34,11 @@ type Driver interface {
 
 // Info describes a driver. It becomes the hub's Mapper object.
 type Info struct {
-	Name       string          // the protocol, as DeviceModel.spec.protocol names it
-	Version    string          // the driver's own
-	Connection json.RawMessage // JSON Schema (2020-12) of Device.spec.connection
-	Address    json.RawMessage // JSON Schema (2020-12) of a property's address
+	Name        string          // the protocol, as DeviceModel.spec.protocol names it
+	Version     string          // the driver's own
+	Description string          // a line for people; may be empty
+	Connection  json.RawMessage // JSON Schema (2020-12) of Device.spec.connection
+	Address     json.RawMessage // JSON Schema (2020-12) of a property's address
 }
 
 // DeviceConfig is what a driver gets to know of a device.
@@ -56,7 +57,10 @@ type Point struct {
 	Property string
 	Type     models.Type // the values that Read must give and Write gets
 	Access   models.Access
-	Address  json.RawMessage
+	// Every is how often the point is to be read by a device that does so by
+	// itself (Reporter); 0 is when asked only. Others need not look at it.
+	Every   time.Duration
+	Address json.RawMessage
 }
 
 // Device is one open device. The Runner calls Read and Write from one

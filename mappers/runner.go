@@ -27,6 +27,7 @@ type Runner struct {
 	schedule   schedule
 	polled     int // how many properties are
 	subscribed []Subscription
+	reporter   Reporter // nil for a device that is polled
 	line       *lineUser
 	policy     demotion
 	chance     *rand.Rand
@@ -52,6 +53,7 @@ type Runner struct {
 	results   []Result
 	refreshed []int
 	changed   []Observation
+	stored    func(error) // who waits for what is reported next
 }
 
 // property is what the loop knows of a property.
@@ -81,6 +83,9 @@ func NewRunner(cfg RunnerConfig) *Runner {
 	var subscribes func(int) bool
 	if s, ok := cfg.Device.(Subscriber); ok {
 		subscribes = s.Subscribes
+	}
+	if r.reporter, _ = cfg.Device.(Reporter); r.reporter != nil {
+		subscribes = func(int) bool { return true }
 	}
 	r.schedule.groups = groupsOf(cfg.Properties, subscribes)
 	for _, g := range r.schedule.groups {
@@ -128,7 +133,10 @@ func (r *Runner) Run(ctx context.Context) error {
 	var subscription sync.WaitGroup
 	sctx, cancel := context.WithCancel(ctx)
 	events := make(chan event) // unbuffered: a subscription waits while the Sink does
-	if len(r.subscribed) > 0 {
+	switch {
+	case r.reporter != nil:
+		subscription.Go(func() { r.collect(sctx, events) })
+	case len(r.subscribed) > 0:
 		subscription.Go(func() { r.subscribe(sctx, events) })
 	}
 	if sharer, ok := r.cfg.Device.(LineSharer); ok {
@@ -217,7 +225,7 @@ func (r *Runner) cycle(ctx context.Context) {
 				r.points = append(r.points, g.polled...)
 			}
 		}
-		if due && r.live {
+		if due && r.live && r.reporter == nil {
 			r.confirm(g.subscribed, now)
 		}
 	}
@@ -408,8 +416,9 @@ func (r *Runner) note(p int, s models.Sample, now time.Time) {
 
 // report hands the Sink what was observed.
 func (r *Runner) report(now time.Time) {
-	if len(r.refreshed) > 0 || len(r.changed) > 0 {
-		r.cfg.Sink.Report(Batch{Time: now, Refreshed: r.refreshed, Changed: r.changed})
+	if len(r.refreshed) > 0 || len(r.changed) > 0 || r.stored != nil {
+		r.cfg.Sink.Report(Batch{Time: now, Refreshed: r.refreshed, Changed: r.changed, Stored: r.stored})
+		r.stored = nil
 		r.refreshed, r.changed = r.refreshed[:0], r.changed[:0]
 	}
 }

@@ -10,19 +10,20 @@ import (
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
-// event is what the goroutine of a subscription tells the loop: a delivery, or
-// that the subscription is lost.
+// event is what the goroutine of a subscription, or of a Reporter, tells the
+// loop: a delivery, or that the subscription or the device is lost.
 type event struct {
 	points  []int
 	results []Result
 	lost    error
+	stored  func(error)
 }
 
 // resubscribing spaces attempts to subscribe again.
 var resubscribing = backoff.Policy{Min: time.Second, Max: 30 * time.Second, Factor: 2, Jitter: 0.2}
 
-// subscribe keeps the subscription up until ctx ends. It is the one goroutine
-// beside the loop, and shares nothing with it but events.
+// subscribe keeps the subscription up until ctx ends. It, or collect, is the one
+// goroutine beside the loop, and shares nothing with it but events.
 func (r *Runner) subscribe(ctx context.Context, events chan<- event) {
 	device := r.cfg.Device.(Subscriber)
 	failures := 0
@@ -59,9 +60,12 @@ func (r *Runner) subscribe(ctx context.Context, events chan<- event) {
 func (r *Runner) handle(e event) {
 	now := time.Now()
 	r.refreshed, r.changed = r.refreshed[:0], r.changed[:0]
+	r.stored = e.stored
 	if e.lost != nil {
 		r.live, r.lost = false, FailureOf(e.lost)
-		r.log.Warn("the subscription is lost", "err", e.lost)
+		if r.reporter == nil { // a Reporter tells again and again; the state is logged
+			r.log.Warn("the subscription is lost", "err", e.lost)
+		}
 		for _, s := range r.subscribed {
 			r.properties[s.Point].has = false
 			r.spoil(s.Point, r.lost.Reason, now)

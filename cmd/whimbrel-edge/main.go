@@ -19,6 +19,7 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/cmd/internal/edgeflags"
 	"github.com/whimbrel-edge/whimbrel/cmd/internal/logging"
+	"github.com/whimbrel-edge/whimbrel/cmd/internal/mappercmd"
 	"github.com/whimbrel-edge/whimbrel/internal/version"
 )
 
@@ -77,6 +78,15 @@ func command(began *bool) *cobra.Command {
 		_, err := fmt.Fprintln(cmd.OutOrStdout(), version.String())
 		return err
 	}})
+	credential := mappercmd.Credential()
+	run := credential.RunE
+	credential.RunE = func(cmd *cobra.Command, args []string) error {
+		*began = true
+		return run(cmd, args)
+	}
+	mapper := &cobra.Command{Use: "mapper", Short: "Mappers in processes of their own"}
+	mapper.AddCommand(credential)
+	cmd.AddCommand(mapper)
 	return cmd
 }
 

@@ -23,6 +23,7 @@ var runners = []func(*settings) *cobra.Command{
 	newEdge,
 	newUp,
 	newSimulate,
+	newMapper,
 }
 
 // settings are the flags that hold for every command.

@@ -45,11 +45,12 @@ func (id Identity) mayPublish(topic string) bool {
 	if mqtt.ValidateTopic(topic) != nil {
 		return false
 	}
-	if reserved(topic) && mqtt.ParseTopic(topic).Kind != mqtt.Desired {
+	speech := isMapperSpeech(topic)
+	if reserved(topic) && mqtt.ParseTopic(topic).Kind != mqtt.Desired && !speech {
 		return false
 	}
 	if id.Admin {
-		return true
+		return !speech // a mapper is who was made one
 	}
 	for _, r := range id.Rules {
 		if r.Publish && r.reaches(topic) {
@@ -83,6 +84,19 @@ func (id Identity) mayRead(filter string) bool {
 func (r Rule) reaches(filter string) bool {
 	wild := strings.HasPrefix(r.Filter, "#") || strings.HasPrefix(r.Filter, "+")
 	return !(wild && reserved(filter)) && mqtt.Overlap(r.Filter, filter)
+}
+
+// isMapperSpeech reports whether mappers publish to that topic.
+func isMapperSpeech(topic string) bool {
+	_, kind, ok := mqtt.ParseMapperTopic(topic)
+	return ok && kind.FromMapper()
+}
+
+// isMapperBye reports whether topic is where a mapper says that it stops: also as
+// a last will, although the broker tells of the end of its connection anyway.
+func isMapperBye(topic string) bool {
+	_, kind, ok := mqtt.ParseMapperTopic(topic)
+	return ok && kind == mqtt.MapperBye
 }
 
 // reserved reports whether topic, or every topic that matches a filter, is one

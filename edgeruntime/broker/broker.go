@@ -37,6 +37,7 @@ type Config struct {
 	Anonymous bool
 	Auth      Authenticator // nil: nobody has a name
 	Devices   Devices
+	Mappers   Mappers // nil: nobody may speak for a mapper
 	Log       *slog.Logger
 }
 
@@ -60,6 +61,7 @@ type Broker struct {
 	server   *mochi.Server
 	edge     *mochi.Client // publishes for the edge itself
 	order    ordering
+	peers    peers
 
 	// sessions keeps a message from falling between a session's old connection
 	// and its new one: held for reading while a message is handed to sessions,

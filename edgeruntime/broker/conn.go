@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	mochi "github.com/mochi-mqtt/server/v2"
@@ -42,7 +43,9 @@ const (
 // before new messages.
 type conn struct {
 	net.Conn
-	done chan struct{} // closed when the reading side, mochi's, has ended
+	done   chan struct{} // closed when the reading side, mochi's, has ended
+	peer   atomic.Uint64 // its number among those that speak for mappers, 0 for none
+	resend sync.Once     // arranges that a mapper sends again what was not stored
 
 	// The reading goroutine's own.
 	sessions lockState         // what it holds of Broker.sessions

@@ -47,7 +47,7 @@ func (h *hook) OnConnect(cl *mochi.Client, pk packets.Packet) error {
 	if pk.Connect.WillFlag {
 		// mochi publishes wills unchecked, and past OnPublish.
 		topic := pk.Connect.WillTopic
-		if !id.mayPublish(topic) || mqtt.ParseTopic(topic).Kind == mqtt.Desired || tooDeep(topic) {
+		if !id.mayPublish(topic) || mqtt.ParseTopic(topic).Kind == mqtt.Desired || isMapperSpeech(topic) && !isMapperBye(topic) || tooDeep(topic) {
 			return h.refuse(cl, packets.ErrNotAuthorized, "last will on a topic it may not publish to: "+topic)
 		}
 	}
@@ -293,7 +293,11 @@ func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 		return false
 	}
 	if !write {
-		return c.who().mayRead(topic)
+		if !c.who().mayRead(topic) {
+			return false
+		}
+		mapper, kind, ok := mqtt.ParseMapperTopic(topic)
+		return !ok || h.b.cfg.Mappers == nil || h.b.cfg.Mappers.MayRead(c.peer.Load(), mapper, kind)
 	}
 	if cl.Properties.ProtocolVersion < 5 {
 		return true // OnPublish decides: mochi would send a DISCONNECT that 3.1.1 does not have
@@ -350,6 +354,10 @@ func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, e
 	if t := mqtt.ParseTopic(pk.TopicName); t.Kind == mqtt.Desired {
 		h.b.desired(c, pk, t.Device)
 		return pk, packets.CodeSuccessIgnore
+	}
+	if mapper, kind, ok := mqtt.ParseMapperTopic(pk.TopicName); ok && h.b.cfg.Mappers != nil {
+		h.b.fromMapper(c, cl, pk, mapper, kind)
+		return pk, packets.ErrRejectPacket // mochi has nothing more to do with it
 	}
 	if pk.FixedHeader.Retain && len(pk.Payload) > 0 && h.b.server.Topics.Retained.Len() >= maxRetained {
 		if _, replaces := h.b.server.Topics.Retained.Get(pk.TopicName); !replaces {

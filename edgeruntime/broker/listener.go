@@ -109,6 +109,7 @@ func (l *listener) isEnded() bool {
 func (l *listener) serve(c *conn, establish listeners.EstablishFn) {
 	defer close(c.done)
 	defer c.Close()
+	defer l.b.gone(c)
 	defer l.b.forget(c)
 	defer c.sessions.release(&l.b.sessions)
 	defer func() {

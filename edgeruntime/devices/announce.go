@@ -21,6 +21,7 @@ type announcement struct {
 	again   bool     // the state was announced before
 	locals  []string // ids of the local writes in it
 	replies []func()
+	stored  []func(error)
 }
 
 // stateTold is how a device is doing.
@@ -54,10 +55,10 @@ func (l *loop) tell(ctx context.Context, now time.Time) {
 			}
 		}
 	}
-	if len(o.samples) == 0 && len(o.writes) == 0 && !o.state && len(o.replies) == 0 {
+	if len(o.samples) == 0 && len(o.writes) == 0 && !o.state && len(o.replies) == 0 && len(o.stored) == 0 {
 		return
 	}
-	ann := &announcement{samples: o.samples, writes: o.writes, replies: o.replies, again: o.again}
+	ann := &announcement{samples: o.samples, writes: o.writes, replies: o.replies, stored: o.stored, again: o.again}
 	entry := outbox.Entry{Device: l.d.ref(), Urgent: len(o.writes) > 0}
 	for _, s := range o.samples {
 		if def := &l.d.defs[s.property]; def.History && def.Uplink != models.UplinkNone {
@@ -137,7 +138,16 @@ func (l *loop) split(ctx context.Context, e outbox.Entry, ann *announcement) boo
 	half := len(e.Samples) / 2
 	first := outbox.Entry{Device: e.Device, Samples: e.Samples[:half]}
 	e.Samples = e.Samples[half:]
-	if !l.append(ctx, first, &announcement{}) {
+	// Who waits for the samples hears of the first half's fate too.
+	var lost error
+	stored := ann.stored
+	ann.stored = []func(error){func(err error) {
+		for _, f := range stored {
+			f(errors.Join(lost, err))
+		}
+	}}
+	if !l.append(ctx, first, &announcement{stored: []func(error){func(err error) { lost = err }}}) {
+		ann.stored = stored
 		return false
 	}
 	return l.append(ctx, e, ann)
@@ -186,6 +196,9 @@ func (l *loop) announce(ann *announcement, c commit) {
 	}
 	for _, reply := range ann.replies {
 		reply()
+	}
+	for _, stored := range ann.stored {
+		stored(c.err)
 	}
 }
 

@@ -123,7 +123,8 @@ func (d *device) setKey(model *models.DeviceModel, spec models.DeviceSpec) {
 		Assignment uint64
 		Device     models.DeviceSpec
 		Model      *models.DeviceModelSpec
-	}{UID: d.uid, Assignment: d.assignment, Device: spec}
+		Driver     bool
+	}{UID: d.uid, Assignment: d.assignment, Device: spec, Driver: d.driver != nil}
 	if model != nil {
 		m := model.Spec
 		m.Description = ""

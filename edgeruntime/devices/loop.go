@@ -100,6 +100,7 @@ type outgoing struct {
 	locals  bool // the twin's local writes have changed
 	dirty   bool // the intent has changed
 	replies []func()
+	stored  []func(error) // who waits for the samples to be on the disk
 }
 
 type sampleOut struct {
@@ -300,6 +301,9 @@ func (l *loop) handle(e event) {
 }
 
 func (l *loop) report(e event, now time.Time) {
+	if e.batch.Stored != nil {
+		l.out.stored = append(l.out.stored, e.batch.Stored)
+	}
 	for _, o := range e.batch.Changed {
 		l.twin.Report(o.Property, o.Sample, e.batch.Time)
 		l.out.samples = append(l.out.samples, sampleOut{property: o.Property, sample: o.Sample, reported: l.twin.Reported(o.Property)})
@@ -567,7 +571,7 @@ var _ mappers.Sink = (*sink)(nil)
 // device is asked here, in the Runner's goroutine, which the device is used from.
 func (s *sink) Report(b mappers.Batch) {
 	l := (*loop)(s)
-	e := event{batch: mappers.Batch{Time: b.Time, Refreshed: slices.Clone(b.Refreshed), Changed: slices.Clone(b.Changed)}}
+	e := event{batch: mappers.Batch{Time: b.Time, Refreshed: slices.Clone(b.Refreshed), Changed: slices.Clone(b.Changed), Stored: b.Stored}}
 	l.mu.Lock()
 	unsure := l.unsure
 	l.mu.Unlock()

@@ -54,7 +54,7 @@ type Outbox interface {
 
 // Config is what a Manager needs. Publish and Metrics may be nil.
 type Config struct {
-	Drivers map[string]mappers.Driver // by protocol
+	Drivers map[string]mappers.Driver // by protocol; SetDriver adds to them
 	Store   Store
 	Outbox  Outbox
 	// Publish tells local apps. It waits for nobody.
@@ -75,6 +75,10 @@ type Manager struct {
 
 	latest chan struct{} // one slot: the latest lane has something that does not wait
 
+	applying sync.Mutex                // held while what is wanted changes; before mu
+	items    []store.Item              // as Apply said
+	drivers  map[string]mappers.Driver // by protocol; replaced, not changed
+
 	mu     sync.Mutex
 	wanted map[string]*device // by local id, as Apply said
 	first  bool               // Apply was called
@@ -88,18 +92,45 @@ func New(cfg Config) *Manager {
 	if cfg.Publish == nil {
 		cfg.Publish = func(string, []byte, bool) error { return nil }
 	}
-	return &Manager{cfg: cfg, wake: make(chan struct{}, 1), latest: make(chan struct{}, 1), wanted: map[string]*device{},
+	return &Manager{cfg: cfg, drivers: cfg.Drivers, wake: make(chan struct{}, 1), latest: make(chan struct{}, 1), wanted: map[string]*device{},
 		slots: map[string]*slot{}, ready: make(chan struct{})}
 }
 
 // Apply says what the hub wants, all of it. It waits for nothing: the running
 // set follows.
 func (m *Manager) Apply(items []store.Item) {
-	wanted := compile(items, m.cfg.Drivers, m.cfg.Log)
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	m.items = items
+	m.want()
+}
+
+// want makes what was applied wanted. The caller holds applying.
+func (m *Manager) want() {
+	wanted := compile(m.items, m.drivers, m.cfg.Log)
 	m.mu.Lock()
 	m.wanted, m.first = wanted, true
 	m.mu.Unlock()
 	notify(m.wake)
+}
+
+// SetDriver adds a driver. Devices of its protocol, which nothing could serve,
+// follow.
+func (m *Manager) SetDriver(protocol string, d mappers.Driver) {
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	if m.drivers[protocol] == d {
+		return
+	}
+	drivers := maps.Clone(m.drivers)
+	if drivers == nil {
+		drivers = map[string]mappers.Driver{}
+	}
+	drivers[protocol] = d
+	m.drivers = drivers
+	if m.items != nil {
+		m.want()
+	}
 }
 
 // notify wakes whoever reads from a channel with one slot; wake-ups coalesce.

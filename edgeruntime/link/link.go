@@ -25,6 +25,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
 	"github.com/whimbrel-edge/whimbrel/internal/backoff"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
+	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
@@ -71,8 +72,10 @@ type Config struct {
 	Devices Devices
 	// Handlers answer what the hub asks, by the method of the request.
 	Handlers map[string]Handler
-	Now      func() time.Time // the edge's clock, by which certificates are renewed; default time.Now
-	Log      *slog.Logger
+	// Mappers returns the edge's drivers, which the hub is told of; nil: none.
+	Mappers func() []mappers.Info
+	Now     func() time.Time // the edge's clock, by which certificates are renewed; default time.Now
+	Log     *slog.Logger
 }
 
 // The settings that a Link keeps.
@@ -120,6 +123,7 @@ type Status struct {
 type Link struct {
 	cfg      Config
 	times    times
+	mappers  chan struct{} // one slot: they have changed
 	log      *slog.Logger
 	identity identity
 	now      func() time.Time
@@ -143,7 +147,7 @@ func New(cfg Config) (*Link, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	l := &Link{cfg: cfg, times: defaultTimes, log: cfg.Log, identity: identity{dir: cfg.Dir}, now: cfg.Now, status: Status{Since: cfg.Now()}}
+	l := &Link{cfg: cfg, times: defaultTimes, log: cfg.Log, identity: identity{dir: cfg.Dir}, mappers: make(chan struct{}, 1), now: cfg.Now, status: Status{Since: cfg.Now()}}
 	if err := l.identity.load(); err != nil {
 		return nil, err
 	}
@@ -162,6 +166,9 @@ func New(cfg Config) (*Link, error) {
 	}
 	return l, nil
 }
+
+// MappersChanged says that Config.Mappers returns something new.
+func (l *Link) MappersChanged() { notify(l.mappers) }
 
 // Status returns how the link is doing.
 func (l *Link) Status() Status {
