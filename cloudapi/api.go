@@ -40,7 +40,7 @@ const (
 	readyTimeout  = 5 * time.Second
 )
 
-// Config is what an API is made of. Objects, Twins, Devices, History, Audit, Access,
+// Config is what an API is made of. Objects, Twins, Devices, History, Audit, Events, Access,
 // Idempotency and Log are required.
 type Config struct {
 	Objects     Objects
@@ -48,6 +48,7 @@ type Config struct {
 	Devices     Devices
 	History     History
 	Audit       Audit
+	Events      Events
 	Access      Access
 	Idempotency Idempotency
 	// Ready are the checks behind /readyz by name. Each must end when its context
@@ -76,8 +77,8 @@ type api struct {
 
 // New returns the API's handler. Serve it with Server.
 func New(c Config) (http.Handler, error) {
-	if c.Objects == nil || c.Twins == nil || c.Devices == nil || c.History == nil || c.Audit == nil || c.Access == nil || c.Idempotency == nil || c.Log == nil {
-		return nil, errors.New("cloudapi: Objects, Twins, Devices, History, Audit, Access, Idempotency and Log are required")
+	if c.Objects == nil || c.Twins == nil || c.Devices == nil || c.History == nil || c.Audit == nil || c.Events == nil || c.Access == nil || c.Idempotency == nil || c.Log == nil {
+		return nil, errors.New("cloudapi: Objects, Twins, Devices, History, Audit, Events, Access, Idempotency and Log are required")
 	}
 	if c.Rate == 0 {
 		c.Rate = DefaultRate
@@ -130,6 +131,7 @@ func (a *api) routes() ([]route, error) {
 	routes = append(routes, a.deviceRoutes()...)
 	routes = append(routes, a.historyRoutes()...)
 	routes = append(routes, a.auditRoutes()...)
+	routes = append(routes, a.eventRoutes()...)
 	return append(routes, a.tokenRoutes()...), nil
 }
 

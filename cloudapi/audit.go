@@ -14,6 +14,9 @@ type Audit interface {
 	// Audit returns at most limit entries, newest first: those with ids below
 	// before, or all when it is 0.
 	Audit(ctx context.Context, before int64, limit int) ([]AuditEntry, error)
+	// WatchAudit calls send with every entry whose id is above after, in the order
+	// of ids, and then with new ones, until ctx ends or send fails.
+	WatchAudit(ctx context.Context, after int64, send func(AuditEntry) error) error
 }
 
 // AuditEntry says who changed an object or token.
@@ -36,12 +39,6 @@ type auditList struct {
 	Items    []AuditEntry `json:"items"`
 }
 
-// The bounds of a page of the audit.
-const (
-	defaultAudit = 500
-	maxAudit     = 10_000
-)
-
 func (a *api) auditRoutes() []route {
 	return []route{{a.schemas.auditOp(), models.Admin, a.listAudit}}
 }
@@ -50,22 +47,24 @@ func (a *api) listAudit(c *call) (answer, error) {
 	if err := c.caller.may(models.Admin, models.AllNamespaces); err != nil {
 		return answer{}, err
 	}
-	limit, before := defaultAudit, int64(0)
-	var err error
-	if text := c.query.Get("limit"); text != "" {
-		if limit, err = strconv.Atoi(text); err != nil || limit < 0 {
-			return answer{}, models.Errorf(models.KindMalformed, "limit must be an int from 0, got %.40q", text)
-		}
-		if limit > maxAudit {
-			return answer{}, models.Errorf(models.KindInvalid, "limit must be at most %d, got %d; continue gives the rest", maxAudit, limit)
-		}
-		if limit == 0 {
-			limit = defaultAudit
-		}
+	watch, err := c.flag("watch")
+	if err != nil {
+		return answer{}, err
 	}
-	if text := c.query.Get("continue"); text != "" {
-		if before, err = strconv.ParseInt(text, 10, 64); err != nil || before < 1 {
-			return answer{}, models.Errorf(models.KindMalformed, "continue must be what the page before gave, got %.40q", text)
+	if watch {
+		return a.watchAudit(c)
+	}
+	if c.query.Has("resourceVersion") {
+		return answer{}, models.Errorf(models.KindMalformed, "resourceVersion is for watch=true")
+	}
+	limit, at, err := c.page()
+	if err != nil {
+		return answer{}, err
+	}
+	before := int64(0)
+	if at != "" {
+		if before, err = strconv.ParseInt(at, 10, 64); err != nil || before < 1 {
+			return answer{}, models.Errorf(models.KindMalformed, "continue must be what the page before gave, got %.40q", at)
 		}
 	}
 	entries, err := a.Audit.Audit(c.Context(), before, limit+1) // one more says whether there is more
@@ -73,9 +72,29 @@ func (a *api) listAudit(c *call) (answer, error) {
 		return answer{}, err
 	}
 	list := auditList{Kind: "AuditList", Items: append([]AuditEntry{}, entries...)}
+	if before == 0 && len(entries) > 0 {
+		list.Metadata.ResourceVersion = entries[0].ID
+	} else if before == 0 {
+		list.Metadata.ResourceVersion = "0"
+	}
 	if len(entries) > limit {
 		list.Items = list.Items[:limit]
 		list.Metadata.Continue = list.Items[limit-1].ID
 	}
 	return answer{status: http.StatusOK, body: list}, nil
+}
+
+// watchAudit follows the audit: a version is an entry's id, and every entry is
+// ADDED.
+func (a *api) watchAudit(c *call) (answer, error) {
+	return c.follow("audit", func(ctx context.Context, from string, send func(string, watchEvent) error) error {
+		after := int64(0)
+		if from != "" {
+			var err error
+			if after, err = strconv.ParseInt(from, 10, 64); err != nil {
+				return models.Errorf(models.KindMalformed, "resourceVersion must be one that a list or a watch gave, got %.40q", from)
+			}
+		}
+		return a.Audit.WatchAudit(ctx, after, func(e AuditEntry) error { return send(e.ID, watchEvent{models.Added, e}) })
+	})
 }

@@ -399,12 +399,55 @@ func (s schemas) historyOp() huma.Operation {
 	return s.problems(o, 404, 422)
 }
 
-func (s schemas) auditOp() huma.Operation {
-	least, most := 0.0, float64(maxAudit)
-	o := op(http.MethodGet, Prefix+"/audit", "listAudit", "Who changed what", []*huma.Param{
-		param("query", "limit", "At most this many; metadata.continue then says where to go on. 500 when left out or 0.", &huma.Schema{Type: huma.TypeInteger, Minimum: &least, Maximum: &most}),
+// pageParams are limit and continue of a list that is always paged.
+func pageParams() []*huma.Param {
+	least, most := 0.0, float64(maxPage)
+	return []*huma.Param{
+		param("query", "limit", fmt.Sprintf("At most this many; metadata.continue then says where to go on. %d when left out or 0.", defaultPage), &huma.Schema{Type: huma.TypeInteger, Minimum: &least, Maximum: &most}),
 		param("query", "continue", "The metadata.continue of the page before.", text()),
-	}, map[string]*huma.Response{"200": ok("Changes of objects and tokens, newest first.", schemaFor[auditList](s))})
+	}
+}
+
+func sinceParam() *huma.Param {
+	return param("query", "since", "A time such as 2026-01-02T15:04:05Z, or how long ago such as 1h.", text())
+}
+
+// watchParams are those of a watch of something that is not objects.
+func watchParams() []*huma.Param {
+	return []*huma.Param{
+		param("query", "watch", "Answer changes as they happen instead: a JSON document each line, or Server-Sent Events with Accept: text/event-stream. A last one of type ERROR holds the problem that ended the watch.", &huma.Schema{Type: huma.TypeBoolean}),
+		param("query", "resourceVersion", "Watch from after this version on, as a list's metadata gave it. Without it what there is comes first.", text()),
+		param("header", "Last-Event-ID", "The same for Server-Sent Events.", text()),
+	}
+}
+
+// followed describes an answer that is a list, or with watch=true a stream.
+func (s schemas) followed(description, name string, list, item *huma.Schema) *huma.Response {
+	change := s.named(name+"Change", object([]string{"type", "object"}, map[string]*huma.Schema{
+		"type":   eventValue{}.Schema(nil),
+		"object": {AnyOf: []*huma.Schema{item, schemaFor[bookmark](s), schemaFor[problem](s)}},
+	}))
+	return &huma.Response{Description: description, Content: map[string]*huma.MediaType{
+		"application/json": {Schema: &huma.Schema{OneOf: []*huma.Schema{list, change}}}, "application/yaml": {Schema: list}, typeSSE: {Schema: text()}}}
+}
+
+func (s schemas) eventsOp() huma.Operation {
+	params := append([]*huma.Param{someNamespaces(),
+		param("query", "kind", "Only of objects of this kind, such as Device.", text()),
+		param("query", "name", "Only of objects with this name.", text()),
+		param("query", "type", "Normal or Warning.", text()),
+		param("query", "reason", "Only with this reason, such as DeviceOffline.", text()),
+		sinceParam()}, append(pageParams(), watchParams()...)...)
+	o := op(http.MethodGet, Prefix+"/events", "listEvents", "What happened", params, map[string]*huma.Response{"200": s.followed(
+		"Events, the latest first; things that are alike within ten minutes are one, with a count. With watch=true those that are new or have changed, in the order in which they are recorded.",
+		"Event", schemaFor[eventList](s), schemaFor[models.LoggedEvent](s))})
+	o.Tags = []string{"events"}
+	return s.problems(o, 410, 422)
+}
+
+func (s schemas) auditOp() huma.Operation {
+	o := op(http.MethodGet, Prefix+"/audit", "listAudit", "Who changed what", append(pageParams(), watchParams()...), map[string]*huma.Response{"200": s.followed(
+		"Changes of objects, tokens and identities, newest first. With watch=true in the order of ids.", "Audit", schemaFor[auditList](s), schemaFor[AuditEntry](s))})
 	o.Tags = []string{"audit"}
 	return s.problems(o, 422)
 }

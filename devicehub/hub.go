@@ -20,6 +20,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/whimbrel-edge/whimbrel/devicehub/events"
 	"github.com/whimbrel-edge/whimbrel/devicehub/history"
 	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
 	"github.com/whimbrel-edge/whimbrel/devicehub/ingest"
@@ -70,6 +71,7 @@ type Hub struct {
 	twins    *twins.Cache
 	sessions *sessions.Manager
 	ingest   *ingest.Ingester
+	events   *events.Book
 }
 
 // New loads a hub from its store and opens its link's port. Run runs it; Close
@@ -89,6 +91,7 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	if h.server, err = pki.NewServerCert(h.ca, cfg.Hosts, h.now()); err != nil {
 		return nil, fmt.Errorf("make the hub's certificate: %w", err)
 	}
+	h.events = events.New(events.Config{Store: cfg.Store, Log: h.log, Now: h.now})
 	if h.Registry, err = registry.Open(ctx, registry.Config{Store: cfg.Store, Now: h.now, Log: h.log}); err != nil {
 		return nil, err
 	}
@@ -98,8 +101,9 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	h.Identity, err = identity.New(identity.Config{CA: h.ca, Log: h.log, Now: h.now,
 		Stores: identity.Stores{Secrets: cfg.Store, JoinTokens: cfg.Store, APITokens: cfg.Store, Users: users{h.Registry}, Nodes: nodes{h.Registry, cfg.Store}},
 		Record: func(_ context.Context, e identity.Event) {
+			h.events.Raise(occurrenceOf(e))
 			level := slog.LevelWarn
-			if e.Reason == identity.NodeJoined {
+			if normal(e.Reason) {
 				level = slog.LevelInfo
 			}
 			h.log.Log(context.Background(), level, "identity", "reason", e.Reason, "remote", e.Remote, "node", e.Node, "user", e.User, "message", e.Message, "suppressed", e.Suppressed)
@@ -109,7 +113,7 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	}
 	h.ingest = ingest.New(ingest.Config{Store: cfg.Store, Devices: devices{h}, Sink: h.twins, Log: h.log, Registerer: cfg.Registerer, Now: h.now})
 	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.twins, Log: cfg.Store, Identity: h.Identity,
-		Lineage: h.lineage, Now: h.now, Logger: h.log})
+		Events: h.events, Lineage: h.lineage, Now: h.now, Logger: h.log})
 	h.Registry.SetStatuses(statuses{h})
 	if cfg.Registerer != nil {
 		connected := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "whimbrel_hub_nodes_connected", Help: "Nodes with a live session."},
@@ -154,7 +158,7 @@ func (h *Hub) Ready() <-chan struct{} { return h.ready }
 
 // Run runs the hub until ctx ends or a part of it fails for good. Its loops:
 // the registry's sequencer, the twins' checkpoints, the keeper of history, the
-// ingester, the link's server.
+// book of events, the ingester, the link's server.
 func (h *Hub) Run(ctx context.Context) error {
 	// The parts end in an order: sessions first, so that what they handed over is
 	// committed; then ingest; then what it needs.
@@ -162,7 +166,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	defer stopBase(nil)
 	middle, stopMiddle := context.WithCancelCause(base)
 	defer stopMiddle(nil)
-	failed := make(chan error, 4)
+	failed := make(chan error, 5)
 	var baseWait, middleWait sync.WaitGroup
 	start := func(wait *sync.WaitGroup, ctx context.Context, name string, run func(context.Context) error) {
 		wait.Go(func() {
@@ -174,6 +178,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	start(&baseWait, base, "registry", h.Registry.Run)
 	start(&baseWait, base, "twins", h.twins.Run)
 	start(&baseWait, base, "history", (&history.Keeper{Store: h.cfg.Store, Rules: h.Registry.Retention, Now: h.now, Log: h.log}).Run)
+	start(&baseWait, base, "events", h.events.Run)
 	start(&middleWait, middle, "ingest", h.ingest.Run)
 	err := h.Registry.Seed(ctx, h.cfg.Mappers)
 	if err == nil {
@@ -285,6 +290,8 @@ func (h *Hub) Delete(ctx context.Context, key models.Key, o models.WriteOptions)
 			h.log.Error("forget a deleted node's keys; it is revoked all the same", "node", key.Name, "error", err)
 		}
 		h.sessions.Kick(key.Name, edgelink.GoodbyeRevoked, "the node was deleted")
+		h.events.Raise(models.Occurrence{Object: models.ObjectReference{Kind: "Node", Name: key.Name, UID: before.Meta().UID}, Severity: models.SeverityWarning,
+			Reason: "CertificateRevoked", Message: "the node was deleted by " + orHub(o.By) + "; its certificate is worthless", Source: "identity"})
 	case "User":
 		if err := h.Identity.RevokeUser(ctx, key.Name); err != nil {
 			h.log.Error("delete a deleted user's tokens; they are void all the same", "user", key.Name, "error", err)
@@ -365,6 +372,19 @@ func (h *Hub) History(ctx context.Context, namespace, name, property string, q m
 	page, err := history.Query(ctx, h.cfg.Store, of, q)
 	page.Device, page.Property, page.Unit = name, property, unit
 	return page, h.unavailable(ctx, err)
+}
+
+// Raise takes note of something that happened: see events.Book.
+func (h *Hub) Raise(o models.Occurrence) { h.events.Raise(o) }
+
+// Events returns a page of events, the latest first.
+func (h *Hub) Events(ctx context.Context, o models.EventOptions) (models.LoggedEvents, error) {
+	return h.events.List(ctx, o)
+}
+
+// WatchEvents sends events that are new or have changed.
+func (h *Hub) WatchEvents(ctx context.Context, o models.EventOptions, resourceVersion string, send func(models.EventChange) error) error {
+	return h.events.Watch(ctx, o, resourceVersion, send)
 }
 
 // unavailable is what a caller is told when the store fails: to come back, and

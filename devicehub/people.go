@@ -11,6 +11,41 @@ import (
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
+// normal reports whether something about identities is as it should be.
+func normal(r identity.Reason) bool {
+	return r == identity.NodeJoined || r == identity.CertificateRenewed
+}
+
+// occurrenceOf is what people are told of something about identities.
+func occurrenceOf(e identity.Event) models.Occurrence {
+	o := models.Occurrence{Object: models.ObjectReference{Kind: "Node", Name: e.Node}, Severity: models.SeverityWarning, Reason: string(e.Reason),
+		Message: e.Message, Source: "identity", Time: e.Time}
+	switch e.Reason {
+	case identity.TokenRefused, identity.AdminReset:
+		o.Object = models.ObjectReference{Kind: "User", Name: e.User}
+		if e.User == "" {
+			o.Object.Name = "unknown"
+		}
+	}
+	if normal(e.Reason) {
+		o.Severity = models.SeverityNormal
+	}
+	if e.Remote != "" {
+		o.Message += " (from " + e.Remote + ")"
+	}
+	if e.Suppressed > 0 {
+		o.Message += fmt.Sprintf("; %d like it were not recorded since the last one", e.Suppressed)
+	}
+	return o
+}
+
+func orHub(by string) string {
+	if by == "" {
+		return "the hub"
+	}
+	return by
+}
+
 // users shows User objects to identity.
 type users struct{ r *registry.Registry }
 

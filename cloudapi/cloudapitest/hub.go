@@ -43,6 +43,8 @@ type Hub struct {
 	twinCursor uint64 // counts changes of twins
 	twinFloor  uint64
 
+	happened []models.LoggedEvent // the n-th has the version n
+
 	watchers int // Watch calls that are past the first objects
 
 	tokens  map[string]cloudapi.TokenInfo // by secret
@@ -74,6 +76,7 @@ var (
 	_ cloudapi.Devices     = (*Hub)(nil)
 	_ cloudapi.History     = (*Hub)(nil)
 	_ cloudapi.Audit       = (*Hub)(nil)
+	_ cloudapi.Events      = (*Hub)(nil)
 	_ cloudapi.Access      = (*Hub)(nil)
 	_ cloudapi.Idempotency = (*Hub)(nil)
 )

@@ -139,7 +139,11 @@ func (s *Service) Renew(ctx context.Context, peer *x509.Certificate, csrPEM []by
 			return Issued{}, fmt.Errorf("change the key of node %s: %w", id.Name, err)
 		}
 	}
-	return s.issue(csr, rec.UID)
+	issued, err := s.issue(csr, rec.UID)
+	if err == nil {
+		s.record(ctx, Event{Reason: CertificateRenewed, Node: id.Name, Message: "renewed until " + issued.Expires.UTC().Format(time.RFC3339)})
+	}
+	return issued, err
 }
 
 func (s *Service) issue(csr *pki.NodeCSR, uid string) (Issued, error) {

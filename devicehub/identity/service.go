@@ -60,6 +60,7 @@ type Reason string
 const (
 	NodeJoined         Reason = "NodeJoined"
 	NodeKeyReplaced    Reason = "NodeKeyReplaced" // a node joined again with another key
+	CertificateRenewed Reason = "CertificateRenewed"
 	JoinRefused        Reason = "JoinRefused"
 	CertificateRefused Reason = "CertificateRefused"
 	TokenRefused       Reason = "TokenRefused"

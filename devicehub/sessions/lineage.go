@@ -176,6 +176,7 @@ func (m *Manager) noteLineage(ctx context.Context, s *session, findings []findin
 	for _, f := range findings {
 		m.log.Error("a node's log does not continue", "node", s.id.Name, "reason", f.reason, "message", f.message)
 		if g := f.gap; !noted[of(g)] {
+			m.raise(s.id.Name, s.id.UID, models.SeverityWarning, f.reason, "%s", f.message)
 			g.NodeUID, g.Recorded = s.id.UID, now
 			gaps = append(gaps, g)
 		}

@@ -24,8 +24,11 @@ type session struct {
 	ranks  map[string]uint64 // of the epochs in the hello
 	forget bool              // what the edge says it holds does not count
 	behind time.Duration     // how far the edge's clock is behind the hub's
-	stop   context.CancelCauseFunc
-	done   chan struct{} // closed when the session has ended
+	// clockTold: people were told that the clock is off. The receiving loop's own,
+	// as behind is.
+	clockTold bool
+	stop      context.CancelCauseFunc
+	done      chan struct{} // closed when the session has ended
 
 	ackUp  chan struct{} // one slot: acks has something
 	ending chan struct{} // closed when bye is set
@@ -100,7 +103,7 @@ func (m *Manager) serve(conn *edgelink.Conn, cert Certificate, id identity.NodeI
 	if err := m.claim(ctx, s); err != nil {
 		bye := &pb.Goodbye{Reason: edgelink.GoodbyeShutdown, Message: err.Error(), RetryAfterS: 1}
 		if errors.Is(err, errDuplicate) {
-			m.duplicate(id.Name, "a second edge with this identity tried to connect from "+remote)
+			m.duplicate(id, "a second edge with this identity tried to connect from "+remote)
 			bye = &pb.Goodbye{Reason: edgelink.GoodbyeDuplicateIdentity, Message: "another edge with this node's identity is connected", RetryAfterS: 30}
 		}
 		log.Warn("link refused", "remote", remote, "error", err)
@@ -127,11 +130,14 @@ func (m *Manager) serve(conn *edgelink.Conn, cert Certificate, id identity.NodeI
 	}
 	m.arrived(s, hello, remote)
 	defer m.left(id.Name)
+	m.raise(id.Name, id.UID, models.SeverityNormal, nodeReady, "connected from %s, version %s", remote, cut(hello.Version))
+	s.judgeClock()
 	log.Info("node connected", "remote", remote, "version", cut(hello.Version), "epoch", s.epoch)
 	err = s.run(ctx, hello, &pb.Frame{Re: helloID, Body: &pb.Frame_Welcome{Welcome: welcome}})
 	if errors.Is(err, edgelink.ErrMalformed) { // receive has ended, the link has not
 		sayGoodbye(conn, &pb.Goodbye{Reason: edgelink.GoodbyeProtocolError, Message: cut(err.Error()), RetryAfterS: 30})
 	}
+	s.ended(err)
 	log.Info("node disconnected", "cause", err)
 }
 
@@ -203,7 +209,7 @@ func (m *Manager) claim(ctx context.Context, s *session) error {
 		}
 		m.mu.Unlock()
 		if rival.epoch == s.epoch {
-			m.replaced(s.id.Name)
+			m.replaced(s.id)
 		} else if !rival.isEnding() && m.current(ctx, rival) && rival.answers(ctx) {
 			return errDuplicate
 		}
@@ -373,6 +379,7 @@ func (s *session) report(r *pb.NodeReport) {
 	s.m.mu.Unlock()
 	if r.ClockUs != 0 {
 		s.behind = s.m.now().Sub(time.UnixMicro(r.ClockUs))
+		s.judgeClock()
 	}
 	for _, seen := range r.Seen {
 		if seen.SeenUs != 0 {

@@ -65,6 +65,7 @@ type Config struct {
 	Twins    Twins
 	Log      Log
 	Identity Identity
+	Events   Events // may be nil
 	Lineage  string // the database's
 	Window   uint32 // bytes of the log lane that may be on the way, default DefaultWindow
 	Now      func() time.Time
@@ -187,7 +188,9 @@ func (m *Manager) setCondition(name string, c models.Condition) {
 }
 
 // duplicate notes that two edges use one identity.
-func (m *Manager) duplicate(name, message string) {
+func (m *Manager) duplicate(id identity.NodeIdentity, message string) {
+	name := id.Name
+	m.raise(name, id.UID, models.SeverityWarning, duplicateIdentity, "%s", message)
 	m.log.Error("two edges use one identity", "node", name, "message", message)
 	m.setCondition(name, models.Condition{Type: "IdentityUnique", Status: "False", Reason: duplicateIdentity, Message: message, LastTransitionTime: m.now().UTC()})
 }
@@ -200,9 +203,9 @@ const (
 )
 
 // replaced counts that a session takes the place of another of the same process.
-func (m *Manager) replaced(name string) {
+func (m *Manager) replaced(id identity.NodeIdentity) {
 	m.mu.Lock()
-	n, now := m.nodeLocked(name), m.now()
+	n, now := m.nodeLocked(id.Name), m.now()
 	if now.Sub(n.replacedAt) > replacedWithin {
 		n.replaced, n.replacedAt = 0, now
 	}
@@ -210,7 +213,7 @@ func (m *Manager) replaced(name string) {
 	often := n.replaced >= replacedOften
 	m.mu.Unlock()
 	if often {
-		m.duplicate(name, "sessions of this node replace each other: two copies of one running machine may share its identity")
+		m.duplicate(id, "sessions of this node replace each other: two copies of one running machine may share its identity")
 	}
 }
 

@@ -28,6 +28,9 @@ type Store interface {
 	Log
 	History
 	Audit
+	Events
+	Writes
+	Lives
 	Idempotency
 	Close() error
 }
@@ -65,6 +68,10 @@ type Commit struct {
 	PutDesired     []Desired // inserted or replaced, by device
 	DeletedDevices []string  // uids whose desired values and twin go
 	Audit          []AuditEntry
+	Writes         []Write    // added to the ledger, or Write.Fill where they are there
+	WriteEnds      []WriteEnd // after Writes, by Write.End; of what is not there they mean nothing
+	Assigned       []Assignment
+	Gone           []DeletedDevice
 }
 
 // Objects is what the registry needs. It has one writer at a time, the
@@ -134,6 +141,11 @@ type Batch struct {
 	Backfill bool      // the samples were made while there was no link
 	Samples  Samples
 	Gaps     []Gap
+	Events   []Event        // as by AddEvents
+	Writes   []Write        // as of a Commit
+	Ends     []WriteEnd     // as of a Commit
+	Outcomes []WriteOutcome // after both, by Write.Settle
+	Served   []Served       // by the batch's node
 }
 
 // Gap says that samples of a node are missing and why.
@@ -167,8 +179,8 @@ type Log interface {
 	StartEpoch(ctx context.Context, nodeUID, epoch string, now time.Time) (Epoch, error)
 	// SeriesIDs returns the id of each series, making those that are new.
 	SeriesIDs(ctx context.Context, keys []SeriesKey) ([]int64, error)
-	// Ingest commits the batches durably, samples, gaps and acknowledged numbers
-	// in one transaction. A batch whose After is not the epoch's acknowledged seq
+	// Ingest commits the batches durably, all that is in them and acknowledged
+	// numbers in one transaction. A batch whose After is not the epoch's acknowledged seq
 	// is ErrConflict and nothing is stored: someone else ingests this node's log,
 	// or an attempt that seemed to fail has been committed.
 	Ingest(ctx context.Context, batches []Batch) error
@@ -186,6 +198,9 @@ type History interface {
 	// came. It reads one moment's state of the store. An error of f ends it and is
 	// returned; so a caller who wants only the first few is served quickly.
 	Samples(ctx context.Context, deviceUID, property string, fromUS, toUS int64, f func(Sample) error) error
+	// LastSamples returns the sample that Samples would return last of those up to
+	// atUS, inclusive, for each of a device's properties that has one.
+	LastSamples(ctx context.Context, deviceUID string, properties []string, atUS int64) (map[string]Sample, error)
 	// Compact does some of the work that keeps history small and quick to read,
 	// and reports whether there is more to do now. What Samples returns is the same
 	// before and after. It is called every few seconds.
@@ -228,6 +243,10 @@ type Audit interface {
 	// AuditPage returns at most limit entries, newest first: those whose ids are
 	// below before, or all when it is 0.
 	AuditPage(ctx context.Context, before int64, limit int) ([]AuditEntry, error)
+	// AuditAfter returns at most limit entries whose ids are above after, in the
+	// order of ids, which is that of commits: whoever asks again from the last one
+	// misses none.
+	AuditAfter(ctx context.Context, after int64, limit int) ([]AuditEntry, error)
 }
 
 // Idempotency keeps answers by key.

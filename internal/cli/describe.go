@@ -25,7 +25,7 @@ func describeCommand() *cobra.Command {
 		Short:   "Show all there is to know about an object",
 		Long: `Shows all there is to know about an object, for a person to read.
 
-For a device: its conditions, its properties with their desired and reported values, and the requests by which it is read.`,
+For a device: its conditions, its properties with their desired and reported values, the requests by which it is read, and what happened to it lately.`,
 		Example: `  whimbrel describe device boiler-1
   whimbrel describe node local`,
 		Args:              arguments(2, -1, "a kind and a name, such as device boiler-1"),
@@ -102,11 +102,17 @@ func (d *description) object(ctx context.Context, h hub, o models.Object) error 
 	}
 	switch o := o.(type) {
 	case *models.Device:
-		return d.device(ctx, h, o)
+		if err := d.device(ctx, h, o); err != nil {
+			return err
+		}
+		return d.events(ctx, h, o)
 	case *models.DeviceModel:
 		return d.model(ctx, h, o)
 	case *models.Node:
-		return d.node(ctx, h, o)
+		if err := d.node(ctx, h, o); err != nil {
+			return err
+		}
+		return d.events(ctx, h, o)
 	case *models.Mapper:
 		return d.mapper(o)
 	case *models.User:

@@ -99,6 +99,14 @@ func (r remote) ExportHistory(ctx context.Context, namespace, device, property s
 	return r.c.ExportHistory(ctx, namespace, device, property, q, format, w)
 }
 
+func (r remote) Events(ctx context.Context, o client.EventOptions) (models.LoggedEvents, error) {
+	return r.c.Events(ctx, o)
+}
+
+func (r remote) WatchEvents(ctx context.Context, o client.EventOptions, version string, send func(models.EventChange) error) error {
+	return r.c.WatchEvents(ctx, o, version, send)
+}
+
 func (r remote) CreateJoinToken(ctx context.Context, node string, ttl time.Duration) (client.Token, error) {
 	return r.c.CreateJoinToken(ctx, node, ttl)
 }

@@ -78,6 +78,7 @@ type getFlags struct {
 	selector string
 	all      bool
 	watch    bool
+	events   eventFlags
 }
 
 func getCommand() *cobra.Command {
@@ -88,11 +89,13 @@ func getCommand() *cobra.Command {
 		Short:   "Show objects in a table, or whole",
 		Long: `Shows objects in a table, or whole with -o yaml or -o json.
 
-Kinds are devices, devicemodels, nodes, mappers, users and tokens, also in the singular or as dev, dm, no.`,
+Kinds are devices, devicemodels, nodes, mappers, users, tokens and events, also in the singular or as dev, dm, no, ev.
+Events are those of all that you may see, unless a namespace is given.`,
 		Example: `  whimbrel get devices
   whimbrel get devices -l area=hall-a -o wide
   whimbrel get device boiler-1 -o yaml
-  whimbrel get nodes -w`,
+  whimbrel get nodes -w
+  whimbrel get events --for device/boiler-1 -w`,
 		Args:              arguments(1, -1, "a kind, such as devices"),
 		ValidArgsFunction: f.completeObjects(true),
 		RunE:              func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
@@ -102,12 +105,19 @@ Kinds are devices, devicemodels, nodes, mappers, users and tokens, also in the s
 	cmd.Flags().StringVarP(&f.selector, "selector", "l", "", "only objects whose labels match, such as area=hall-a,!spare")
 	cmd.Flags().BoolVarP(&f.all, "all-namespaces", "A", false, "objects of every namespace")
 	cmd.Flags().BoolVarP(&f.watch, "watch", "w", false, "go on and show what changes")
+	f.events.addFlags(cmd)
 	return cmd
 }
 
 func (f *getFlags) run(cmd *cobra.Command, args []string) error {
 	if err := f.output.check(); err != nil {
 		return err
+	}
+	if isEvents(args[0]) {
+		return f.showEvents(cmd, args)
+	}
+	if f.events.given() {
+		return Usagef("--for, --type and --since are for events")
 	}
 	refs, err := f.parseRefs(args)
 	if err != nil {

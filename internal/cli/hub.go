@@ -42,6 +42,13 @@ type hub interface {
 	// ExportHistory writes all of it to w in a media type of package client.
 	ExportHistory(ctx context.Context, namespace, device, property string, q models.HistoryQuery, format string, w io.Writer) error
 
+	// Events returns the latest events that o chooses.
+	Events(ctx context.Context, o client.EventOptions) (models.LoggedEvents, error)
+	// WatchEvents calls send with every event that is new or has changed after a
+	// resourceVersion until ctx ends or send fails. A connection that breaks is made
+	// again.
+	WatchEvents(ctx context.Context, o client.EventOptions, resourceVersion string, send func(models.EventChange) error) error
+
 	CreateJoinToken(ctx context.Context, node string, ttl time.Duration) (client.Token, error)
 	CreateUserToken(ctx context.Context, user string, ttl time.Duration) (client.Token, error)
 	Tokens(ctx context.Context) ([]client.TokenInfo, error)

@@ -53,6 +53,7 @@ func TestScripts(t *testing.T) {
 //	hub report DEVICE PROPERTY VALUE [QUALITY REASON]
 //	hub behave DEVICE confirms|refuses|silent
 //	hub away DEVICE
+//	hub raise TYPE REASON KIND/NAME MESSAGE
 //	hub user NAME ROLE NAMESPACE VARIABLE
 func playHub(ts *testscript.TestScript, _ bool, args []string) {
 	h, ok := ts.Value(hubKey{}).(*cloudapitest.Hub)
@@ -70,6 +71,13 @@ func playHub(ts *testscript.TestScript, _ bool, args []string) {
 	case "behave":
 		h.Behave("default", args[1], map[string]cloudapitest.Behaviour{
 			"confirms": cloudapitest.Confirms, "refuses": cloudapitest.Refuses, "silent": cloudapitest.Silent}[args[2]])
+	case "raise":
+		kind, name, _ := strings.Cut(args[3], "/")
+		o := models.Occurrence{Object: models.ObjectReference{Kind: kind, Name: name}, Severity: models.Severity(args[1]), Reason: args[2], Message: args[4], Source: "test"}
+		if kind == "Device" {
+			o.Object.Namespace = "default"
+		}
+		h.Raise(o)
 	case "away":
 		h.SetAway("default", args[1], true)
 	case "user":

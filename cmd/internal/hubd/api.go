@@ -16,7 +16,7 @@ import (
 )
 
 func (d *Daemon) apiConfig() cloudapi.Config {
-	return cloudapi.Config{Objects: d.hub, Twins: d.hub, Devices: d.hub, History: d.hub, Audit: d, Access: access{d}, Idempotency: answers{d},
+	return cloudapi.Config{Objects: d.hub, Twins: d.hub, Devices: d.hub, History: d.hub, Audit: d, Events: d.hub, Access: access{d}, Idempotency: answers{d},
 		Ready: map[string]func(context.Context) error{"database": func(ctx context.Context) error {
 			_, err := d.store.Lineage(ctx)
 			return err
@@ -51,17 +51,57 @@ func (d *Daemon) Audit(ctx context.Context, before int64, limit int) ([]cloudapi
 	}
 	out := make([]cloudapi.AuditEntry, 0, len(entries))
 	for _, e := range entries {
-		entry := cloudapi.AuditEntry{ID: strconv.FormatInt(e.ID, 10), Time: e.Time, By: e.By, Action: e.Action, Kind: e.Kind, Namespace: e.Namespace,
-			Name: e.Name, UID: e.UID}
-		if e.Revision > 0 {
-			entry.ResourceVersion = strconv.FormatInt(e.Revision, 10)
-		}
-		if e.Fields != "" {
-			entry.Fields = strings.Split(e.Fields, "\n")
-		}
-		out = append(out, entry)
+		out = append(out, auditEntry(e))
 	}
 	return out, nil
+}
+
+func auditEntry(e store.AuditEntry) cloudapi.AuditEntry {
+	entry := cloudapi.AuditEntry{ID: strconv.FormatInt(e.ID, 10), Time: e.Time, By: e.By, Action: e.Action, Kind: e.Kind, Namespace: e.Namespace,
+		Name: e.Name, UID: e.UID}
+	if e.Revision > 0 {
+		entry.ResourceVersion = strconv.FormatInt(e.Revision, 10)
+	}
+	if e.Fields != "" {
+		entry.Fields = strings.Split(e.Fields, "\n")
+	}
+	return entry
+}
+
+// How the audit is followed: by looking. Entries come from many places, and
+// nobody who follows it minds half a second.
+const (
+	auditLookEvery = 500 * time.Millisecond
+	auditPage      = 500
+)
+
+// WatchAudit implements cloudapi.Audit.
+func (d *Daemon) WatchAudit(ctx context.Context, after int64, send func(cloudapi.AuditEntry) error) error {
+	look := time.NewTicker(auditLookEvery)
+	defer look.Stop()
+	for {
+		for full := true; full; {
+			entries, err := d.store.AuditAfter(ctx, after, auditPage)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				return d.unavailable("follow the audit", err)
+			}
+			full = len(entries) == auditPage
+			for _, e := range entries {
+				if err := send(auditEntry(e)); err != nil {
+					return err
+				}
+				after = e.ID
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-look.C:
+		}
+	}
 }
 
 // access is what the API needs of identity.

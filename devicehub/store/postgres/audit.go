@@ -11,7 +11,15 @@ import (
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 )
 
+// auditLock is the advisory lock that makes the order of ids that of commits:
+// whoever follows the audit by its ids would miss what is committed late. The
+// number means nothing.
+const auditLock = 0x77686d617564
+
 func queueAudit(b *pgx.Batch, entries []store.AuditEntry) {
+	if len(entries) > 0 {
+		b.Queue(`SELECT pg_advisory_xact_lock($1)`, int64(auditLock))
+	}
 	for _, e := range entries {
 		b.Queue(`INSERT INTO audit (time, by_user, action, kind, namespace, name, uid, revision, fields) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
 			e.Time, e.By, e.Action, e.Kind, e.Namespace, e.Name, e.UID, e.Revision, e.Fields)
@@ -41,14 +49,30 @@ func (s *Store) AuditPage(ctx context.Context, before int64, limit int) ([]store
 	if err != nil {
 		return nil, fmt.Errorf("read the audit: %w", err)
 	}
-	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e store.AuditEntry, err error) {
-		var at time.Time
-		err = row.Scan(&e.ID, &at, &e.By, &e.Action, &e.Kind, &e.Namespace, &e.Name, &e.UID, &e.Revision, &e.Fields)
-		e.Time = at.UTC()
-		return e, err
-	})
+	entries, err := pgx.CollectRows(rows, scanAudit)
 	if err != nil {
 		return nil, fmt.Errorf("read the audit: %w", err)
+	}
+	return entries, nil
+}
+
+func scanAudit(row pgx.CollectableRow) (e store.AuditEntry, err error) {
+	var at time.Time
+	err = row.Scan(&e.ID, &at, &e.By, &e.Action, &e.Kind, &e.Namespace, &e.Name, &e.UID, &e.Revision, &e.Fields)
+	e.Time = at.UTC()
+	return e, err
+}
+
+// AuditAfter implements store.Audit.
+func (s *Store) AuditAfter(ctx context.Context, after int64, limit int) ([]store.AuditEntry, error) {
+	rows, err := s.pool.Query(ctx, `SELECT id, time, by_user, action, kind, namespace, name, uid, revision, fields FROM audit
+		WHERE id > $1 ORDER BY id LIMIT $2`, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the audit after %d: %w", after, err)
+	}
+	entries, err := pgx.CollectRows(rows, scanAudit)
+	if err != nil {
+		return nil, fmt.Errorf("read the audit after %d: %w", after, err)
 	}
 	return entries, nil
 }

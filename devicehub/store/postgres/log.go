@@ -162,13 +162,31 @@ func (s *Store) Ingest(ctx context.Context, batches []store.Batch) error {
 	if r.len() > 0 {
 		r.queue(b)
 	}
+	var events []store.Event
 	for i := range batches {
-		queueGaps(b, batches[i].Gaps)
+		batch := &batches[i]
+		queueGaps(b, batch.Gaps)
+		queueServed(b, batch.NodeUID, batch.Served)
+		events = append(events, batch.Events...)
 	}
+	queueLedger(b, batches)
+	queueEvents(b, events)
 	if err := s.send(ctx, b); err != nil {
 		return fmt.Errorf("ingest: %w", err)
 	}
 	return nil
+}
+
+// queueLedger queues what the batches say of writes: together, for they are
+// sorted.
+func queueLedger(b *pgx.Batch, batches []store.Batch) {
+	var writes []store.Write
+	var ends []store.WriteEnd
+	var outcomes []store.WriteOutcome
+	for i := range batches {
+		writes, ends, outcomes = append(writes, batches[i].Writes...), append(ends, batches[i].Ends...), append(outcomes, batches[i].Outcomes...)
+	}
+	queueWrites(b, writes, ends, outcomes)
 }
 
 // rowSamples is how many samples are enough for one row of samples_batch.

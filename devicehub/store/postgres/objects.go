@@ -88,6 +88,8 @@ func (s *Store) Commit(ctx context.Context, c store.Commit) error {
 		b.Queue(`DELETE FROM desired WHERE device_uid = ANY($1)`, c.DeletedDevices)
 		b.Queue(`DELETE FROM twins WHERE device_uid = ANY($1)`, c.DeletedDevices)
 	}
+	queueWrites(b, c.Writes, c.WriteEnds, nil)
+	queueLives(b, c.Assigned, c.Gone)
 	queueAudit(b, c.Audit)
 	if err := s.send(ctx, b); err != nil {
 		return fmt.Errorf("commit revision %d: %w", c.Revision, err)

@@ -32,10 +32,19 @@ func (s *Store) AppendAudit(ctx context.Context, entries []store.AuditEntry) err
 }
 
 // AuditPage implements store.Audit.
-func (s *Store) AuditPage(ctx context.Context, before int64, limit int) (entries []store.AuditEntry, err error) {
+func (s *Store) AuditPage(ctx context.Context, before int64, limit int) ([]store.AuditEntry, error) {
 	if before <= 0 {
 		before = math.MaxInt64
 	}
+	return s.readAudit(ctx, `id < ? ORDER BY id DESC LIMIT ?`, before, limit)
+}
+
+// AuditAfter implements store.Audit.
+func (s *Store) AuditAfter(ctx context.Context, after int64, limit int) ([]store.AuditEntry, error) {
+	return s.readAudit(ctx, `id > ? ORDER BY id LIMIT ?`, after, limit)
+}
+
+func (s *Store) readAudit(ctx context.Context, query string, args ...any) (entries []store.AuditEntry, err error) {
 	err = each(ctx, s.read, func(rows *sql.Rows) error {
 		var e store.AuditEntry
 		var at int64
@@ -45,7 +54,7 @@ func (s *Store) AuditPage(ctx context.Context, before int64, limit int) (entries
 		e.Time = time.UnixMicro(at).UTC()
 		entries = append(entries, e)
 		return nil
-	}, `SELECT id, time_us, by_user, action, kind, namespace, name, uid, revision, fields FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?`, before, limit)
+	}, `SELECT id, time_us, by_user, action, kind, namespace, name, uid, revision, fields FROM audit WHERE `+query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read the audit: %w", err)
 	}

@@ -41,20 +41,9 @@ func (s *Store) Samples(ctx context.Context, deviceUID, property string, fromUS,
 		args = append(args, property)
 	}
 	if err := each(ctx, s.read, func(rows *sql.Rows) error {
-		var v store.Sample
-		var value any
-		var reason sql.NullString
-		if err := rows.Scan(&v.TimeUS, &v.Kind, &v.Quality, &v.Backfill, &value, &reason); err != nil {
+		v, err := scanSample(rows)
+		if err != nil {
 			return err
-		}
-		v.Reason = reason.String
-		switch value := value.(type) {
-		case int64:
-			v.Int = value
-		case float64:
-			v.Float = value
-		case []byte:
-			v.Text = string(value)
 		}
 		return f(v)
 	}, `SELECT time_us, kind, quality, backfill, value, reason FROM samples WHERE `+query, args...); err != nil {
@@ -103,4 +92,42 @@ func (s *Store) expire(ctx context.Context, r store.Retention, property string) 
 		_, err := tx.Exec(`DELETE FROM samples WHERE `+those+` AND time_us < ?3`, r.DeviceUID, property, before)
 		return err
 	})
+}
+
+// LastSamples implements store.History.
+func (s *Store) LastSamples(ctx context.Context, deviceUID string, properties []string, atUS int64) (map[string]store.Sample, error) {
+	out := map[string]store.Sample{}
+	for _, p := range properties {
+		// Each series' last one is found by its key; of those the last in the order
+		// of Samples.
+		if err := each(ctx, s.read, func(rows *sql.Rows) error {
+			v, err := scanSample(rows)
+			out[p] = v
+			return err
+		}, `SELECT v.time_us, v.kind, v.quality, v.backfill, v.value, v.reason FROM series s
+			JOIN samples v ON v.series = s.id AND (v.time_us, v.n) = (SELECT time_us, n FROM samples WHERE series = s.id AND time_us <= ?3 ORDER BY time_us DESC, n DESC LIMIT 1)
+			WHERE s.device_uid = ?1 AND s.property = ?2
+			ORDER BY v.time_us DESC, v.series DESC LIMIT 1`, deviceUID, p, atUS); err != nil {
+			return nil, fmt.Errorf("last sample of device %s, property %s: %w", deviceUID, p, err)
+		}
+	}
+	return out, nil
+}
+
+func scanSample(rows *sql.Rows) (v store.Sample, err error) {
+	var value any
+	var reason sql.NullString
+	if err := rows.Scan(&v.TimeUS, &v.Kind, &v.Quality, &v.Backfill, &value, &reason); err != nil {
+		return v, err
+	}
+	v.Reason = reason.String
+	switch value := value.(type) {
+	case int64:
+		v.Int = value
+	case float64:
+		v.Float = value
+	case []byte:
+		v.Text = string(value)
+	}
+	return v, nil
 }

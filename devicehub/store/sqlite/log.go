@@ -119,17 +119,39 @@ func (s *Store) Ingest(ctx context.Context, batches []store.Batch) error {
 		if err := s.insertSamples(tx, batches, n-int64(total)); err != nil {
 			return err
 		}
-		for i := range batches {
-			if err := insertGaps(tx, batches[i].Gaps); err != nil {
-				return err
-			}
-		}
-		return nil
+		return insertNews(tx, batches)
 	})
 	if err != nil {
 		return fmt.Errorf("ingest: %w", err)
 	}
 	return nil
+}
+
+// insertNews adds what the batches hold beside samples.
+func insertNews(tx *sql.Tx, batches []store.Batch) error {
+	var events []store.Event
+	for i := range batches {
+		b := &batches[i]
+		if err := insertGaps(tx, b.Gaps); err != nil {
+			return err
+		}
+		if err := insertServed(tx, b.NodeUID, b.Served); err != nil {
+			return err
+		}
+		events = append(events, b.Events...)
+	}
+	for _, change := range []func(b *store.Batch) error{
+		func(b *store.Batch) error { return changeWrites(tx, b.Writes, nil, nil) },
+		func(b *store.Batch) error { return changeWrites(tx, nil, b.Ends, nil) },
+		func(b *store.Batch) error { return changeWrites(tx, nil, nil, b.Outcomes) },
+	} {
+		for i := range batches {
+			if err := change(&batches[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return insertEvents(tx, events)
 }
 
 // acknowledge moves the epoch's number on, if it is where the batch begins.

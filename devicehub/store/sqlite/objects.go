@@ -83,6 +83,12 @@ func (s *Store) Commit(ctx context.Context, c store.Commit) error {
 				}
 			}
 		}
+		if err := changeWrites(tx, c.Writes, c.WriteEnds, nil); err != nil {
+			return err
+		}
+		if err := insertLives(tx, c.Assigned, c.Gone); err != nil {
+			return err
+		}
 		return insertAudit(tx, c.Audit)
 	})
 	if err != nil {

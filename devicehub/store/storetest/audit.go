@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,4 +43,21 @@ func audit(t *testing.T, s *subject) {
 	first, last := page(0, 2)
 	rest, _ := page(last, 100)
 	wantSame(t, "pages", append(first, rest...), all)
+	var followed []store.AuditEntry
+	for after := int64(0); ; {
+		page, err := s.AuditAfter(ctx, after, 3)
+		must(t, err)
+		if len(page) == 0 {
+			break
+		}
+		for _, e := range page {
+			if e.ID <= after {
+				t.Fatalf("entry %d follows %d", e.ID, after)
+			}
+			after, e.ID = e.ID, 0
+			followed = append(followed, e)
+		}
+	}
+	slices.Reverse(followed)
+	wantSame(t, "followed", followed, all)
 }

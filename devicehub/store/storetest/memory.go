@@ -39,11 +39,26 @@ type data struct {
 	count    int                  // of all samples
 	gaps     []store.Gap
 	audit    []store.AuditEntry
+	counted  int64 // changes of events
+	events   map[string]store.Event
+	writes   map[string]store.Write
+	assigned map[assignmentKey]store.Assignment
+	served   map[servedKey]bool
+	gone     map[string]store.DeletedDevice
 }
 
 type (
 	objectKey struct{ kind, namespace, name string }
 	answerKey struct{ caller, key string }
+
+	assignmentKey struct {
+		uid        string
+		assignment uint64
+	}
+	servedKey struct {
+		assignmentKey
+		node string
+	}
 )
 
 type numbered struct {
@@ -69,6 +84,8 @@ func NewMemory() *Memory {
 		data: data{
 			objects: map[objectKey]store.Object{}, desired: map[string]store.Desired{}, twins: map[string][]byte{},
 			epochs: map[string][]store.Epoch{}, series: map[store.SeriesKey]int64{}, samples: map[int64][]numbered{},
+			events: map[string]store.Event{}, writes: map[string]store.Write{}, assigned: map[assignmentKey]store.Assignment{},
+			served: map[servedKey]bool{}, gone: map[string]store.DeletedDevice{},
 		},
 	}
 }
@@ -197,6 +214,19 @@ func (m *Memory) Commit(ctx context.Context, c store.Commit) error {
 			delete(d.desired, uid)
 			delete(d.twins, uid)
 		}
+		m.writesLocked(c.Writes, c.WriteEnds, nil)
+		for _, a := range c.Assigned {
+			a.Since = micro(a.Since)
+			if key := (assignmentKey{a.DeviceUID, a.Assignment}); d.assigned[key].DeviceUID == "" {
+				d.assigned[key] = a
+			}
+		}
+		for _, g := range c.Gone {
+			g.Deleted = micro(g.Deleted)
+			if d.gone[g.UID].UID == "" {
+				d.gone[g.UID] = g
+			}
+		}
 		m.auditLocked(c.Audit)
 		return nil
 	})
@@ -222,6 +252,19 @@ func (m *Memory) AuditPage(ctx context.Context, before int64, limit int) (out []
 	err = m.do(ctx, "AuditPage", func() error {
 		for _, e := range slices.Backward(m.data.audit) {
 			if (before <= 0 || e.ID < before) && len(out) < limit {
+				out = append(out, e)
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// AuditAfter implements store.Audit.
+func (m *Memory) AuditAfter(ctx context.Context, after int64, limit int) (out []store.AuditEntry, err error) {
+	err = m.do(ctx, "AuditAfter", func() error {
+		for _, e := range m.data.audit {
+			if e.ID > after && len(out) < limit {
 				out = append(out, e)
 			}
 		}
@@ -327,7 +370,11 @@ func (m *Memory) Ingest(ctx context.Context, batches []store.Batch) error {
 		for i := range batches {
 			m.addSamplesLocked(&batches[i])
 			m.addGapsLocked(batches[i].Gaps)
+			for _, v := range batches[i].Served {
+				m.data.served[servedKey{assignmentKey{v.DeviceUID, v.Assignment}, batches[i].NodeUID}] = true
+			}
 		}
+		m.newsLocked(batches)
 		return nil
 	})
 }

@@ -41,7 +41,7 @@ type Database struct {
 	// what it has opened.
 	Open func(t *testing.T) store.Store
 	// Break makes every later insert into one of the tables fail, until repair is
-	// called: "objects", "desired", "samples", "gaps". It is called while the
+	// called: "objects", "desired", "samples", "gaps", "events". It is called while the
 	// database is open.
 	Break func(t *testing.T, table string) (repair func())
 }
@@ -74,6 +74,13 @@ func Run(t *testing.T, create func(t *testing.T) Database) {
 		{"ingest of one epoch by many", ingestContended},
 		{"gaps", gaps},
 		{"audit", audit},
+		{"events", events},
+		{"events are trimmed", eventsTrimmed},
+		{"events are followed", eventsFollowed},
+		{"writes", writes},
+		{"writes settle", writesSettle},
+		{"lives of devices", lives},
+		{"last samples", lastSamples},
 		{"idempotency", idempotency},
 		{"nothing to do", nothing},
 		{"cancelled", cancelled},

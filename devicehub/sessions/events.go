@@ -1,0 +1,64 @@
+package sessions
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
+)
+
+// Events is told what happens to nodes.
+type Events interface {
+	// Raise takes note; it never blocks.
+	Raise(o models.Occurrence)
+}
+
+// Reasons of events that are not conditions' too.
+const (
+	nodeReady    = "NodeReady"
+	nodeNotReady = "NodeNotReady"
+	clockOffset  = "ClockOffset"
+)
+
+// maxClockOffset is how far an edge's clock may be off before people are told:
+// its samples then have times that others do not understand.
+const maxClockOffset = 10 * time.Second
+
+func (m *Manager) raise(node, uid string, severity models.Severity, reason, format string, args ...any) {
+	if m.Events == nil {
+		return
+	}
+	m.Events.Raise(models.Occurrence{Object: models.ObjectReference{Kind: "Node", Name: node, UID: uid}, Severity: severity, Reason: reason,
+		Message: fmt.Sprintf(format, args...), Source: "link"})
+}
+
+// ended raises that a node's session is over, unless it is the hub that stops.
+func (s *session) ended(err error) {
+	s.mu.Lock()
+	bye := s.bye
+	s.mu.Unlock()
+	switch {
+	case bye != nil && bye.Reason == edgelink.GoodbyeShutdown:
+	case bye != nil:
+		s.m.raise(s.id.Name, s.id.UID, models.SeverityWarning, nodeNotReady, "disconnected: %s", bye.Message)
+	case errors.Is(err, errReplaced): // it is there again already
+	default:
+		s.m.raise(s.id.Name, s.id.UID, models.SeverityWarning, nodeNotReady, "disconnected: %s", cut(err.Error()))
+	}
+}
+
+// judgeClock raises, once a session, that the edge's clock is off.
+func (s *session) judgeClock() {
+	if off := s.behind.Abs(); off > maxClockOffset && !s.clockTold {
+		s.clockTold = true
+		way := "behind"
+		if s.behind < 0 {
+			way = "ahead of"
+		}
+		s.m.raise(s.id.Name, s.id.UID, models.SeverityWarning, clockOffset, "the node's clock is %s %s the hub's: the times of its samples are its own", off.Round(time.Second), way)
+	} else if off < maxClockOffset/2 {
+		s.clockTold = false
+	}
+}

@@ -1,0 +1,138 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"sort"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+)
+
+// lookBack is how far before the asked time chunks are looked for at first, in
+// periods: partitions are visited for each series.
+const lookBack = 1
+
+// place is where a sample stands in the order of Samples.
+type place struct {
+	us, series, id int64 // id: of the chunk, 0 for what has only arrived, after all chunks
+}
+
+func (p place) before(o place) bool {
+	switch {
+	case p.us != o.us:
+		return p.us < o.us
+	case p.series != o.series:
+		return p.series < o.series
+	}
+	return p.id != 0 && (o.id == 0 || p.id < o.id)
+}
+
+// LastSamples implements store.History. Of each series the chunks that reach into
+// the time from its latest chunk's beginning on are read: chunks hardly overlap,
+// so it is one or two.
+func (s *Store) LastSamples(ctx context.Context, deviceUID string, properties []string, atUS int64) (map[string]store.Sample, error) {
+	out := map[string]store.Sample{}
+	best := map[string]place{}
+	take := func(property string, at place, v store.Sample) {
+		if was, ok := best[property]; !ok || was.before(at) {
+			best[property], out[property] = at, v
+		}
+	}
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		series, property := []int64{}, map[int64]string{}
+		rows, err := tx.Query(ctx, `SELECT id, property FROM series WHERE device_uid = $1 AND property = ANY($2)`, deviceUID, properties)
+		if err != nil {
+			return err
+		}
+		var id int64
+		var name string
+		if _, err := pgx.ForEachRow(rows, []any{&id, &name}, func() error {
+			series, property[id] = append(series, id), name
+			return nil
+		}); err != nil || len(series) == 0 {
+			return err
+		}
+		if err := lastArrived(ctx, tx, series, atUS, func(of int64, v store.Sample) { take(property[of], place{v.TimeUS, of, 0}, v) }); err != nil {
+			return err
+		}
+		from := periodStart(atUS)
+		if from > -1<<62 {
+			from -= lookBack * period
+		}
+		for _, from := range []int64{from, -1 << 63} {
+			found, err := lastInChunks(ctx, tx, series, from, atUS, func(at place, v store.Sample) { take(property[at.series], at, v) })
+			if err != nil {
+				return err
+			}
+			left := series[:0:0]
+			for _, id := range series {
+				if !found[id] {
+					left = append(left, id)
+				}
+			}
+			if series = left; len(series) == 0 {
+				return nil
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("last samples of device %s: %w", deviceUID, err)
+	}
+	return out, nil
+}
+
+// lastArrived finds the last sample of each series among those in no chunk yet.
+func lastArrived(ctx context.Context, tx pgx.Tx, series []int64, atUS int64, take func(int64, store.Sample)) error {
+	rows, err := tx.Query(ctx, `SELECT DISTINCT ON (v.s) v.s, v.t, v.k, coalesce(v.i, 0), coalesce(v.f, 0), coalesce(v.x, ''::bytea), coalesce(v.q, 0::smallint), coalesce(v.why, ''), b.backfill
+		FROM samples_batch b,
+			unnest(b.series, b.time_us, b.kind, b.int_v, b.float_v, b.text_v, b.quality, b.reason)
+			WITH ORDINALITY AS v (s, t, k, i, f, x, q, why, n)
+		WHERE b.series && $1 AND b.t0 <= $2 AND v.s = ANY($1) AND v.t <= $2
+		ORDER BY v.s, v.t DESC, b.id DESC, v.n DESC`, series, atUS)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var of int64
+		var v store.Sample
+		var kind, quality int16
+		var text []byte
+		if err := rows.Scan(&of, &v.TimeUS, &kind, &v.Int, &v.Float, &text, &quality, &v.Reason, &v.Backfill); err != nil {
+			return err
+		}
+		v.Kind, v.Quality, v.Text = uint8(kind), uint8(quality), string(text)
+		take(of, v)
+	}
+	return rows.Err()
+}
+
+// lastInChunks calls take with the last sample of every chunk that may hold the
+// last one of its series, and says which series have chunks that begin in the
+// time.
+func lastInChunks(ctx context.Context, tx pgx.Tx, series []int64, from, atUS int64, take func(place, store.Sample)) (found map[int64]bool, err error) {
+	rows, err := tx.Query(ctx, `SELECT c.id, `+prefixed("c.", chunkColumns)+` FROM unnest($1::bigint[]) AS s (id)
+		CROSS JOIN LATERAL (SELECT t0 FROM samples_chunk WHERE series = s.id AND t0 >= $2 AND t0 <= $3 ORDER BY t0 DESC LIMIT 1) AS latest
+		CROSS JOIN LATERAL (SELECT * FROM samples_chunk WHERE series = s.id AND t0 >= samples_period(latest.t0) AND t0 <= $3 AND t1 >= latest.t0) AS c`,
+		series, from, atUS)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	found = map[int64]bool{}
+	for rows.Next() {
+		var id int64
+		k := &chunk{}
+		if err := rows.Scan(append([]any{&id}, k.targets()...)...); err != nil {
+			return nil, err
+		}
+		found[k.series] = true
+		if i := sort.Search(int(k.n), func(i int) bool { return k.time(i) > atUS }) - 1; i >= 0 {
+			take(place{k.time(i), k.series, id}, k.sample(i))
+		}
+	}
+	return found, rows.Err()
+}

@@ -1,0 +1,210 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/whimbrel-edge/whimbrel/cloudapi/client"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// isEvents reports whether a kind that a person typed is that of events.
+func isEvents(kind string) bool {
+	return strings.EqualFold(kind, "events") || strings.EqualFold(kind, "event") || strings.EqualFold(kind, "ev")
+}
+
+// eventFlags choose events.
+type eventFlags struct {
+	of       string
+	severity string
+	since    time.Duration
+}
+
+func (f *eventFlags) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.of, "for", "", "only events of this object, such as device/boiler-1")
+	cmd.Flags().StringVar(&f.severity, "type", "", "only events of this type: Normal or Warning")
+	cmd.Flags().DurationVar(&f.since, "since", 0, "only events that happened so long ago at most, such as 1h")
+}
+
+func (f *eventFlags) given() bool { return f.of != "" || f.severity != "" || f.since != 0 }
+
+func (f *getFlags) eventOptions(cmd *cobra.Command, now time.Time) (o client.EventOptions, err error) {
+	if cmd.Flags().Changed("namespace") && !f.all {
+		o.Namespace = f.namespace
+	}
+	if f.events.of != "" {
+		kind, name, ok := strings.Cut(f.events.of, "/")
+		if !ok || kind == "" || name == "" {
+			return o, Usagef("--for needs KIND/NAME, such as device/boiler-1, got %q", f.events.of)
+		}
+		o.Kind, o.Name = kind, name
+		if info, known := models.KindByName(kind); known {
+			o.Kind = info.Kind
+		}
+	}
+	switch {
+	case f.events.severity == "":
+	case strings.EqualFold(f.events.severity, string(models.SeverityNormal)):
+		o.Type = models.SeverityNormal
+	case strings.EqualFold(f.events.severity, string(models.SeverityWarning)):
+		o.Type = models.SeverityWarning
+	default:
+		return o, Usagef("--type must be Normal or Warning, got %q", f.events.severity)
+	}
+	if f.events.since < 0 {
+		return o, Usagef("--since must not be negative")
+	}
+	if f.events.since > 0 {
+		o.Since = now.Add(-f.events.since)
+	}
+	return o, nil
+}
+
+// showEvents is get for events: the latest is last, as in a log.
+func (f *getFlags) showEvents(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) > 1:
+		return Usagef("events have no names of interest: use --for, such as --for device/boiler-1")
+	case f.selector != "":
+		return Usagef("events have no labels: use --for")
+	case f.format == "name":
+		return Usagef("-o name is not for events")
+	}
+	o, err := f.eventOptions(cmd, time.Now())
+	if err != nil {
+		return err
+	}
+	return f.with(cmd, func(ctx context.Context, h hub) error {
+		list, err := h.Events(ctx, o)
+		if err != nil {
+			return err
+		}
+		slices.Reverse(list.Items)
+		w := cmd.OutOrStdout()
+		if f.watch {
+			return f.followEvents(ctx, w, h, o, list)
+		}
+		if f.document() {
+			doc := listDocument{Kind: "EventList"}
+			doc.Metadata.ResourceVersion = list.ResourceVersion
+			items := []any{}
+			for _, e := range list.Items {
+				items = append(items, e)
+			}
+			doc.Items = items
+			return f.print(w, doc)
+		}
+		if len(list.Items) == 0 {
+			fmt.Fprintln(cmd.ErrOrStderr(), "No events found.")
+			return nil
+		}
+		eventTable(list.Items, f.format == "wide", time.Now()).write(w, terminalWidth(w), "")
+		return nil
+	})
+}
+
+func (f *getFlags) followEvents(ctx context.Context, w io.Writer, h hub, o client.EventOptions, list models.LoggedEvents) error {
+	var rows *stream
+	show := func(typ models.EventType, e models.LoggedEvent) error {
+		switch f.format {
+		case "json":
+			return line(w, eventChange{typ, e})
+		case "yaml":
+			fmt.Fprintln(w, "---")
+			return f.output.print(w, eventChange{typ, e})
+		}
+		rows.row(eventRow(e, f.format == "wide", time.Now())...)
+		return nil
+	}
+	if f.document() {
+		for _, e := range list.Items {
+			if err := show(models.Added, e); err != nil {
+				return err
+			}
+		}
+	} else {
+		rows = startStream(w, eventTable(list.Items, f.format == "wide", time.Now()))
+	}
+	err := h.WatchEvents(ctx, o, list.ResourceVersion, func(c models.EventChange) error {
+		if c.Type == models.Bookmark {
+			return nil
+		}
+		return show(c.Type, c.Event)
+	})
+	if interrupted(ctx, err) {
+		return nil
+	}
+	return err
+}
+
+type eventChange struct {
+	Type   models.EventType   `json:"type"`
+	Object models.LoggedEvent `json:"object"`
+}
+
+func eventTable(events []models.LoggedEvent, wide bool, now time.Time) *table {
+	t := &table{titles: []string{"LASTSEEN", "TYPE", "REASON!", "OBJECT!", "MESSAGE"}}
+	if wide {
+		t.titles = []string{"LASTSEEN", "TYPE", "REASON!", "OBJECT!", "SOURCE", "MESSAGE", "FIRSTSEEN", "COUNT"}
+	}
+	for _, e := range events {
+		t.row(eventRow(e, wide, now)...)
+	}
+	return t
+}
+
+func eventRow(e models.LoggedEvent, wide bool, now time.Time) []string {
+	of := e.InvolvedObject
+	name := strings.ToLower(of.Kind) + "/" + of.Name
+	if of.Namespace != "" && of.Namespace != models.DefaultNamespace {
+		name = strings.ToLower(of.Kind) + "/" + of.Namespace + "/" + of.Name
+	}
+	if of.FieldPath != "" {
+		name += " " + of.FieldPath
+	}
+	last, first := since(&e.LastTimestamp, now), since(&e.FirstTimestamp, now)
+	if wide {
+		source := e.Source.Component
+		if e.Source.Host != "" {
+			source += ", " + e.Source.Host
+		}
+		return []string{last, string(e.Type), e.Reason, name, orNothing(source), orNothing(e.Message), first, fmt.Sprint(e.Count)}
+	}
+	if e.Count > 1 {
+		last += fmt.Sprintf(" (x%d over %s)", e.Count, first)
+	}
+	return []string{last, string(e.Type), e.Reason, name, orNothing(e.Message)}
+}
+
+// describedEvents is how many events describe shows.
+const describedEvents = 20
+
+// events writes what happened to an object lately, the latest last.
+func (d *description) events(ctx context.Context, h hub, o models.Object) error {
+	key := models.KeyOf(o)
+	list, err := h.Events(ctx, client.EventOptions{Namespace: key.Namespace, Kind: key.Kind, Name: key.Name, Limit: describedEvents})
+	if err != nil {
+		return err
+	}
+	t := &table{titles: []string{"TYPE", "REASON!", "AGE", "MESSAGE"}}
+	for _, e := range slices.Backward(list.Items) {
+		row := eventRow(e, false, d.now)
+		message := row[4]
+		if of := e.InvolvedObject.FieldPath; of != "" {
+			message = of + ": " + message
+		}
+		t.row(row[1], row[2], row[0], message)
+	}
+	if len(t.rows) == 0 {
+		d.field("Events", "none")
+		return nil
+	}
+	d.table("Events", t)
+	return nil
+}
