@@ -75,6 +75,7 @@ type KindInfo struct {
 var Kinds = []KindInfo{
 	{Kind: "DeviceModel", APIVersion: APIVersion, Plural: "devicemodels", Short: []string{"devicemodel", "model", "models", "dm"}, Namespaced: true, New: func() Object { return &DeviceModel{} }},
 	{Kind: "Device", APIVersion: APIVersion, Plural: "devices", Short: []string{"device", "dev"}, Namespaced: true, New: func() Object { return &Device{} }},
+	{Kind: "Route", APIVersion: APIVersion, Plural: "routes", Short: []string{"route"}, Namespaced: true, New: func() Object { return &Route{} }},
 	{Kind: "Node", APIVersion: APIVersionCore, Plural: "nodes", Short: []string{"node", "no"}, New: func() Object { return &Node{} }},
 	{Kind: "Mapper", APIVersion: APIVersion, Plural: "mappers", Short: []string{"mapper"}, New: func() Object { return &Mapper{} }},
 	{Kind: "Deployment", APIVersion: APIVersionApps, Plural: "deployments", Short: []string{"deployment", "deploy", "app", "apps"}, Namespaced: true, New: func() Object { return &Deployment{} }},
