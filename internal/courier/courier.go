@@ -1,0 +1,308 @@
+// Package courier brings queued messages to targets that may be slow, refuse, or be
+// away: lane by lane, each in order, until they are delivered or are dead
+// letters. The queue itself, which survives a crash, is its user's; a courier
+// keeps of every waiting message only where it stands.
+//
+// Within a lane a message is tried only when the one before it has been delivered
+// or given up, so order is kept and one that is refused for ever holds up its
+// own lane no longer than its retries take. Lanes of one group share a bound of
+// attempts at a time, so that a target that hangs does not take what others need.
+package courier
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// Message is one that waits.
+type Message struct {
+	ID       int64  // its place in the queue; those added later have a higher one
+	Group    string // shares a bound of concurrent attempts, such as a route
+	Lane     string // within it, messages go in order
+	Deadline time.Time
+	Retries  int // attempts after the first that a target may refuse
+	Attempts int // that it has refused already
+}
+
+// Refused is a target's answer that it does not take a message.
+type Refused struct {
+	Final bool // no use in asking again
+	Err   error
+}
+
+func (r *Refused) Error() string { return r.Err.Error() }
+func (r *Refused) Unwrap() error { return r.Err }
+
+// Done is what became of an attempt.
+type Done struct {
+	ID       int64
+	Group    string
+	Attempts int    // refused so far
+	Error    string // "" when it was delivered
+	Dead     bool   // it is not tried again
+}
+
+// Config is what a Courier needs.
+type Config struct {
+	// Deliver makes one attempt: nil when the target has taken the message, a
+	// *Refused when it answered that it does not, any other error when it could
+	// not be asked. Called from many goroutines, never twice at a time for one
+	// lane. ctx ends with Run.
+	Deliver func(ctx context.Context, m Message) error
+	// Store makes outcomes durable: delivered messages are forgotten, dead ones set
+	// aside, others counted. Until it returns they may be attempted again after
+	// a crash. Outcomes that it fails to store are handed to it again. Called from Run only.
+	Store func(ctx context.Context, done []Done) error
+
+	First, Max time.Duration // pauses after a failure: from, doubling up to; default 1 s and 1 min
+	PerGroup   int           // attempts at a time, default 4
+	Total      int           // default 64
+	Now        func() time.Time
+	Log        *slog.Logger
+}
+
+// Courier is made by New. Its methods may be called from any goroutine.
+type Courier struct {
+	cfg   Config
+	added chan []Message
+	ended chan struct{} // closed when Run has ended
+}
+
+// New returns a courier, whose Run is to be called.
+func New(cfg Config) *Courier {
+	for _, d := range []struct {
+		v     *int
+		value int
+	}{{&cfg.PerGroup, 4}, {&cfg.Total, 64}} {
+		if *d.v == 0 {
+			*d.v = d.value
+		}
+	}
+	if cfg.First == 0 {
+		cfg.First = time.Second
+	}
+	if cfg.Max == 0 {
+		cfg.Max = time.Minute
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Courier{cfg: cfg, added: make(chan []Message, 16), ended: make(chan struct{})}
+}
+
+// Add says that messages are in the queue, in the order of their IDs. It blocks
+// while Run is busy storing, and returns at once when Run has ended: they are
+// found in the queue at the next start.
+func (c *Courier) Add(ms ...Message) {
+	if len(ms) == 0 {
+		return
+	}
+	select {
+	case c.added <- ms:
+	case <-c.ended:
+	}
+}
+
+// next is what the pure part of a courier says of an attempt.
+type next struct {
+	delivered, dead bool
+	attempts        int
+	pause           time.Duration // before the next attempt
+}
+
+// after decides what follows an attempt at m that ended with err. failures counts
+// the lane's failures in a row, this one included.
+func (c *Config) after(m Message, err error, failures int, now time.Time) next {
+	if err == nil {
+		return next{delivered: true, attempts: m.Attempts}
+	}
+	n := next{attempts: m.Attempts, pause: c.First}
+	for range failures - 1 {
+		if n.pause *= 2; n.pause >= c.Max {
+			n.pause = c.Max
+			break
+		}
+	}
+	var refused *Refused
+	if errors.As(err, &refused) {
+		n.attempts++
+		n.dead = refused.Final || n.attempts > m.Retries
+	}
+	n.dead = n.dead || !now.Before(m.Deadline)
+	// The last attempt is made when the time is up, not never.
+	if left := m.Deadline.Sub(now); n.pause > left {
+		n.pause = max(left, 0)
+	}
+	return n
+}
+
+// lane is the messages of one group and lane.
+type lane struct {
+	key      [2]string
+	waiting  []Message // the first is tried, or is next
+	busy     bool      // an attempt is being made
+	failures int       // in a row
+}
+
+type result struct {
+	lane *lane
+	err  error
+}
+
+// Run makes attempts until ctx ends, and waits for those under way.
+func (c *Courier) Run(ctx context.Context) error {
+	defer close(c.ended)
+	r := &run{c: c, ctx: ctx, lanes: map[[2]string]*lane{}, active: map[string]int{}, results: make(chan result, c.cfg.Total),
+		due: make(chan *lane), timers: map[*lane]*time.Timer{}}
+	return r.loop()
+}
+
+// run is what Run owns.
+type run struct {
+	c       *Courier
+	ctx     context.Context
+	lanes   map[[2]string]*lane
+	ready   []*lane        // in the order they became so
+	active  map[string]int // attempts by group
+	total   int
+	results chan result // as many as attempts
+	due     chan *lane  // a pause is over
+	timers  map[*lane]*time.Timer
+	done    []Done // not stored yet; bounded by attempts while the store fails, see start
+	retry   <-chan time.Time
+}
+
+// unstored is how many outcomes may wait for the store before no attempt is
+// started: each of them would be made again after a crash.
+const unstored = 1024
+
+func (r *run) loop() error {
+	defer func() {
+		for _, t := range r.timers {
+			t.Stop()
+		}
+		for ; r.total > 0; r.total-- { // attempts end with ctx
+			res := <-r.results
+			r.finish(res)
+		}
+		r.store(context.WithoutCancel(r.ctx))
+	}()
+	for {
+		r.start()
+		select {
+		case <-r.ctx.Done():
+			return nil
+		case ms := <-r.c.added:
+			for _, m := range ms {
+				r.add(m)
+			}
+			continue
+		case l := <-r.due:
+			delete(r.timers, l)
+			r.ready = append(r.ready, l)
+			continue
+		case <-r.retry:
+			r.retry = nil
+		case res := <-r.results:
+			r.total--
+			r.finish(res)
+		}
+		for more := true; more; { // what is there is stored together
+			select {
+			case res := <-r.results:
+				r.total--
+				r.finish(res)
+			default:
+				more = false
+			}
+		}
+		r.store(r.ctx)
+	}
+}
+
+func (r *run) add(m Message) {
+	key := [2]string{m.Group, m.Lane}
+	l := r.lanes[key]
+	if l == nil {
+		l = &lane{key: key}
+		r.lanes[key] = l
+	}
+	l.waiting = append(l.waiting, m)
+	if len(l.waiting) == 1 && !l.busy {
+		r.ready = append(r.ready, l)
+	}
+}
+
+// start starts what may be started.
+func (r *run) start() {
+	kept := r.ready[:0]
+	for _, l := range r.ready {
+		group := l.key[0]
+		if r.total >= r.c.cfg.Total || r.active[group] >= r.c.cfg.PerGroup || len(r.done) >= unstored {
+			kept = append(kept, l)
+			continue
+		}
+		l.busy = true
+		r.active[group]++
+		r.total++
+		m := l.waiting[0]
+		go func() { r.results <- result{l, r.c.cfg.Deliver(r.ctx, m)} }()
+	}
+	clear(r.ready[len(kept):])
+	r.ready = kept
+}
+
+func (r *run) finish(res result) {
+	l := res.lane
+	l.busy = false
+	if r.active[l.key[0]]--; r.active[l.key[0]] == 0 {
+		delete(r.active, l.key[0])
+	}
+	if res.err != nil && r.ctx.Err() != nil {
+		return // it was broken off: no outcome
+	}
+	m := l.waiting[0]
+	l.failures++
+	n := r.c.cfg.after(m, res.err, l.failures, r.c.cfg.Now())
+	d := Done{ID: m.ID, Group: m.Group, Attempts: n.attempts, Dead: n.dead}
+	if res.err != nil {
+		d.Error = res.err.Error()
+	}
+	r.done = append(r.done, d)
+	if n.delivered || n.dead {
+		l.failures = 0
+		l.waiting[0] = Message{}
+		if l.waiting = l.waiting[1:]; len(l.waiting) == 0 {
+			delete(r.lanes, l.key)
+			return
+		}
+		r.ready = append(r.ready, l)
+		return
+	}
+	l.waiting[0].Attempts = n.attempts
+	r.timers[l] = time.AfterFunc(n.pause, func() {
+		select {
+		case r.due <- l:
+		case <-r.ctx.Done():
+		}
+	})
+}
+
+// storeAgain is the pause after a store that failed.
+const storeAgain = time.Second
+
+func (r *run) store(ctx context.Context) {
+	if len(r.done) == 0 || r.retry != nil {
+		return
+	}
+	if err := r.c.cfg.Store(ctx, r.done); err != nil {
+		if ctx.Err() == nil {
+			r.c.cfg.Log.Error("outcomes of deliveries cannot be stored; it is tried again", "outcomes", len(r.done), "error", err)
+			r.retry = time.After(storeAgain)
+		}
+		return
+	}
+	r.done = r.done[:0]
+}
