@@ -338,8 +338,8 @@ func (v *routeChecks) request(at, method string, timeout Duration) {
 	}
 }
 
-// headerName is a token of RFC 9110 section 5.6.2.
-var headerName = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]{1,128}$")
+// routeHeader is a token of RFC 9110 section 5.6.2.
+var routeHeader = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]{1,128}$")
 
 // ownHeaders are those that whoever makes the request sets, in lower case.
 var ownHeaders = []string{"host", "content-length", "transfer-encoding", "connection", "upgrade", "trailer", "te", "expect", "idempotency-key"}
@@ -348,7 +348,7 @@ var ownHeaders = []string{"host", "content-length", "transfer-encoding", "connec
 // nothing is.
 func CheckHeader(name, value string) string {
 	switch {
-	case !headerName.MatchString(name):
+	case !routeHeader.MatchString(name):
 		return "is no name of a header: " + quoteShort(name)
 	case slices.Contains(ownHeaders, strings.ToLower(name)):
 		return name + " is set by Whimbrel itself"
@@ -433,4 +433,11 @@ func (s *SelectorText) UnmarshalJSON(data []byte) error {
 	}
 	*s = SelectorText(strings.Join(terms, ","))
 	return nil
+}
+
+// NodeRoute is a Route as the hub sends it to a node that takes its messages.
+type NodeRoute struct {
+	Route  Route `json:"route"`
+	Here   bool  `json:"here,omitempty"`   // the target is this node: it works with the hub gone
+	Beyond bool  `json:"beyond,omitempty"` // the target is the hub, or other nodes too
 }

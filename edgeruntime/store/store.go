@@ -43,6 +43,7 @@ const (
 	KindDeviceModel = "DeviceModel"
 	KindDevice      = "Device"
 	KindDesired     = "Desired"
+	KindRoute       = "Route" // JSON of models.NodeRoute
 )
 
 // Store is an open file. All methods are safe for concurrent use.

@@ -12,7 +12,9 @@ package courier
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 )
 
@@ -34,6 +36,20 @@ type Refused struct {
 
 func (r *Refused) Error() string { return r.Err.Error() }
 func (r *Refused) Unwrap() error { return r.Err }
+
+// Judge turns the status of an HTTP answer into what Deliver returns. Statuses by which a
+// server says that it may take the same request later (RFC 9110 sections 15.5.9 and
+// 15.6, RFC 6585 section 4, RFC 8470 section 5.2) are refusals, others final ones.
+func Judge(status int, who string) error {
+	switch {
+	case status >= 200 && status < 300:
+		return nil
+	case status >= 300 && status < 400:
+		return &Refused{Final: true, Err: fmt.Errorf("%s answers %d: redirections are not followed", who, status)}
+	}
+	again := status >= 500 || status == http.StatusRequestTimeout || status == http.StatusTooEarly || status == http.StatusTooManyRequests
+	return &Refused{Final: !again, Err: fmt.Errorf("%s answers %d %s", who, status, http.StatusText(status))}
+}
 
 // Done is what became of an attempt.
 type Done struct {

@@ -50,6 +50,10 @@ type Frame struct {
 	//	*Frame_Cancel
 	//	*Frame_Credit
 	//	*Frame_PodStatuses
+	//	*Frame_RouteMessages
+	//	*Frame_RouteAcks
+	//	*Frame_RouteReply
+	//	*Frame_RouteCounts
 	Body          isFrame_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -239,6 +243,42 @@ func (x *Frame) GetPodStatuses() *PodStatuses {
 	return nil
 }
 
+func (x *Frame) GetRouteMessages() *RouteMessages {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_RouteMessages); ok {
+			return x.RouteMessages
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetRouteAcks() *RouteAcks {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_RouteAcks); ok {
+			return x.RouteAcks
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetRouteReply() *RouteReply {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_RouteReply); ok {
+			return x.RouteReply
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetRouteCounts() *RouteCounts {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_RouteCounts); ok {
+			return x.RouteCounts
+		}
+	}
+	return nil
+}
+
 type isFrame_Body interface {
 	isFrame_Body()
 }
@@ -299,6 +339,22 @@ type Frame_PodStatuses struct {
 	PodStatuses *PodStatuses `protobuf:"bytes,30,opt,name=pod_statuses,json=podStatuses,proto3,oneof"` // edge to hub: how its pods are doing
 }
 
+type Frame_RouteMessages struct {
+	RouteMessages *RouteMessages `protobuf:"bytes,40,opt,name=route_messages,json=routeMessages,proto3,oneof"` // either: messages of routes
+}
+
+type Frame_RouteAcks struct {
+	RouteAcks *RouteAcks `protobuf:"bytes,41,opt,name=route_acks,json=routeAcks,proto3,oneof"` // either, their answer: what is stored
+}
+
+type Frame_RouteReply struct {
+	RouteReply *RouteReply `protobuf:"bytes,42,opt,name=route_reply,json=routeReply,proto3,oneof"` // either: what a target answered, to who waits for it
+}
+
+type Frame_RouteCounts struct {
+	RouteCounts *RouteCounts `protobuf:"bytes,43,opt,name=route_counts,json=routeCounts,proto3,oneof"` // edge to hub: what became of messages at the edge
+}
+
 func (*Frame_Hello) isFrame_Body() {}
 
 func (*Frame_Welcome) isFrame_Body() {}
@@ -326,6 +382,14 @@ func (*Frame_Cancel) isFrame_Body() {}
 func (*Frame_Credit) isFrame_Body() {}
 
 func (*Frame_PodStatuses) isFrame_Body() {}
+
+func (*Frame_RouteMessages) isFrame_Body() {}
+
+func (*Frame_RouteAcks) isFrame_Body() {}
+
+func (*Frame_RouteReply) isFrame_Body() {}
+
+func (*Frame_RouteCounts) isFrame_Body() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2604,6 +2668,506 @@ func (x *Engine) GetMessage() string {
 	return ""
 }
 
+// RouteMessages are messages of routes on their way. Up: taken on the node, to be
+// delivered by the hub or on other nodes. Down: to be delivered on the node.
+type RouteMessages struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Messages      []*RouteMessage        `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"` // in the order they were taken
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteMessages) Reset() {
+	*x = RouteMessages{}
+	mi := &file_edgelink_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteMessages) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteMessages) ProtoMessage() {}
+
+func (x *RouteMessages) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteMessages.ProtoReflect.Descriptor instead.
+func (*RouteMessages) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RouteMessages) GetMessages() []*RouteMessage {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+type RouteMessage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`                // ULID; every copy of the message has the same
+	Route         string                 `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`            // uid of the Route that took it
+	Generation    int64                  `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"` // of that Route
+	Topic         string                 `protobuf:"bytes,4,opt,name=topic,proto3" json:"topic,omitempty"`            // it was published on, "" when it came by REST
+	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`              // where it was published, "" for the hub
+	Device        string                 `protobuf:"bytes,6,opt,name=device,proto3" json:"device,omitempty"`          // of a twin's message: local id
+	Property      string                 `protobuf:"bytes,7,opt,name=property,proto3" json:"property,omitempty"`
+	ContentType   string                 `protobuf:"bytes,8,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	Payload       []byte                 `protobuf:"bytes,9,opt,name=payload,proto3" json:"payload,omitempty"`
+	AgeMs         int64                  `protobuf:"varint,10,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"` // since it was taken; clocks are not compared
+	Wait          bool                   `protobuf:"varint,11,opt,name=wait,proto3" json:"wait,omitempty"`                // somebody waits for the target's answer
+	Dead          string                 `protobuf:"bytes,12,opt,name=dead,proto3" json:"dead,omitempty"`                 // up: why it is a dead letter
+	Target        []byte                 `protobuf:"bytes,13,opt,name=target,proto3" json:"target,omitempty"`             // down, and up with dead: JSON of models.RouteTarget as it was when the message was taken
+	TtlMs         int64                  `protobuf:"varint,14,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"` // down: of the message, from when it was taken
+	Retries       int32                  `protobuf:"varint,15,opt,name=retries,proto3" json:"retries,omitempty"`          // down
+	Namespace     string                 `protobuf:"bytes,16,opt,name=namespace,proto3" json:"namespace,omitempty"`       // of the Route
+	Name          string                 `protobuf:"bytes,17,opt,name=name,proto3" json:"name,omitempty"`                 // of the Route
+	Filter        string                 `protobuf:"bytes,18,opt,name=filter,proto3" json:"filter,omitempty"`             // topic filter that took it, "" for none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteMessage) Reset() {
+	*x = RouteMessage{}
+	mi := &file_edgelink_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteMessage) ProtoMessage() {}
+
+func (x *RouteMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteMessage.ProtoReflect.Descriptor instead.
+func (*RouteMessage) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RouteMessage) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RouteMessage) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *RouteMessage) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *RouteMessage) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *RouteMessage) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RouteMessage) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *RouteMessage) GetProperty() string {
+	if x != nil {
+		return x.Property
+	}
+	return ""
+}
+
+func (x *RouteMessage) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *RouteMessage) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *RouteMessage) GetAgeMs() int64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *RouteMessage) GetWait() bool {
+	if x != nil {
+		return x.Wait
+	}
+	return false
+}
+
+func (x *RouteMessage) GetDead() string {
+	if x != nil {
+		return x.Dead
+	}
+	return ""
+}
+
+func (x *RouteMessage) GetTarget() []byte {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *RouteMessage) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *RouteMessage) GetRetries() int32 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+func (x *RouteMessage) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *RouteMessage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RouteMessage) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+type RouteAcks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []string               `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`       // these are stored, or delivered
+	Refused       []string               `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty"` // these are not, for want of room: send them again later, in order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteAcks) Reset() {
+	*x = RouteAcks{}
+	mi := &file_edgelink_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteAcks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteAcks) ProtoMessage() {}
+
+func (x *RouteAcks) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteAcks.ProtoReflect.Descriptor instead.
+func (*RouteAcks) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RouteAcks) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *RouteAcks) GetRefused() []string {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+type RouteReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Status        uint32                 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"` // the target's HTTP status, 0 when it could not be asked
+	ContentType   string                 `protobuf:"bytes,3,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	Body          []byte                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`   // at most 1 MiB
+	Error         string                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"` // why it could not be asked, or is a dead letter now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteReply) Reset() {
+	*x = RouteReply{}
+	mi := &file_edgelink_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteReply) ProtoMessage() {}
+
+func (x *RouteReply) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteReply.ProtoReflect.Descriptor instead.
+func (*RouteReply) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RouteReply) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RouteReply) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *RouteReply) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *RouteReply) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *RouteReply) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// RouteCounts are totals since the edge's queue was made; a later one replaces an
+// earlier one.
+type RouteCounts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Routes        []*RouteCount          `protobuf:"bytes,1,rep,name=routes,proto3" json:"routes,omitempty"`
+	Queue         string                 `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"` // id of the edge's queue: another disk counts anew
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteCounts) Reset() {
+	*x = RouteCounts{}
+	mi := &file_edgelink_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteCounts) ProtoMessage() {}
+
+func (x *RouteCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteCounts.ProtoReflect.Descriptor instead.
+func (*RouteCounts) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *RouteCounts) GetRoutes() []*RouteCount {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *RouteCounts) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+type RouteCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Route         string                 `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"` // uid
+	Delivered     uint64                 `protobuf:"varint,2,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	Failed        uint64                 `protobuf:"varint,3,opt,name=failed,proto3" json:"failed,omitempty"`
+	Dropped       uint64                 `protobuf:"varint,4,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Queued        uint64                 `protobuf:"varint,5,opt,name=queued,proto3" json:"queued,omitempty"` // now
+	LastError     string                 `protobuf:"bytes,6,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	LastErrorUs   int64                  `protobuf:"varint,7,opt,name=last_error_us,json=lastErrorUs,proto3" json:"last_error_us,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteCount) Reset() {
+	*x = RouteCount{}
+	mi := &file_edgelink_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteCount) ProtoMessage() {}
+
+func (x *RouteCount) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteCount.ProtoReflect.Descriptor instead.
+func (*RouteCount) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *RouteCount) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *RouteCount) GetDelivered() uint64 {
+	if x != nil {
+		return x.Delivered
+	}
+	return 0
+}
+
+func (x *RouteCount) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *RouteCount) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *RouteCount) GetQueued() uint64 {
+	if x != nil {
+		return x.Queued
+	}
+	return 0
+}
+
+func (x *RouteCount) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *RouteCount) GetLastErrorUs() int64 {
+	if x != nil {
+		return x.LastErrorUs
+	}
+	return 0
+}
+
 type Goodbye struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"` // machine-readable: shutdown, revoked, duplicate-identity, protocol-error, …
@@ -2615,7 +3179,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_edgelink_proto_msgTypes[31]
+	mi := &file_edgelink_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2627,7 +3191,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_edgelink_proto_msgTypes[31]
+	mi := &file_edgelink_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2640,7 +3204,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_edgelink_proto_rawDescGZIP(), []int{31}
+	return file_edgelink_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -2668,7 +3232,7 @@ var File_edgelink_proto protoreflect.FileDescriptor
 
 const file_edgelink_proto_rawDesc = "" +
 	"\n" +
-	"\x0eedgelink.proto\x12\x14whimbrel.edgelink.v1\"\xea\x06\n" +
+	"\x0eedgelink.proto\x12\x14whimbrel.edgelink.v1\"\x87\t\n" +
 	"\x05Frame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x0e\n" +
 	"\x02re\x18\x02 \x01(\x04R\x02re\x12\x14\n" +
@@ -2687,7 +3251,13 @@ const file_edgelink_proto_rawDesc = "" +
 	"\bresponse\x18\x15 \x01(\v2\x1e.whimbrel.edgelink.v1.ResponseH\x00R\bresponse\x126\n" +
 	"\x06cancel\x18\x16 \x01(\v2\x1c.whimbrel.edgelink.v1.CancelH\x00R\x06cancel\x126\n" +
 	"\x06credit\x18\x17 \x01(\v2\x1c.whimbrel.edgelink.v1.CreditH\x00R\x06credit\x12F\n" +
-	"\fpod_statuses\x18\x1e \x01(\v2!.whimbrel.edgelink.v1.PodStatusesH\x00R\vpodStatusesB\x06\n" +
+	"\fpod_statuses\x18\x1e \x01(\v2!.whimbrel.edgelink.v1.PodStatusesH\x00R\vpodStatuses\x12L\n" +
+	"\x0eroute_messages\x18( \x01(\v2#.whimbrel.edgelink.v1.RouteMessagesH\x00R\rrouteMessages\x12@\n" +
+	"\n" +
+	"route_acks\x18) \x01(\v2\x1f.whimbrel.edgelink.v1.RouteAcksH\x00R\trouteAcks\x12C\n" +
+	"\vroute_reply\x18* \x01(\v2 .whimbrel.edgelink.v1.RouteReplyH\x00R\n" +
+	"routeReply\x12F\n" +
+	"\froute_counts\x18+ \x01(\v2!.whimbrel.edgelink.v1.RouteCountsH\x00R\vrouteCountsB\x06\n" +
 	"\x04body\"\xb3\x03\n" +
 	"\x05Hello\x12\x1e\n" +
 	"\n" +
@@ -2886,7 +3456,54 @@ const file_edgelink_proto_rawDesc = "" +
 	"\x05ready\x18\x01 \x01(\bR\x05ready\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"_\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"O\n" +
+	"\rRouteMessages\x12>\n" +
+	"\bmessages\x18\x01 \x03(\v2\".whimbrel.edgelink.v1.RouteMessageR\bmessages\"\xc3\x03\n" +
+	"\fRouteMessage\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05route\x18\x02 \x01(\tR\x05route\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x03R\n" +
+	"generation\x12\x14\n" +
+	"\x05topic\x18\x04 \x01(\tR\x05topic\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12\x16\n" +
+	"\x06device\x18\x06 \x01(\tR\x06device\x12\x1a\n" +
+	"\bproperty\x18\a \x01(\tR\bproperty\x12!\n" +
+	"\fcontent_type\x18\b \x01(\tR\vcontentType\x12\x18\n" +
+	"\apayload\x18\t \x01(\fR\apayload\x12\x15\n" +
+	"\x06age_ms\x18\n" +
+	" \x01(\x03R\x05ageMs\x12\x12\n" +
+	"\x04wait\x18\v \x01(\bR\x04wait\x12\x12\n" +
+	"\x04dead\x18\f \x01(\tR\x04dead\x12\x16\n" +
+	"\x06target\x18\r \x01(\fR\x06target\x12\x15\n" +
+	"\x06ttl_ms\x18\x0e \x01(\x03R\x05ttlMs\x12\x18\n" +
+	"\aretries\x18\x0f \x01(\x05R\aretries\x12\x1c\n" +
+	"\tnamespace\x18\x10 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x11 \x01(\tR\x04name\x12\x16\n" +
+	"\x06filter\x18\x12 \x01(\tR\x06filter\"9\n" +
+	"\tRouteAcks\x12\x12\n" +
+	"\x04keys\x18\x01 \x03(\tR\x04keys\x12\x18\n" +
+	"\arefused\x18\x02 \x03(\tR\arefused\"\x83\x01\n" +
+	"\n" +
+	"RouteReply\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\rR\x06status\x12!\n" +
+	"\fcontent_type\x18\x03 \x01(\tR\vcontentType\x12\x12\n" +
+	"\x04body\x18\x04 \x01(\fR\x04body\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"]\n" +
+	"\vRouteCounts\x128\n" +
+	"\x06routes\x18\x01 \x03(\v2 .whimbrel.edgelink.v1.RouteCountR\x06routes\x12\x14\n" +
+	"\x05queue\x18\x02 \x01(\tR\x05queue\"\xcd\x01\n" +
+	"\n" +
+	"RouteCount\x12\x14\n" +
+	"\x05route\x18\x01 \x01(\tR\x05route\x12\x1c\n" +
+	"\tdelivered\x18\x02 \x01(\x04R\tdelivered\x12\x16\n" +
+	"\x06failed\x18\x03 \x01(\x04R\x06failed\x12\x18\n" +
+	"\adropped\x18\x04 \x01(\x04R\adropped\x12\x16\n" +
+	"\x06queued\x18\x05 \x01(\x04R\x06queued\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x06 \x01(\tR\tlastError\x12\"\n" +
+	"\rlast_error_us\x18\a \x01(\x03R\vlastErrorUs\"_\n" +
 	"\aGoodbye\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\"\n" +
@@ -2904,41 +3521,47 @@ func file_edgelink_proto_rawDescGZIP() []byte {
 	return file_edgelink_proto_rawDescData
 }
 
-var file_edgelink_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_edgelink_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_edgelink_proto_goTypes = []any{
-	(*Frame)(nil),        // 0: whimbrel.edgelink.v1.Frame
-	(*Hello)(nil),        // 1: whimbrel.edgelink.v1.Hello
-	(*Epoch)(nil),        // 2: whimbrel.edgelink.v1.Epoch
-	(*Held)(nil),         // 3: whimbrel.edgelink.v1.Held
-	(*Welcome)(nil),      // 4: whimbrel.edgelink.v1.Welcome
-	(*EpochAck)(nil),     // 5: whimbrel.edgelink.v1.EpochAck
-	(*Batch)(nil),        // 6: whimbrel.edgelink.v1.Batch
-	(*Numbered)(nil),     // 7: whimbrel.edgelink.v1.Numbered
-	(*Ack)(nil),          // 8: whimbrel.edgelink.v1.Ack
-	(*Record)(nil),       // 9: whimbrel.edgelink.v1.Record
-	(*DeviceRef)(nil),    // 10: whimbrel.edgelink.v1.DeviceRef
-	(*Series)(nil),       // 11: whimbrel.edgelink.v1.Series
-	(*WriteEvent)(nil),   // 12: whimbrel.edgelink.v1.WriteEvent
-	(*LocalDesired)(nil), // 13: whimbrel.edgelink.v1.LocalDesired
-	(*StateEvent)(nil),   // 14: whimbrel.edgelink.v1.StateEvent
-	(*Gap)(nil),          // 15: whimbrel.edgelink.v1.Gap
-	(*Latest)(nil),       // 16: whimbrel.edgelink.v1.Latest
-	(*LatestTwin)(nil),   // 17: whimbrel.edgelink.v1.LatestTwin
-	(*LatestValue)(nil),  // 18: whimbrel.edgelink.v1.LatestValue
-	(*Sync)(nil),         // 19: whimbrel.edgelink.v1.Sync
-	(*Item)(nil),         // 20: whimbrel.edgelink.v1.Item
-	(*SyncDone)(nil),     // 21: whimbrel.edgelink.v1.SyncDone
-	(*NodeReport)(nil),   // 22: whimbrel.edgelink.v1.NodeReport
-	(*Seen)(nil),         // 23: whimbrel.edgelink.v1.Seen
-	(*Request)(nil),      // 24: whimbrel.edgelink.v1.Request
-	(*Response)(nil),     // 25: whimbrel.edgelink.v1.Response
-	(*Cancel)(nil),       // 26: whimbrel.edgelink.v1.Cancel
-	(*Credit)(nil),       // 27: whimbrel.edgelink.v1.Credit
-	(*PodStatuses)(nil),  // 28: whimbrel.edgelink.v1.PodStatuses
-	(*PodState)(nil),     // 29: whimbrel.edgelink.v1.PodState
-	(*Engine)(nil),       // 30: whimbrel.edgelink.v1.Engine
-	(*Goodbye)(nil),      // 31: whimbrel.edgelink.v1.Goodbye
-	nil,                  // 32: whimbrel.edgelink.v1.Hello.LabelsEntry
+	(*Frame)(nil),         // 0: whimbrel.edgelink.v1.Frame
+	(*Hello)(nil),         // 1: whimbrel.edgelink.v1.Hello
+	(*Epoch)(nil),         // 2: whimbrel.edgelink.v1.Epoch
+	(*Held)(nil),          // 3: whimbrel.edgelink.v1.Held
+	(*Welcome)(nil),       // 4: whimbrel.edgelink.v1.Welcome
+	(*EpochAck)(nil),      // 5: whimbrel.edgelink.v1.EpochAck
+	(*Batch)(nil),         // 6: whimbrel.edgelink.v1.Batch
+	(*Numbered)(nil),      // 7: whimbrel.edgelink.v1.Numbered
+	(*Ack)(nil),           // 8: whimbrel.edgelink.v1.Ack
+	(*Record)(nil),        // 9: whimbrel.edgelink.v1.Record
+	(*DeviceRef)(nil),     // 10: whimbrel.edgelink.v1.DeviceRef
+	(*Series)(nil),        // 11: whimbrel.edgelink.v1.Series
+	(*WriteEvent)(nil),    // 12: whimbrel.edgelink.v1.WriteEvent
+	(*LocalDesired)(nil),  // 13: whimbrel.edgelink.v1.LocalDesired
+	(*StateEvent)(nil),    // 14: whimbrel.edgelink.v1.StateEvent
+	(*Gap)(nil),           // 15: whimbrel.edgelink.v1.Gap
+	(*Latest)(nil),        // 16: whimbrel.edgelink.v1.Latest
+	(*LatestTwin)(nil),    // 17: whimbrel.edgelink.v1.LatestTwin
+	(*LatestValue)(nil),   // 18: whimbrel.edgelink.v1.LatestValue
+	(*Sync)(nil),          // 19: whimbrel.edgelink.v1.Sync
+	(*Item)(nil),          // 20: whimbrel.edgelink.v1.Item
+	(*SyncDone)(nil),      // 21: whimbrel.edgelink.v1.SyncDone
+	(*NodeReport)(nil),    // 22: whimbrel.edgelink.v1.NodeReport
+	(*Seen)(nil),          // 23: whimbrel.edgelink.v1.Seen
+	(*Request)(nil),       // 24: whimbrel.edgelink.v1.Request
+	(*Response)(nil),      // 25: whimbrel.edgelink.v1.Response
+	(*Cancel)(nil),        // 26: whimbrel.edgelink.v1.Cancel
+	(*Credit)(nil),        // 27: whimbrel.edgelink.v1.Credit
+	(*PodStatuses)(nil),   // 28: whimbrel.edgelink.v1.PodStatuses
+	(*PodState)(nil),      // 29: whimbrel.edgelink.v1.PodState
+	(*Engine)(nil),        // 30: whimbrel.edgelink.v1.Engine
+	(*RouteMessages)(nil), // 31: whimbrel.edgelink.v1.RouteMessages
+	(*RouteMessage)(nil),  // 32: whimbrel.edgelink.v1.RouteMessage
+	(*RouteAcks)(nil),     // 33: whimbrel.edgelink.v1.RouteAcks
+	(*RouteReply)(nil),    // 34: whimbrel.edgelink.v1.RouteReply
+	(*RouteCounts)(nil),   // 35: whimbrel.edgelink.v1.RouteCounts
+	(*RouteCount)(nil),    // 36: whimbrel.edgelink.v1.RouteCount
+	(*Goodbye)(nil),       // 37: whimbrel.edgelink.v1.Goodbye
+	nil,                   // 38: whimbrel.edgelink.v1.Hello.LabelsEntry
 }
 var file_edgelink_proto_depIdxs = []int32{
 	1,  // 0: whimbrel.edgelink.v1.Frame.hello:type_name -> whimbrel.edgelink.v1.Hello
@@ -2949,39 +3572,45 @@ var file_edgelink_proto_depIdxs = []int32{
 	19, // 5: whimbrel.edgelink.v1.Frame.sync:type_name -> whimbrel.edgelink.v1.Sync
 	21, // 6: whimbrel.edgelink.v1.Frame.sync_done:type_name -> whimbrel.edgelink.v1.SyncDone
 	22, // 7: whimbrel.edgelink.v1.Frame.report:type_name -> whimbrel.edgelink.v1.NodeReport
-	31, // 8: whimbrel.edgelink.v1.Frame.goodbye:type_name -> whimbrel.edgelink.v1.Goodbye
+	37, // 8: whimbrel.edgelink.v1.Frame.goodbye:type_name -> whimbrel.edgelink.v1.Goodbye
 	24, // 9: whimbrel.edgelink.v1.Frame.request:type_name -> whimbrel.edgelink.v1.Request
 	25, // 10: whimbrel.edgelink.v1.Frame.response:type_name -> whimbrel.edgelink.v1.Response
 	26, // 11: whimbrel.edgelink.v1.Frame.cancel:type_name -> whimbrel.edgelink.v1.Cancel
 	27, // 12: whimbrel.edgelink.v1.Frame.credit:type_name -> whimbrel.edgelink.v1.Credit
 	28, // 13: whimbrel.edgelink.v1.Frame.pod_statuses:type_name -> whimbrel.edgelink.v1.PodStatuses
-	2,  // 14: whimbrel.edgelink.v1.Hello.epochs:type_name -> whimbrel.edgelink.v1.Epoch
-	3,  // 15: whimbrel.edgelink.v1.Hello.held:type_name -> whimbrel.edgelink.v1.Held
-	32, // 16: whimbrel.edgelink.v1.Hello.labels:type_name -> whimbrel.edgelink.v1.Hello.LabelsEntry
-	5,  // 17: whimbrel.edgelink.v1.Welcome.acks:type_name -> whimbrel.edgelink.v1.EpochAck
-	7,  // 18: whimbrel.edgelink.v1.Batch.records:type_name -> whimbrel.edgelink.v1.Numbered
-	5,  // 19: whimbrel.edgelink.v1.Ack.acks:type_name -> whimbrel.edgelink.v1.EpochAck
-	10, // 20: whimbrel.edgelink.v1.Record.devices:type_name -> whimbrel.edgelink.v1.DeviceRef
-	11, // 21: whimbrel.edgelink.v1.Record.series:type_name -> whimbrel.edgelink.v1.Series
-	12, // 22: whimbrel.edgelink.v1.Record.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
-	13, // 23: whimbrel.edgelink.v1.Record.locals:type_name -> whimbrel.edgelink.v1.LocalDesired
-	14, // 24: whimbrel.edgelink.v1.Record.states:type_name -> whimbrel.edgelink.v1.StateEvent
-	15, // 25: whimbrel.edgelink.v1.Record.gaps:type_name -> whimbrel.edgelink.v1.Gap
-	17, // 26: whimbrel.edgelink.v1.Latest.twins:type_name -> whimbrel.edgelink.v1.LatestTwin
-	10, // 27: whimbrel.edgelink.v1.LatestTwin.device:type_name -> whimbrel.edgelink.v1.DeviceRef
-	18, // 28: whimbrel.edgelink.v1.LatestTwin.values:type_name -> whimbrel.edgelink.v1.LatestValue
-	12, // 29: whimbrel.edgelink.v1.LatestTwin.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
-	20, // 30: whimbrel.edgelink.v1.Sync.items:type_name -> whimbrel.edgelink.v1.Item
-	3,  // 31: whimbrel.edgelink.v1.Sync.keep:type_name -> whimbrel.edgelink.v1.Held
-	3,  // 32: whimbrel.edgelink.v1.Sync.removed:type_name -> whimbrel.edgelink.v1.Held
-	23, // 33: whimbrel.edgelink.v1.NodeReport.seen:type_name -> whimbrel.edgelink.v1.Seen
-	29, // 34: whimbrel.edgelink.v1.PodStatuses.pods:type_name -> whimbrel.edgelink.v1.PodState
-	30, // 35: whimbrel.edgelink.v1.PodStatuses.engine:type_name -> whimbrel.edgelink.v1.Engine
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	31, // 14: whimbrel.edgelink.v1.Frame.route_messages:type_name -> whimbrel.edgelink.v1.RouteMessages
+	33, // 15: whimbrel.edgelink.v1.Frame.route_acks:type_name -> whimbrel.edgelink.v1.RouteAcks
+	34, // 16: whimbrel.edgelink.v1.Frame.route_reply:type_name -> whimbrel.edgelink.v1.RouteReply
+	35, // 17: whimbrel.edgelink.v1.Frame.route_counts:type_name -> whimbrel.edgelink.v1.RouteCounts
+	2,  // 18: whimbrel.edgelink.v1.Hello.epochs:type_name -> whimbrel.edgelink.v1.Epoch
+	3,  // 19: whimbrel.edgelink.v1.Hello.held:type_name -> whimbrel.edgelink.v1.Held
+	38, // 20: whimbrel.edgelink.v1.Hello.labels:type_name -> whimbrel.edgelink.v1.Hello.LabelsEntry
+	5,  // 21: whimbrel.edgelink.v1.Welcome.acks:type_name -> whimbrel.edgelink.v1.EpochAck
+	7,  // 22: whimbrel.edgelink.v1.Batch.records:type_name -> whimbrel.edgelink.v1.Numbered
+	5,  // 23: whimbrel.edgelink.v1.Ack.acks:type_name -> whimbrel.edgelink.v1.EpochAck
+	10, // 24: whimbrel.edgelink.v1.Record.devices:type_name -> whimbrel.edgelink.v1.DeviceRef
+	11, // 25: whimbrel.edgelink.v1.Record.series:type_name -> whimbrel.edgelink.v1.Series
+	12, // 26: whimbrel.edgelink.v1.Record.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
+	13, // 27: whimbrel.edgelink.v1.Record.locals:type_name -> whimbrel.edgelink.v1.LocalDesired
+	14, // 28: whimbrel.edgelink.v1.Record.states:type_name -> whimbrel.edgelink.v1.StateEvent
+	15, // 29: whimbrel.edgelink.v1.Record.gaps:type_name -> whimbrel.edgelink.v1.Gap
+	17, // 30: whimbrel.edgelink.v1.Latest.twins:type_name -> whimbrel.edgelink.v1.LatestTwin
+	10, // 31: whimbrel.edgelink.v1.LatestTwin.device:type_name -> whimbrel.edgelink.v1.DeviceRef
+	18, // 32: whimbrel.edgelink.v1.LatestTwin.values:type_name -> whimbrel.edgelink.v1.LatestValue
+	12, // 33: whimbrel.edgelink.v1.LatestTwin.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
+	20, // 34: whimbrel.edgelink.v1.Sync.items:type_name -> whimbrel.edgelink.v1.Item
+	3,  // 35: whimbrel.edgelink.v1.Sync.keep:type_name -> whimbrel.edgelink.v1.Held
+	3,  // 36: whimbrel.edgelink.v1.Sync.removed:type_name -> whimbrel.edgelink.v1.Held
+	23, // 37: whimbrel.edgelink.v1.NodeReport.seen:type_name -> whimbrel.edgelink.v1.Seen
+	29, // 38: whimbrel.edgelink.v1.PodStatuses.pods:type_name -> whimbrel.edgelink.v1.PodState
+	30, // 39: whimbrel.edgelink.v1.PodStatuses.engine:type_name -> whimbrel.edgelink.v1.Engine
+	32, // 40: whimbrel.edgelink.v1.RouteMessages.messages:type_name -> whimbrel.edgelink.v1.RouteMessage
+	36, // 41: whimbrel.edgelink.v1.RouteCounts.routes:type_name -> whimbrel.edgelink.v1.RouteCount
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_edgelink_proto_init() }
@@ -3004,6 +3633,10 @@ func file_edgelink_proto_init() {
 		(*Frame_Cancel)(nil),
 		(*Frame_Credit)(nil),
 		(*Frame_PodStatuses)(nil),
+		(*Frame_RouteMessages)(nil),
+		(*Frame_RouteAcks)(nil),
+		(*Frame_RouteReply)(nil),
+		(*Frame_RouteCounts)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3011,7 +3644,7 @@ func file_edgelink_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgelink_proto_rawDesc), len(file_edgelink_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
