@@ -16,6 +16,7 @@
 //
 //	outbox.Run    stores what there is to tell the hub          outbox.db
 //	broker.Run    local apps, and mappers in processes of their own, over MQTT
+//	routes.Run    messages between apps, devices and the hub      routes.db
 //	devices.Run   one loop and one Runner per device            edge.db
 //	bridge.Run    watches over those mappers
 //	localapi.Run  local REST
@@ -45,6 +46,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/link"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/localapi"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/routes"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
 	"github.com/whimbrel-edge/whimbrel/internal/filelock"
 	"github.com/whimbrel-edge/whimbrel/mappers"
@@ -97,6 +99,7 @@ type Edge struct {
 	broker  *broker.Broker
 	bridge  *bridge.Bridge
 	api     *localapi.Server
+	routes  *routes.Router
 	link    *link.Link
 	ready   chan struct{}
 	ran     bool // Run was called, which closes the broker
@@ -177,9 +180,19 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 	e.devices = devices.New(devices.Config{Drivers: drivers, Store: e.store, Outbox: e.outbox, Metrics: mapperMetrics, Log: cfg.Log,
 		DataDir: filepath.Join(cfg.DataDir, "mappers"),
 		NewID:   newID,
-		Publish: func(topic string, payload []byte, retain bool) error { return e.broker.Publish(topic, payload, retain) }})
+		Publish: func(topic string, payload []byte, retain bool) error {
+			err := e.broker.Publish(topic, payload, retain)
+			e.routes.Reported(topic, payload)
+			return err
+		}})
+	if e.routes, err = routes.Open(context.Background(), routes.Config{Path: filepath.Join(cfg.DataDir, "routes.db"), Node: cfg.Node,
+		Publish: func(topic string, payload []byte, retain bool) error { return e.broker.Publish(topic, payload, retain) },
+		Live:    func() bool { return e.link.Status().Connected },
+		NewID:   newID, Log: cfg.Log}); err != nil {
+		return err
+	}
 	if e.link, err = link.New(link.Config{URL: cfg.HubURL, Node: cfg.Node, Labels: cfg.Labels, Token: cfg.Token, Dir: filepath.Join(cfg.DataDir, "pki"),
-		Version: cfg.Version, Store: e.store, Outbox: e.outbox, Devices: e.devices, Mappers: e.mapperInfos, Handlers: e.handlers(), Log: cfg.Log}); err != nil {
+		Version: cfg.Version, Store: e.store, Outbox: e.outbox, Devices: e.devices, Applied: e.routes.Apply, Routes: e.routes, Mappers: e.mapperInfos, Handlers: e.handlers(), Log: cfg.Log}); err != nil {
 		return err
 	}
 	metrics, err := e.register(mapperMetrics)
@@ -191,7 +204,7 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 		return err
 	}
 	if err := listen(cfg.MQTTAddr, before[settingMQTT], before[settingMQTTAsked], func(addr string) (err error) {
-		e.broker, err = broker.New(broker.Config{Addr: addr, Anonymous: cfg.MQTTAnonymous, Auth: newMQTTAuth(cfg.DataDir, admin), Devices: e.devices, Mappers: speech{e}, Log: cfg.Log})
+		e.broker, err = broker.New(broker.Config{Addr: addr, Anonymous: cfg.MQTTAnonymous, Auth: newMQTTAuth(cfg.DataDir, admin), Devices: e.devices, Mappers: speech{e}, Routes: e.routes, Log: cfg.Log})
 		return err
 	}); err != nil {
 		return err
@@ -201,7 +214,7 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 		return err
 	}
 	if err := listen(cfg.APIAddr, before[settingAPI], before[settingAPIAsked], func(addr string) (err error) {
-		e.api, err = localapi.New(localapi.Config{Addr: addr, Token: token, Devices: e.devices, Metrics: metrics, Log: cfg.Log})
+		e.api, err = localapi.New(localapi.Config{Addr: addr, Token: token, Devices: e.devices, Routes: e.routes, Metrics: metrics, Log: cfg.Log})
 		return err
 	}); err != nil {
 		return err
@@ -277,6 +290,8 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 		stages = append(stages, func() { cancel(); wait.Wait() })
 	}
 	stage(map[string]func(context.Context) error{"outbox": e.outbox.Run})
+	e.routes.Apply(items)
+	stage(map[string]func(context.Context) error{"routes": e.routes.Run})
 	stage(map[string]func(context.Context) error{"mqtt": e.broker.Run})
 	stage(map[string]func(context.Context) error{"devices": e.devices.Run})
 	e.devices.Apply(items)
@@ -323,6 +338,10 @@ func (e *Edge) Close() error {
 	if e.outbox != nil {
 		errs = append(errs, e.outbox.Close())
 		e.outbox = nil
+	}
+	if e.routes != nil {
+		errs = append(errs, e.routes.Close())
+		e.routes = nil
 	}
 	if e.store != nil {
 		errs = append(errs, e.store.Close())

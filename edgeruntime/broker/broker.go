@@ -38,7 +38,18 @@ type Config struct {
 	Auth      Authenticator // nil: nobody has a name
 	Devices   Devices
 	Mappers   Mappers // nil: nobody may speak for a mapper
+	Routes    Routes // nil: none
 	Log       *slog.Logger
+}
+
+// Routes take what apps publish on topics of their own.
+type Routes interface {
+	// Wants reports whether Published is to be asked.
+	Wants(topic string) bool
+	// Published takes a message. When it returns nil the publisher is told that it
+	// was taken; with an error the message goes nowhere, and who published it
+	// with QoS 1 or 2 is not told so, or told that it was not. It does not keep payload.
+	Published(ctx context.Context, topic, contentType string, payload []byte) error
 }
 
 // Devices takes what apps ask of devices.

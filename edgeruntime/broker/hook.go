@@ -29,7 +29,7 @@ func (h *hook) Provides(what byte) bool {
 	switch what {
 	case mochi.OnConnect, mochi.OnConnectAuthenticate, mochi.OnACLCheck, mochi.OnSessionEstablish, mochi.OnSessionEstablished,
 		mochi.OnPacketRead, mochi.OnPacketEncode, mochi.OnPacketSent, mochi.OnPacketProcessed, mochi.OnSubscribe, mochi.OnPublish,
-		mochi.OnPublishDropped, mochi.OnRetainPublished, mochi.OnQosPublish, mochi.OnClientExpired:
+		mochi.OnWillSent, mochi.OnPublishDropped, mochi.OnRetainPublished, mochi.OnQosPublish, mochi.OnClientExpired:
 		return true
 	}
 	return false
@@ -359,6 +359,13 @@ func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, e
 		h.b.fromMapper(c, cl, pk, mapper, kind)
 		return pk, packets.ErrRejectPacket // mochi has nothing more to do with it
 	}
+	if err := h.b.route(pk); err != nil {
+		h.refusedPublish(c, cl, pk.TopicName+" ("+err.Error()+")")
+		if cl.Properties.ProtocolVersion == 5 && pk.FixedHeader.Qos > 0 {
+			return pk, packets.ErrQuotaExceeded
+		}
+		return pk, packets.ErrRejectPacket // MQTT 3.1.1 has no answer for it: the client sends it again when it connects again
+	}
 	if pk.FixedHeader.Retain && len(pk.Payload) > 0 && h.b.server.Topics.Retained.Len() >= maxRetained {
 		if _, replaces := h.b.server.Topics.Retained.Get(pk.TopicName); !replaces {
 			pk.FixedHeader.Retain = false
@@ -367,6 +374,23 @@ func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, e
 	}
 	c.sessions.rlock(&h.b.sessions)
 	return pk, nil
+}
+
+// OnWillSent comes when a last will was published: there is nobody to tell that
+// routes could not take it.
+func (h *hook) OnWillSent(cl *mochi.Client, pk packets.Packet) {
+	if err := h.b.route(pk); err != nil {
+		h.b.dropped.Add(1)
+		h.b.log.Warn("mqtt: a last will was not routed", "client", cl.ID, "topic", pk.TopicName, "error", err)
+	}
+}
+
+// route hands a message that an app published to the routes.
+func (b *Broker) route(pk packets.Packet) error {
+	if b.cfg.Routes == nil || reserved(pk.TopicName) || !b.cfg.Routes.Wants(pk.TopicName) {
+		return nil
+	}
+	return b.cfg.Routes.Published(b.ctx, pk.TopicName, pk.Properties.ContentType, pk.Payload)
 }
 
 // OnPacketProcessed comes after every packet.

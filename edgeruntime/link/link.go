@@ -22,6 +22,7 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/routes"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
 	"github.com/whimbrel-edge/whimbrel/internal/backoff"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
@@ -58,6 +59,20 @@ type Devices interface {
 	Seen() []*pb.Seen
 }
 
+// Routes are the messages of routes. *routes.Router is one.
+type Routes interface {
+	// Parcel returns the oldest messages for the hub, and Sent what became of
+	// them: more is false when the hub has no room now.
+	Parcel(ctx context.Context, maxBytes int) (routes.Parcel, error)
+	Sent(ctx context.Context, p routes.Parcel, acks *pb.RouteAcks) (more bool, err error)
+	Waiting() <-chan struct{}
+	// Deliver takes messages of the hub.
+	Deliver(ctx context.Context, ms []*pb.RouteMessage) *pb.RouteAcks
+	Answer(a *pb.RouteReply)
+	Replies() <-chan *pb.RouteReply
+	Counts() *pb.RouteCounts
+}
+
 // Config is what a Link needs. Token is for the first start, or to join anew; Now
 // may be nil.
 type Config struct {
@@ -70,6 +85,9 @@ type Config struct {
 	Store   Store
 	Outbox  Outbox
 	Devices Devices
+	// Applied hears what the hub wants, after Devices; nil: nobody.
+	Applied func(items []store.Item)
+	Routes  Routes // nil: none
 	// Handlers answer what the hub asks, by the method of the request.
 	Handlers map[string]Handler
 	// Mappers returns the edge's drivers, which the hub is told of; nil: none.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,7 @@ var errSilent = errors.New("the hub does not answer")
 //	apply     hands stored wanted state to the devices
 //	log       the log lane
 //	latest    the latest lane
+//	routes    messages of routes, and answers to them
 //	report    how the node is doing
 //	alive     whether the other end is
 //	renew     the certificate, in sessions that last
@@ -57,6 +59,9 @@ type session struct {
 	heard atomic.Int64    // when the last frame came, since began
 	asked requests        // that the hub waits for
 	began time.Time       // by the clock that does not jump
+
+	carries bool               // the hub takes messages of routes
+	stored  chan *pb.RouteAcks // the hub's answer to the parcel that is on its way
 
 	mu     sync.Mutex // protects all below
 	window int        // the hub's bound of bytes
@@ -102,7 +107,7 @@ func (l *Link) session(ctx context.Context, linked *time.Time) error {
 
 func newSession(l *Link, conn *edgelink.Conn) *session {
 	return &session{l: l, conn: conn, named: map[string]bool{}, apply: make(chan struct{}, 1), moved: make(chan struct{}, 1),
-		ended: make(chan struct{}), began: time.Now(), pace: startPace, asked: newRequests()}
+		ended: make(chan struct{}), stored: make(chan *pb.RouteAcks, 1), began: time.Now(), pace: startPace, asked: newRequests()}
 }
 
 func (l *Link) dial(ctx context.Context) (*edgelink.Conn, error) {
@@ -142,6 +147,7 @@ func (s *session) greet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.carries = slices.Contains(welcome.Capabilities, edgelink.CapabilityRoutes)
 	if edgelink.Meet(edgelink.Capability, welcome.Capability) == 0 {
 		return errors.New("the hub names no capability that this edge knows")
 	}
@@ -201,7 +207,7 @@ func (s *session) run(ctx context.Context) error {
 	defer cancel(nil)
 	var wait sync.WaitGroup
 	defer s.asked.end()
-	for _, loop := range []func(context.Context) error{s.receive, s.applyLoop, s.logLane, s.latestLane, s.report, s.alive, s.renew} {
+	for _, loop := range []func(context.Context) error{s.receive, s.applyLoop, s.logLane, s.latestLane, s.routes, s.report, s.alive, s.renew} {
 		wait.Go(func() { cancel(loop(loops)) })
 	}
 	select {
@@ -283,6 +289,10 @@ func (s *session) receive(ctx context.Context) error {
 			s.asked.cancel(f.Re)
 		case *pb.Frame_Credit:
 			s.asked.credit(f.Re, body.Credit.Parts)
+		case *pb.Frame_RouteMessages, *pb.Frame_RouteAcks, *pb.Frame_RouteReply:
+			if err := s.routed(ctx, f); err != nil {
+				return err
+			}
 		case *pb.Frame_Goodbye:
 			return goodbye{body.Goodbye}
 		default: // of a newer hub; tolerated
@@ -317,6 +327,9 @@ func (s *session) applyLoop(ctx context.Context) error {
 			return err
 		}
 		s.l.cfg.Devices.Apply(items)
+		if s.l.cfg.Applied != nil {
+			s.l.cfg.Applied(items)
+		}
 	}
 }
 

@@ -43,6 +43,7 @@ type Config struct {
 	Addr    string // host:port to listen on; port 0 takes a free one
 	Token   string
 	Devices Devices
+	Routes  Routes
 	Metrics http.Handler
 	Log     *slog.Logger
 }
@@ -115,6 +116,7 @@ func (s *Server) handler() http.Handler {
 		"/v1/devices/{id}/twin":         {http.MethodGet: s.twin},
 		"/v1/devices/{id}/twin/desired": {http.MethodPatch: s.desired},
 		"/v1/devices/{id}/read":         {http.MethodPost: s.read},
+		"/v1/routes/{name}":             {http.MethodPost: s.post},
 		"/metrics":                      {http.MethodGet: s.metrics},
 	} {
 		mux.Handle(path, s.authorized(s.serve(r)))

@@ -346,6 +346,7 @@ type Reply struct {
 	Key         string
 	Matched     bool // when was true
 	Answered    bool // the target has answered: what follows is its
+	Late        bool // the wait was over before it did
 	Status      int  // HTTP
 	ContentType string
 	Body        []byte
@@ -420,6 +421,7 @@ func (r *Router) Post(ctx context.Context, namespace, name, contentType string, 
 	case a := <-answer:
 		reply.Answered, reply.Status, reply.ContentType, reply.Body, reply.Error = a.Status != 0, int(a.Status), a.ContentType, a.Body, a.Error
 	case <-timer.C:
+		reply.Late = true
 		reply.Error = fmt.Sprintf("no answer within %v; the message stays queued", wait)
 	case <-ctx.Done():
 		return reply, models.Errorf(models.KindTimeout, "nobody waits any more; the message stays queued")

@@ -12,8 +12,12 @@ const (
 )
 
 // Capabilities returns the named capabilities this release has beside the
-// methods of requests, for hello and welcome. There are none yet.
-func Capabilities() []string { return nil }
+// methods of requests, for hello and welcome.
+func Capabilities() []string { return []string{CapabilityRoutes} }
+
+// CapabilityRoutes is of both ends: they exchange RouteMessages, RouteAcks,
+// RouteReply and RouteCounts, and the edge takes items of the kind Route.
+const CapabilityRoutes = "routes"
 
 // CapabilityWorkloads is of an edge that runs pods: it takes items of the kinds
 // Pod, ConfigMap, Secret and Service, and sends PodStatuses.

@@ -1,0 +1,78 @@
+package localapi
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/routes"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// Routes takes messages for routes. *routes.Router is one.
+type Routes interface {
+	// Post returns what the target answered, if it has and did within wait.
+	Post(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (routes.Reply, error)
+}
+
+// routeWait is how long a post waits for the target's answer when nothing is
+// said.
+const routeWait = 10 * time.Second
+
+// post is a message for a route whose source is REST. The answer is the
+// target's, when it has one and it comes in time; else 202: the message is queued.
+// Who asks to wait is told with 503 or 504 that there was none.
+func (s *Server) post(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "wait")
+	if err != nil {
+		return err
+	}
+	wait, err := duration(q, routeWait, 0, models.MaxRouteTimeout)
+	if err != nil {
+		return err
+	}
+	payload, err := io.ReadAll(http.MaxBytesReader(w, r.Body, routes.MaxPayload))
+	if err != nil {
+		return models.Errorf(models.KindTooLarge, "the message is too large or broke off: %v; at most %d bytes are carried", err, routes.MaxPayload)
+	}
+	namespace, name := models.DefaultNamespace, r.PathValue("name")
+	reply, err := s.cfg.Routes.Post(r.Context(), namespace, name, r.Header.Get("Content-Type"), payload, wait)
+	if before, after, ok := strings.Cut(name, "."); ok && models.KindOf(err) == models.KindNotFound {
+		reply, err = s.cfg.Routes.Post(r.Context(), before, after, r.Header.Get("Content-Type"), payload, wait)
+	}
+	if err != nil {
+		return err
+	}
+	return writeReply(w, reply, q.Has("wait") && wait > 0)
+}
+
+func writeReply(w http.ResponseWriter, reply routes.Reply, insists bool) error {
+	if reply.Key != "" {
+		w.Header().Set("Idempotency-Key", reply.Key)
+	}
+	switch {
+	case reply.Answered:
+		if reply.ContentType != "" {
+			w.Header().Set("Content-Type", reply.ContentType)
+		}
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.WriteHeader(reply.Status)
+		_, _ = w.Write(reply.Body) // the client may be gone
+		return nil
+	case !reply.Matched:
+		return writeJSON(w, http.StatusOK, map[string]any{"matched": false})
+	case insists && reply.Error != "":
+		kind := models.KindUnavailable
+		if reply.Late {
+			kind = models.KindTimeout
+		}
+		return models.Errorf(kind, "%s", reply.Error)
+	}
+	return writeJSON(w, http.StatusAccepted, struct {
+		ID      string `json:"id"`
+		Matched bool   `json:"matched"`
+		Detail  string `json:"detail,omitempty"`
+	}{reply.Key, true, reply.Error})
+}
