@@ -32,6 +32,7 @@ type Store interface {
 	Writes
 	Lives
 	Idempotency
+	Routes
 	Close() error
 }
 

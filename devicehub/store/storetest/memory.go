@@ -19,6 +19,7 @@ import (
 // Memory is a store.Store that keeps everything in memory, for tests that want
 // a quick one. It passes the suite of this package, and it can be told to fail.
 type Memory struct {
+	routesMemory
 	mu      sync.Mutex
 	closed  bool
 	fault   func(step string) error

@@ -82,6 +82,7 @@ func Run(t *testing.T, create func(t *testing.T) Database) {
 		{"lives of devices", lives},
 		{"last samples", lastSamples},
 		{"idempotency", idempotency},
+		{"routes", routes},
 		{"nothing to do", nothing},
 		{"cancelled", cancelled},
 		{"callbacks stop", callbacksStop},
