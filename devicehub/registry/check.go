@@ -26,6 +26,8 @@ func (s *stage) check(o models.Object) (*entry, error) {
 		return s.checkModel(o)
 	case *models.Device:
 		return s.checkDevice(o)
+	case *models.Route:
+		return nil, models.Invalid("/kind", "routes are not carried by this release yet")
 	}
 	return &entry{}, nil
 }

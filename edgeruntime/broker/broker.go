@@ -38,7 +38,7 @@ type Config struct {
 	Auth      Authenticator // nil: nobody has a name
 	Devices   Devices
 	Mappers   Mappers // nil: nobody may speak for a mapper
-	Routes    Routes // nil: none
+	Routes    Routes  // nil: none
 	Log       *slog.Logger
 }
 
