@@ -48,7 +48,15 @@ func goldenFrames() map[string]*pb.Frame {
 		"credit":   {Re: 9, Body: &pb.Frame_Credit{Credit: &pb.Credit{Parts: 2}}},
 		"pod-statuses": {Body: &pb.Frame_PodStatuses{PodStatuses: &pb.PodStatuses{Full: true, Engine: &pb.Engine{Ready: true, Version: "28.5.2", Reason: "EngineUnavailable", Message: "no answer"},
 			Pods: []*pb.PodState{{Namespace: "default", Name: "vibration-0", Uid: "01JDP", Json: []byte(`{"phase":"Running"}`)}, {Namespace: "default", Name: "vibration-1", Uid: "01JDQ", Gone: true}}}}},
-		"goodbye": {Body: &pb.Frame_Goodbye{Goodbye: &pb.Goodbye{Reason: "shutdown", Message: "restarting", RetryAfterS: 2}}},
+		"route-messages": {Body: &pb.Frame_RouteMessages{RouteMessages: &pb.RouteMessages{Messages: []*pb.RouteMessage{
+			{Key: "01JDK", Route: "01JDR", Generation: 2, Topic: "alarms/hall", Node: "gateway-1", ContentType: "application/json", Payload: []byte(`{"severity":3}`), AgeMs: 1500,
+				Wait: true, Namespace: "plant", Name: "alarms-to-erp", Filter: "alarms/#"},
+			{Key: "01JDL", Route: "01JDS", Generation: 1, Device: "boiler-1", Property: "temperature", Payload: []byte("{}"), Dead: "status 500",
+				Target: []byte(`{"mqtt":{"topic":"x"}}`), TtlMs: 3600000, Retries: 5, Namespace: "default", Name: "down"}}}}},
+		"route-acks":   {Body: &pb.Frame_RouteAcks{RouteAcks: &pb.RouteAcks{Keys: []string{"01JDK"}, Refused: []string{"01JDL"}}}},
+		"route-reply":  {Body: &pb.Frame_RouteReply{RouteReply: &pb.RouteReply{Key: "01JDK", Status: 201, ContentType: "text/plain", Body: []byte("ok"), Error: "late"}}},
+		"route-counts": {Body: &pb.Frame_RouteCounts{RouteCounts: &pb.RouteCounts{Queue: "01JDT", Routes: []*pb.RouteCount{{Route: "01JDR", Delivered: 7, Failed: 1, Dropped: 2, Queued: 3, LastError: "status 500", LastErrorUs: 1767225600000000}}}}},
+		"goodbye":      {Body: &pb.Frame_Goodbye{Goodbye: &pb.Goodbye{Reason: "shutdown", Message: "restarting", RetryAfterS: 2}}},
 	}
 }
 
