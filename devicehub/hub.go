@@ -223,6 +223,11 @@ func (s statuses) DeviceStatus(d *models.Device, assignment uint64) *models.Devi
 	return s.h.twins.DeviceStatus(d, assignment)
 }
 
+// MapperStatus implements registry.Statuses.
+func (s statuses) MapperStatus(m *models.Mapper) *models.MapperStatus {
+	return s.h.sessions.MapperStatus(m)
+}
+
 func (s statuses) NodeStatus(n *models.Node) *models.NodeStatus { return s.h.sessions.NodeStatus(n) }
 
 func (s statuses) WriteState(deviceUID, property, id string) twin.WriteState {

@@ -68,9 +68,9 @@ func (n *Node) Validate() []FieldError { return validateMeta(&n.Metadata, false,
 // Mapper is a protocol mapper: its name is what DeviceModel.spec.protocol says.
 type Mapper struct {
 	TypeMeta
-	Metadata ObjectMeta      `json:"metadata"`
-	Spec     MapperSpec      `json:"spec"`
-	Status   json.RawMessage `json:"status,omitempty"`
+	Metadata ObjectMeta    `json:"metadata"`
+	Spec     MapperSpec    `json:"spec"`
+	Status   *MapperStatus `json:"status,omitempty"`
 }
 
 // MapperSpec says what a mapper accepts.
@@ -79,6 +79,20 @@ type MapperSpec struct {
 	Version     string          `json:"version"`
 	Connection  json.RawMessage `json:"connection"` // JSON Schema (2020-12) of Device.spec.connection
 	Address     json.RawMessage `json:"address"`    // JSON Schema (2020-12) of a property's address
+}
+
+// MapperStatus is which nodes have a mapper, as they announced it since the hub
+// started.
+type MapperStatus struct {
+	Nodes      []MapperNode `json:"nodes,omitempty"`
+	Conditions []Condition  `json:"conditions,omitempty"` // Agreed is False while a node has another idea of the mapper
+}
+
+// MapperNode is a node that has a mapper.
+type MapperNode struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Problem string `json:"problem,omitempty"` // why what it announced was not taken
 }
 
 // Type implements Object.

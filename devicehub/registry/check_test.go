@@ -192,3 +192,70 @@ func TestSeed(t *testing.T) {
 		t.Fatal(again.revision, before, err)
 	}
 }
+
+func TestAnnounce(t *testing.T) {
+	r := plant(t, storetest.NewMemory())
+	spec := func(version, address string) models.MapperSpec {
+		return models.MapperSpec{Version: version, Connection: []byte(`{"type":"object"}`), Address: []byte(address)}
+	}
+	get := func(name string) *models.Mapper {
+		t.Helper()
+		o, err := r.Get(t.Context(), models.Key{Kind: "Mapper", Name: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o.(*models.Mapper)
+	}
+	announce := func(node, version, address string) error {
+		return r.Announce(t.Context(), node, "scpi", spec(version, address))
+	}
+	if err := announce("n1", "1.9.0", `{"required":["query"]}`); err != nil {
+		t.Fatal(err)
+	}
+	first := get("scpi")
+	if first.Spec.Version != "1.9.0" || first.Metadata.Annotations[AnnouncedBy] != "n1" {
+		t.Fatalf("%+v", first)
+	}
+	// The same again, written otherwise, from another node; and an older one.
+	for _, again := range []string{`{"required": ["query"]}`} {
+		if err := announce("n2", "1.9.0", again); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := announce("n2", "1.8.9", `{"required":["old"]}`); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, announce("n2", "1.9.0", `{"required":["other"]}`), models.KindConflict, "n2", "a version of its own")
+	refused(t, announce("n2", "1.10.0", `{"type":5}`), models.KindInvalid, "/spec/address")
+	if now := get("scpi"); rev(t, now) != rev(t, first) {
+		t.Fatalf("changed: %+v", now)
+	}
+	// A newer one replaces it, as long as what there is goes on to fit.
+	apply(t, r, `{apiVersion: whimbrel/v1, kind: DeviceModel, metadata: {name: psu}, spec: {protocol: scpi, properties: [{name: v, type: float, address: {query: "V?"}}]}}`)
+	refused(t, announce("n2", "1.10.0", `{"required":["other"]}`), models.KindInvalid, "no longer fits")
+	if err := announce("n2", "1.10.0", `{"required":["query"],"properties":{"set":{}}}`); err != nil {
+		t.Fatal(err)
+	}
+	if now := get("scpi"); now.Spec.Version != "1.10.0" || now.Metadata.Annotations[AnnouncedBy] != "n2" {
+		t.Fatalf("%+v", now)
+	}
+	// What ships with the hub, or is a user's, no node changes.
+	if err := r.Announce(t.Context(), "n1", "modbus", spec("99", `true`)); err != nil {
+		t.Fatal(err)
+	}
+	if now := get("modbus"); now.Spec.Version == "99" {
+		t.Fatal("a node replaced the hub's own mapper")
+	}
+	refused(t, r.Announce(t.Context(), "n1", "modbus", spec(get("modbus").Spec.Version, `{"required":["other"]}`)), models.KindConflict, "other schemas")
+}
+
+func TestCompareVersions(t *testing.T) {
+	for i, order := 1, []string{"0.9", "1.0.0-rc1", "1.0.0-rc2", "1.0.0", "1.0.1", "1.9.0", "v1.10.0", "1.10.0.1", "2"}; i < len(order); i++ {
+		if compareVersions(order[i-1], order[i]) >= 0 || compareVersions(order[i], order[i-1]) <= 0 {
+			t.Errorf("%s is not before %s", order[i-1], order[i])
+		}
+	}
+	if compareVersions("1.0", "v1.0") != 0 {
+		t.Error("the v counts")
+	}
+}

@@ -67,6 +67,10 @@ func (r *Registry) withStatus(e *entry) models.Object {
 		shown := *o
 		shown.Status = r.statuses.NodeStatus(o)
 		return &shown
+	case *models.Mapper:
+		shown := *o
+		shown.Status = r.statuses.MapperStatus(o)
+		return &shown
 	}
 	return e.object
 }

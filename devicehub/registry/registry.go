@@ -36,6 +36,7 @@ type Statuses interface {
 	DeviceStatus(d *models.Device, assignment uint64) *models.DeviceStatus
 	// NodeStatus returns a node's status.
 	NodeStatus(n *models.Node) *models.NodeStatus
+	MapperStatus(m *models.Mapper) *models.MapperStatus
 	// WriteState returns how far a write is known to have come, "" when nothing
 	// is known of it.
 	WriteState(deviceUID, property, id string) twin.WriteState

@@ -154,6 +154,9 @@ func (f *fakeStatuses) DeviceStatus(d *models.Device, _ uint64) *models.DeviceSt
 	defer f.mu.Unlock()
 	return &models.DeviceStatus{State: f.states[d.Metadata.Name]}
 }
+func (f *fakeStatuses) MapperStatus(*models.Mapper) *models.MapperStatus {
+	return &models.MapperStatus{}
+}
 func (f *fakeStatuses) NodeStatus(*models.Node) *models.NodeStatus { return &models.NodeStatus{} }
 func (f *fakeStatuses) WriteState(_, _, id string) twin.WriteState {
 	f.mu.Lock()

@@ -37,8 +37,9 @@ type session struct {
 	acks map[string]uint64 // acknowledged and not yet told
 	bye  *pb.Goodbye       // how it is to end
 
-	inbox inbox
-	asks  *asks
+	inbox   inbox
+	mappers chan *pb.MapperInfo // announced and not taken yet; beyond edgelink.MaxMappers they are ignored
+	asks    *asks
 }
 
 // Times and bounds of a session.
@@ -96,6 +97,7 @@ func (m *Manager) serve(conn *edgelink.Conn, cert Certificate, id identity.NodeI
 	defer stop(nil)
 	s := &session{m: m, conn: conn, cert: cert, id: id, epoch: hello.Epochs[len(hello.Epochs)-1].Id, ranks: map[string]uint64{}, stop: stop,
 		done: make(chan struct{}), ackUp: make(chan struct{}, 1), ending: make(chan struct{}), acks: map[string]uint64{}, asks: newAsks(hello.Capabilities)}
+	s.mappers = make(chan *pb.MapperInfo, edgelink.MaxMappers)
 	s.inbox.init(int(m.Window) + edgelink.MaxRecord)
 	if hello.ClockUs != 0 {
 		s.behind = m.now().Sub(time.UnixMicro(hello.ClockUs))
@@ -307,7 +309,7 @@ func (s *session) run(ctx context.Context, hello *pb.Hello, welcome *pb.Frame) e
 	}
 	var wait sync.WaitGroup
 	for _, loop := range []func(context.Context) error{
-		s.receive, s.submit, s.acknowledge, s.keepAlive, s.farewell, s.ask,
+		s.receive, s.submit, s.takeMappers, s.acknowledge, s.keepAlive, s.farewell, s.ask,
 		func(ctx context.Context) error { return s.deliver(ctx, hello, follower) },
 	} {
 		wait.Go(func() { cancel(loop(ctx)) })
@@ -349,6 +351,12 @@ func (s *session) receive(ctx context.Context) error {
 			}
 		case *pb.Frame_Goodbye:
 			return fmt.Errorf("the edge said goodbye: %s", cut(body.Goodbye.Reason))
+		case *pb.Frame_MapperInfo:
+			select {
+			case s.mappers <- body.MapperInfo:
+			default:
+				s.m.log.Warn("a node announces more mappers than there can be; the rest is ignored", "node", s.id.Name)
+			}
 		default: // of a newer edge; tolerated
 		}
 	}

@@ -27,6 +27,8 @@ type Registry interface {
 	Item(node string, ref registry.Ref) (registry.Item, bool)
 	LabelNode(ctx context.Context, name string, labels map[string]string) error
 	StatusChanged(key models.Key)
+	// Announce is registry.Registry.Announce.
+	Announce(ctx context.Context, node, name string, spec models.MapperSpec) error
 }
 
 // Ingest takes the log lane.
@@ -108,6 +110,7 @@ type node struct {
 	rivalAt    time.Time                   // when a second edge with its identity was last met
 	replaced   int                         // how often a session took another's place since replacedAt
 	replacedAt time.Time
+	mappers    map[string]models.MapperNode // it announced, at most edgelink.MaxMappers
 }
 
 // New returns a Manager.
@@ -231,7 +234,7 @@ func (m *Manager) NodeStatus(o *models.Node) *models.NodeStatus {
 		ready.Status, ready.Reason, ready.Message = "True", "Connected", ""
 	}
 	s := &models.NodeStatus{Conditions: []models.Condition{ready}, NodeInfo: n.info, Outbox: n.outbox}
-	for _, typ := range []string{"LogContinuous", "IdentityUnique"} {
+	for _, typ := range []string{"LogContinuous", "IdentityUnique", mappersTaken} {
 		if typ == "IdentityUnique" && m.now().Sub(n.rivalAt) > rivalMemory {
 			continue
 		}

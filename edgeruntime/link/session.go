@@ -42,6 +42,7 @@ var errSilent = errors.New("the hub does not answer")
 //	log       the log lane
 //	latest    the latest lane
 //	routes    messages of routes, and answers to them
+//	mappers   which drivers there are
 //	report    how the node is doing
 //	alive     whether the other end is
 //	renew     the certificate, in sessions that last
@@ -207,7 +208,7 @@ func (s *session) run(ctx context.Context) error {
 	defer cancel(nil)
 	var wait sync.WaitGroup
 	defer s.asked.end()
-	for _, loop := range []func(context.Context) error{s.receive, s.applyLoop, s.logLane, s.latestLane, s.routes, s.report, s.alive, s.renew} {
+	for _, loop := range []func(context.Context) error{s.receive, s.applyLoop, s.logLane, s.latestLane, s.routes, s.tellMappers, s.report, s.alive, s.renew} {
 		wait.Go(func() { cancel(loop(loops)) })
 	}
 	select {

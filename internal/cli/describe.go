@@ -295,6 +295,12 @@ func (d *description) node(ctx context.Context, h hub, o *models.Node) error {
 func (d *description) mapper(o *models.Mapper) error {
 	d.optional("Description", o.Spec.Description)
 	d.field("Version", "%s", o.Spec.Version)
+	if s := o.Status; s != nil {
+		for _, n := range s.Nodes {
+			d.field("Node", "%s has %s", n.Name, n.Version)
+		}
+		d.conditions(s.Conditions)
+	}
 	if err := d.yaml("Connection", o.Spec.Connection); err != nil {
 		return err
 	}

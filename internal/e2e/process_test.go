@@ -24,8 +24,9 @@ type process struct {
 	t    testing.TB
 	name string
 	path string
-	dir  string // holds the output
-	wd   string // working directory, "" for dir
+	dir  string   // holds the output
+	wd   string   // working directory, "" for dir
+	env  []string // beside environment
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -85,7 +86,7 @@ func (p *process) start(args ...string) {
 	}
 	defer errs.Close()
 	cmd := exec.Command(p.path, args...)
-	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = environment(p.dir), p.dir, out, errs
+	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = append(environment(p.dir), p.env...), p.dir, out, errs
 	if p.wd != "" {
 		cmd.Dir = p.wd
 	}

@@ -27,6 +27,13 @@ const CapabilityWorkloads = "workloads"
 // one out; what a container says of its end is cut by the edge.
 const MaxPodStatus = 64 << 10
 
+// MaxMappers bounds the drivers that an edge announces in a session, and
+// MaxMapperSchema each of their schemas.
+const (
+	MaxMappers      = 512
+	MaxMapperSchema = 256 << 10
+)
+
 // Meet returns the number both ends can honour. An end that says 0 says
 // nothing of use: it is no Whimbrel link.
 func Meet(ours, theirs uint32) uint32 { return min(ours, theirs) }

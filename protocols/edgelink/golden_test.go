@@ -43,9 +43,10 @@ func goldenFrames() map[string]*pb.Frame {
 		"report":    {Body: &pb.Frame_Report{Report: &pb.NodeReport{OutboxRecords: 3, OutboxBytes: 4, OutboxDropped: 5, LastSeq: 12, ClockUs: 1795348800000000, Seen: []*pb.Seen{{Uid: "01JD0A", SeenUs: 1795348800000000}}}}},
 		"request": {Id: 9, Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 			Body: &pb.Frame_Request{Request: &pb.Request{Method: "device.read", Body: []byte(`{"device":"01JD0A"}`), TimeoutMs: 4750, Credit: 4}}},
-		"response": {Re: 9, Body: &pb.Frame_Response{Response: &pb.Response{Body: []byte("{}"), Final: true, Problem: []byte(`{"status":504}`)}}},
-		"cancel":   {Re: 9, Body: &pb.Frame_Cancel{Cancel: &pb.Cancel{}}},
-		"credit":   {Re: 9, Body: &pb.Frame_Credit{Credit: &pb.Credit{Parts: 2}}},
+		"response":    {Re: 9, Body: &pb.Frame_Response{Response: &pb.Response{Body: []byte("{}"), Final: true, Problem: []byte(`{"status":504}`)}}},
+		"cancel":      {Re: 9, Body: &pb.Frame_Cancel{Cancel: &pb.Cancel{}}},
+		"credit":      {Re: 9, Body: &pb.Frame_Credit{Credit: &pb.Credit{Parts: 2}}},
+		"mapper-info": {Body: &pb.Frame_MapperInfo{MapperInfo: &pb.MapperInfo{Name: "scpi", Version: "1.0.0", Description: "instruments", Connection: []byte(`{"type":"object"}`), Address: []byte("true")}}},
 		"pod-statuses": {Body: &pb.Frame_PodStatuses{PodStatuses: &pb.PodStatuses{Full: true, Engine: &pb.Engine{Ready: true, Version: "28.5.2", Reason: "EngineUnavailable", Message: "no answer"},
 			Pods: []*pb.PodState{{Namespace: "default", Name: "vibration-0", Uid: "01JDP", Json: []byte(`{"phase":"Running"}`)}, {Namespace: "default", Name: "vibration-1", Uid: "01JDQ", Gone: true}}}}},
 		"route-messages": {Body: &pb.Frame_RouteMessages{RouteMessages: &pb.RouteMessages{Messages: []*pb.RouteMessage{

@@ -54,6 +54,7 @@ type Frame struct {
 	//	*Frame_RouteAcks
 	//	*Frame_RouteReply
 	//	*Frame_RouteCounts
+	//	*Frame_MapperInfo
 	Body          isFrame_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -279,6 +280,15 @@ func (x *Frame) GetRouteCounts() *RouteCounts {
 	return nil
 }
 
+func (x *Frame) GetMapperInfo() *MapperInfo {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_MapperInfo); ok {
+			return x.MapperInfo
+		}
+	}
+	return nil
+}
+
 type isFrame_Body interface {
 	isFrame_Body()
 }
@@ -355,6 +365,10 @@ type Frame_RouteCounts struct {
 	RouteCounts *RouteCounts `protobuf:"bytes,43,opt,name=route_counts,json=routeCounts,proto3,oneof"` // edge to hub: what became of messages at the edge
 }
 
+type Frame_MapperInfo struct {
+	MapperInfo *MapperInfo `protobuf:"bytes,35,opt,name=mapper_info,json=mapperInfo,proto3,oneof"` // edge to hub: a driver that it has
+}
+
 func (*Frame_Hello) isFrame_Body() {}
 
 func (*Frame_Welcome) isFrame_Body() {}
@@ -390,6 +404,8 @@ func (*Frame_RouteAcks) isFrame_Body() {}
 func (*Frame_RouteReply) isFrame_Body() {}
 
 func (*Frame_RouteCounts) isFrame_Body() {}
+
+func (*Frame_MapperInfo) isFrame_Body() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3228,11 +3244,88 @@ func (x *Goodbye) GetRetryAfterS() uint32 {
 	return 0
 }
 
+// MapperInfo announces one driver of an edge's, which becomes a Mapper object.
+type MapperInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Description   string                 `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
+	Connection    []byte                 `protobuf:"bytes,4,opt,name=connection,proto3" json:"connection,omitempty"` // JSON Schema of Device.spec.connection
+	Address       []byte                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`       // JSON Schema of a property's address
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MapperInfo) Reset() {
+	*x = MapperInfo{}
+	mi := &file_edgelink_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MapperInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MapperInfo) ProtoMessage() {}
+
+func (x *MapperInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_edgelink_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MapperInfo.ProtoReflect.Descriptor instead.
+func (*MapperInfo) Descriptor() ([]byte, []int) {
+	return file_edgelink_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *MapperInfo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MapperInfo) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *MapperInfo) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *MapperInfo) GetConnection() []byte {
+	if x != nil {
+		return x.Connection
+	}
+	return nil
+}
+
+func (x *MapperInfo) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
 var File_edgelink_proto protoreflect.FileDescriptor
 
 const file_edgelink_proto_rawDesc = "" +
 	"\n" +
-	"\x0eedgelink.proto\x12\x14whimbrel.edgelink.v1\"\x87\t\n" +
+	"\x0eedgelink.proto\x12\x14whimbrel.edgelink.v1\"\xcc\t\n" +
 	"\x05Frame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x0e\n" +
 	"\x02re\x18\x02 \x01(\x04R\x02re\x12\x14\n" +
@@ -3257,7 +3350,9 @@ const file_edgelink_proto_rawDesc = "" +
 	"route_acks\x18) \x01(\v2\x1f.whimbrel.edgelink.v1.RouteAcksH\x00R\trouteAcks\x12C\n" +
 	"\vroute_reply\x18* \x01(\v2 .whimbrel.edgelink.v1.RouteReplyH\x00R\n" +
 	"routeReply\x12F\n" +
-	"\froute_counts\x18+ \x01(\v2!.whimbrel.edgelink.v1.RouteCountsH\x00R\vrouteCountsB\x06\n" +
+	"\froute_counts\x18+ \x01(\v2!.whimbrel.edgelink.v1.RouteCountsH\x00R\vrouteCounts\x12C\n" +
+	"\vmapper_info\x18# \x01(\v2 .whimbrel.edgelink.v1.MapperInfoH\x00R\n" +
+	"mapperInfoB\x06\n" +
 	"\x04body\"\xb3\x03\n" +
 	"\x05Hello\x12\x1e\n" +
 	"\n" +
@@ -3507,7 +3602,16 @@ const file_edgelink_proto_rawDesc = "" +
 	"\aGoodbye\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\"\n" +
-	"\rretry_after_s\x18\x03 \x01(\rR\vretryAfterSB9Z7github.com/whimbrel-edge/whimbrel/protocols/edgelink/pbb\x06proto3"
+	"\rretry_after_s\x18\x03 \x01(\rR\vretryAfterS\"\x96\x01\n" +
+	"\n" +
+	"MapperInfo\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12 \n" +
+	"\vdescription\x18\x03 \x01(\tR\vdescription\x12\x1e\n" +
+	"\n" +
+	"connection\x18\x04 \x01(\fR\n" +
+	"connection\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\fR\aaddressB9Z7github.com/whimbrel-edge/whimbrel/protocols/edgelink/pbb\x06proto3"
 
 var (
 	file_edgelink_proto_rawDescOnce sync.Once
@@ -3521,7 +3625,7 @@ func file_edgelink_proto_rawDescGZIP() []byte {
 	return file_edgelink_proto_rawDescData
 }
 
-var file_edgelink_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_edgelink_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_edgelink_proto_goTypes = []any{
 	(*Frame)(nil),         // 0: whimbrel.edgelink.v1.Frame
 	(*Hello)(nil),         // 1: whimbrel.edgelink.v1.Hello
@@ -3561,7 +3665,8 @@ var file_edgelink_proto_goTypes = []any{
 	(*RouteCounts)(nil),   // 35: whimbrel.edgelink.v1.RouteCounts
 	(*RouteCount)(nil),    // 36: whimbrel.edgelink.v1.RouteCount
 	(*Goodbye)(nil),       // 37: whimbrel.edgelink.v1.Goodbye
-	nil,                   // 38: whimbrel.edgelink.v1.Hello.LabelsEntry
+	(*MapperInfo)(nil),    // 38: whimbrel.edgelink.v1.MapperInfo
+	nil,                   // 39: whimbrel.edgelink.v1.Hello.LabelsEntry
 }
 var file_edgelink_proto_depIdxs = []int32{
 	1,  // 0: whimbrel.edgelink.v1.Frame.hello:type_name -> whimbrel.edgelink.v1.Hello
@@ -3582,35 +3687,36 @@ var file_edgelink_proto_depIdxs = []int32{
 	33, // 15: whimbrel.edgelink.v1.Frame.route_acks:type_name -> whimbrel.edgelink.v1.RouteAcks
 	34, // 16: whimbrel.edgelink.v1.Frame.route_reply:type_name -> whimbrel.edgelink.v1.RouteReply
 	35, // 17: whimbrel.edgelink.v1.Frame.route_counts:type_name -> whimbrel.edgelink.v1.RouteCounts
-	2,  // 18: whimbrel.edgelink.v1.Hello.epochs:type_name -> whimbrel.edgelink.v1.Epoch
-	3,  // 19: whimbrel.edgelink.v1.Hello.held:type_name -> whimbrel.edgelink.v1.Held
-	38, // 20: whimbrel.edgelink.v1.Hello.labels:type_name -> whimbrel.edgelink.v1.Hello.LabelsEntry
-	5,  // 21: whimbrel.edgelink.v1.Welcome.acks:type_name -> whimbrel.edgelink.v1.EpochAck
-	7,  // 22: whimbrel.edgelink.v1.Batch.records:type_name -> whimbrel.edgelink.v1.Numbered
-	5,  // 23: whimbrel.edgelink.v1.Ack.acks:type_name -> whimbrel.edgelink.v1.EpochAck
-	10, // 24: whimbrel.edgelink.v1.Record.devices:type_name -> whimbrel.edgelink.v1.DeviceRef
-	11, // 25: whimbrel.edgelink.v1.Record.series:type_name -> whimbrel.edgelink.v1.Series
-	12, // 26: whimbrel.edgelink.v1.Record.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
-	13, // 27: whimbrel.edgelink.v1.Record.locals:type_name -> whimbrel.edgelink.v1.LocalDesired
-	14, // 28: whimbrel.edgelink.v1.Record.states:type_name -> whimbrel.edgelink.v1.StateEvent
-	15, // 29: whimbrel.edgelink.v1.Record.gaps:type_name -> whimbrel.edgelink.v1.Gap
-	17, // 30: whimbrel.edgelink.v1.Latest.twins:type_name -> whimbrel.edgelink.v1.LatestTwin
-	10, // 31: whimbrel.edgelink.v1.LatestTwin.device:type_name -> whimbrel.edgelink.v1.DeviceRef
-	18, // 32: whimbrel.edgelink.v1.LatestTwin.values:type_name -> whimbrel.edgelink.v1.LatestValue
-	12, // 33: whimbrel.edgelink.v1.LatestTwin.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
-	20, // 34: whimbrel.edgelink.v1.Sync.items:type_name -> whimbrel.edgelink.v1.Item
-	3,  // 35: whimbrel.edgelink.v1.Sync.keep:type_name -> whimbrel.edgelink.v1.Held
-	3,  // 36: whimbrel.edgelink.v1.Sync.removed:type_name -> whimbrel.edgelink.v1.Held
-	23, // 37: whimbrel.edgelink.v1.NodeReport.seen:type_name -> whimbrel.edgelink.v1.Seen
-	29, // 38: whimbrel.edgelink.v1.PodStatuses.pods:type_name -> whimbrel.edgelink.v1.PodState
-	30, // 39: whimbrel.edgelink.v1.PodStatuses.engine:type_name -> whimbrel.edgelink.v1.Engine
-	32, // 40: whimbrel.edgelink.v1.RouteMessages.messages:type_name -> whimbrel.edgelink.v1.RouteMessage
-	36, // 41: whimbrel.edgelink.v1.RouteCounts.routes:type_name -> whimbrel.edgelink.v1.RouteCount
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	38, // 18: whimbrel.edgelink.v1.Frame.mapper_info:type_name -> whimbrel.edgelink.v1.MapperInfo
+	2,  // 19: whimbrel.edgelink.v1.Hello.epochs:type_name -> whimbrel.edgelink.v1.Epoch
+	3,  // 20: whimbrel.edgelink.v1.Hello.held:type_name -> whimbrel.edgelink.v1.Held
+	39, // 21: whimbrel.edgelink.v1.Hello.labels:type_name -> whimbrel.edgelink.v1.Hello.LabelsEntry
+	5,  // 22: whimbrel.edgelink.v1.Welcome.acks:type_name -> whimbrel.edgelink.v1.EpochAck
+	7,  // 23: whimbrel.edgelink.v1.Batch.records:type_name -> whimbrel.edgelink.v1.Numbered
+	5,  // 24: whimbrel.edgelink.v1.Ack.acks:type_name -> whimbrel.edgelink.v1.EpochAck
+	10, // 25: whimbrel.edgelink.v1.Record.devices:type_name -> whimbrel.edgelink.v1.DeviceRef
+	11, // 26: whimbrel.edgelink.v1.Record.series:type_name -> whimbrel.edgelink.v1.Series
+	12, // 27: whimbrel.edgelink.v1.Record.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
+	13, // 28: whimbrel.edgelink.v1.Record.locals:type_name -> whimbrel.edgelink.v1.LocalDesired
+	14, // 29: whimbrel.edgelink.v1.Record.states:type_name -> whimbrel.edgelink.v1.StateEvent
+	15, // 30: whimbrel.edgelink.v1.Record.gaps:type_name -> whimbrel.edgelink.v1.Gap
+	17, // 31: whimbrel.edgelink.v1.Latest.twins:type_name -> whimbrel.edgelink.v1.LatestTwin
+	10, // 32: whimbrel.edgelink.v1.LatestTwin.device:type_name -> whimbrel.edgelink.v1.DeviceRef
+	18, // 33: whimbrel.edgelink.v1.LatestTwin.values:type_name -> whimbrel.edgelink.v1.LatestValue
+	12, // 34: whimbrel.edgelink.v1.LatestTwin.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
+	20, // 35: whimbrel.edgelink.v1.Sync.items:type_name -> whimbrel.edgelink.v1.Item
+	3,  // 36: whimbrel.edgelink.v1.Sync.keep:type_name -> whimbrel.edgelink.v1.Held
+	3,  // 37: whimbrel.edgelink.v1.Sync.removed:type_name -> whimbrel.edgelink.v1.Held
+	23, // 38: whimbrel.edgelink.v1.NodeReport.seen:type_name -> whimbrel.edgelink.v1.Seen
+	29, // 39: whimbrel.edgelink.v1.PodStatuses.pods:type_name -> whimbrel.edgelink.v1.PodState
+	30, // 40: whimbrel.edgelink.v1.PodStatuses.engine:type_name -> whimbrel.edgelink.v1.Engine
+	32, // 41: whimbrel.edgelink.v1.RouteMessages.messages:type_name -> whimbrel.edgelink.v1.RouteMessage
+	36, // 42: whimbrel.edgelink.v1.RouteCounts.routes:type_name -> whimbrel.edgelink.v1.RouteCount
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_edgelink_proto_init() }
@@ -3637,6 +3743,7 @@ func file_edgelink_proto_init() {
 		(*Frame_RouteAcks)(nil),
 		(*Frame_RouteReply)(nil),
 		(*Frame_RouteCounts)(nil),
+		(*Frame_MapperInfo)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3644,7 +3751,7 @@ func file_edgelink_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgelink_proto_rawDesc), len(file_edgelink_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
