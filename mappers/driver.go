@@ -39,6 +39,9 @@ type Info struct {
 	Description string          // a line for people; may be empty
 	Connection  json.RawMessage // JSON Schema (2020-12) of Device.spec.connection
 	Address     json.RawMessage // JSON Schema (2020-12) of a property's address
+	// Property is a JSON Schema (2020-12) of a property as a whole, or nil. It says
+	// how the address must fit the rest: see models.MapperSpec.
+	Property json.RawMessage
 }
 
 // DeviceConfig is what a driver gets to know of a device.

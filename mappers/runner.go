@@ -28,6 +28,7 @@ type Runner struct {
 	polled     int // how many properties are
 	subscribed []Subscription
 	reporter   Reporter // nil for a device that is polled
+	partial    Partial  // nil for a device that has all its points
 	line       *lineUser
 	policy     demotion
 	chance     *rand.Rand
@@ -87,7 +88,9 @@ func NewRunner(cfg RunnerConfig) *Runner {
 	if r.reporter, _ = cfg.Device.(Reporter); r.reporter != nil {
 		subscribes = func(int) bool { return true }
 	}
-	r.schedule.groups = groupsOf(cfg.Properties, subscribes)
+	r.partial, _ = cfg.Device.(Partial)
+	reads := func(p int) bool { return cfg.Properties[p].Access.Readable() && r.misfit(p) == nil }
+	r.schedule.groups = groupsOf(cfg.Properties, reads, subscribes)
 	for _, g := range r.schedule.groups {
 		r.polled += len(g.polled)
 		for _, p := range g.subscribed {
@@ -95,6 +98,14 @@ func NewRunner(cfg RunnerConfig) *Runner {
 		}
 	}
 	return r
+}
+
+// misfit says what is wrong with a property that nothing is asked for.
+func (r *Runner) misfit(p int) error {
+	if r.partial == nil {
+		return nil
+	}
+	return r.partial.Misfit(p)
 }
 
 // Write queues writes, all or none, and does not wait. It returns false when
@@ -161,6 +172,7 @@ func (r *Runner) Run(ctx context.Context) error {
 
 func (r *Runner) loop(ctx context.Context, events <-chan event) {
 	r.schedule.begin(time.Now(), r.cfg.Seed)
+	r.tellMisfits()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -190,6 +202,25 @@ func (r *Runner) loop(ctx context.Context, events <-chan event) {
 			return
 		}
 	}
+}
+
+// tellMisfits makes the properties bad that nothing is asked for, once and for
+// all.
+func (r *Runner) tellMisfits() {
+	now := time.Now()
+	for p := range r.cfg.Properties {
+		if why := r.misfit(p); why != nil {
+			r.log.Warn("a property does not fit: the others are served", "property", r.cfg.Properties[p].Name, "err", why)
+			if r.cfg.Properties[p].Access.Readable() {
+				r.spoil(p, models.ReasonMisconfigured, now)
+				continue
+			}
+			// It has no value to be bad; that it fails is all there is to tell.
+			r.properties[p].failing, r.properties[p].last.sample.Reason = true, models.ReasonMisconfigured
+			r.failing++
+		}
+	}
+	r.report(now)
 }
 
 // wakeAt is when the loop has something to do by itself.
@@ -462,6 +493,11 @@ func (r *Runner) degraded(reason models.Reason) error {
 	}
 	if more := r.failing - len(names); more > 0 {
 		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	for p := range r.properties {
+		if why := r.misfit(p); why != nil {
+			return Fail(reason, fmt.Errorf("of %d properties fail %v; %s does not fit: %w", len(r.properties), names, r.cfg.Properties[p].Name, why))
+		}
 	}
 	return Fail(reason, fmt.Errorf("of %d properties fail %v", len(r.properties), names))
 }

@@ -33,12 +33,12 @@ type schedule struct {
 // soon after a start, whatever their interval.
 const maxFirst = time.Second
 
-// groupsOf sorts readable properties by interval. subscribes is nil for a
-// device that has no subscriptions.
-func groupsOf(properties []models.ResolvedProperty, subscribes func(int) bool) []group {
+// groupsOf sorts the properties that are read by interval. subscribes is nil
+// for a device that has no subscriptions.
+func groupsOf(properties []models.ResolvedProperty, reads, subscribes func(int) bool) []group {
 	var groups []group
 	for i, p := range properties {
-		if !p.Access.Readable() {
+		if !reads(i) {
 			continue
 		}
 		at := slices.IndexFunc(groups, func(g group) bool { return g.every == p.Every })

@@ -79,6 +79,12 @@ type MapperSpec struct {
 	Version     string          `json:"version"`
 	Connection  json.RawMessage `json:"connection"` // JSON Schema (2020-12) of Device.spec.connection
 	Address     json.RawMessage `json:"address"`    // JSON Schema (2020-12) of a property's address
+	// Property, where given, is a JSON Schema (2020-12) of {name, type, access,
+	// unit, minimum, maximum, enum, write, address}: a property as it holds, all
+	// of it that is no matter of polling. It says how an address must fit the
+	// rest. Where it does not hold, the description nearest to what failed is what
+	// the user reads. More fields may come.
+	Property json.RawMessage `json:"property,omitempty"`
 }
 
 // MapperStatus is which nodes have a mapper, as they announced it since the hub
@@ -119,8 +125,8 @@ func (m *Mapper) Validate() []FieldError {
 	if m.Spec.Version == "" {
 		errs = append(errs, FieldError{"/spec/version", "is required"})
 	}
-	for field, schema := range map[string]json.RawMessage{"connection": m.Spec.Connection, "address": m.Spec.Address} {
-		if s := string(schema); !strings.HasPrefix(s, "{") && s != "true" && s != "false" {
+	for field, schema := range map[string]json.RawMessage{"connection": m.Spec.Connection, "address": m.Spec.Address, "property": m.Spec.Property} {
+		if s := string(schema); (s != "" || field != "property") && !strings.HasPrefix(s, "{") && s != "true" && s != "false" {
 			errs = append(errs, FieldError{"/spec/" + field, "must be a JSON Schema"})
 		}
 	}

@@ -55,7 +55,8 @@ const (
 	ReasonNotImplemented Reason = "not-implemented" // the device says that it has no such value
 	ReasonStale          Reason = "stale"           // not refreshed for three intervals
 	ReasonMapperLost     Reason = "mapper-lost"     // the mapper's process is gone
-	ReasonConfiguration  Reason = "configuration"   // the mapper cannot work with the address
+	ReasonConfiguration  Reason = "configuration"   // the device has something else there than the property says
+	ReasonMisconfigured  Reason = "misconfigured"   // the property does not fit its protocol: nothing is asked for it
 )
 
 // Sample is one observation of one property.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,10 +44,10 @@ func (s *stage) checkMapper(m *models.Mapper) (*entry, error) {
 	// What is registered must go on fitting.
 	for _, model := range s.modelsOf(m.Metadata.Name) {
 		if errs := compiled.checkModel(model); len(errs) > 0 {
-			return nil, models.Invalid("/spec/address", "%s no longer fits: %s", models.KeyOf(model), errs[0].Error())
+			return nil, models.Invalid("/spec", "%s no longer fits: %s", models.KeyOf(model), errs[0].Error())
 		}
 		for _, d := range s.devicesOf(models.KeyOf(model)) {
-			if err := compiled.checkDevice(d.object.(*models.Device)); err != nil {
+			if err := compiled.checkDevice(d.object.(*models.Device), d.props); err != nil {
 				return nil, models.Invalid("/spec", "%s no longer fits: %s", models.KeyOf(d.object), err)
 			}
 		}
@@ -79,8 +80,10 @@ func (s *stage) checkModel(m *models.DeviceModel) (*entry, error) {
 	for _, d := range s.devicesOf(key) {
 		device := d.object.(*models.Device)
 		props, err := model.resolve(device)
-		if err == nil && !sameProtocol {
-			err = mapper.schemas.checkDevice(device)
+		if err == nil && sameProtocol {
+			err = invalid(mapper.schemas.checkOverrides(device, props))
+		} else if err == nil {
+			err = mapper.schemas.checkDevice(device, props)
 		}
 		if err == nil {
 			err = checkAddresses(props)
@@ -110,7 +113,7 @@ func (s *stage) checkDevice(d *models.Device) (*entry, error) {
 	if mapper == nil {
 		return nil, models.Invalid("/spec/model", "its protocol's mapper %q is gone", protocol)
 	}
-	if err := mapper.schemas.checkDevice(d); err != nil {
+	if err := mapper.schemas.checkDevice(d, props); err != nil {
 		return nil, err
 	}
 	return &entry{props: props}, checkAddresses(props)
@@ -164,7 +167,8 @@ func inUseError(o models.Object, what string, users []string) error {
 // schemas is a Mapper's schemas, compiled.
 type schemas struct {
 	connection, address schema
-	broken              error // stored schemas that no longer compile
+	property            schema // its Schema is nil where the mapper has none
+	broken              error  // stored schemas that no longer compile
 }
 
 // schema is one compiled schema, and its text as a tree for what the compiler
@@ -193,7 +197,10 @@ func compileSchemas(m *models.Mapper) (*schemas, error) {
 		field string
 		text  json.RawMessage
 		into  *schema
-	}{{"connection", m.Spec.Connection, &out.connection}, {"address", m.Spec.Address, &out.address}} {
+	}{{"connection", m.Spec.Connection, &out.connection}, {"address", m.Spec.Address, &out.address}, {"property", m.Spec.Property, &out.property}} {
+		if len(c.text) == 0 {
+			continue // property may be left out; the others have defaults
+		}
 		if len(c.text) > maxSchema {
 			return nil, models.Invalid("/spec/"+c.field, "has %d bytes, at most %d are allowed", len(c.text), maxSchema)
 		}
@@ -220,28 +227,92 @@ func (c *schemas) checkModel(m *models.DeviceModel) (errs []models.FieldError) {
 		return []models.FieldError{{Pointer: "/spec/protocol", Detail: "the mapper's schemas do not compile"}}
 	}
 	for i, p := range m.Spec.Properties {
-		if len(p.Address) > 0 { // else its devices must give one
-			errs = append(errs, validate(c.address, p.Address, "/spec/properties/"+strconv.Itoa(i)+"/address")...)
+		if len(p.Address) == 0 {
+			continue // its devices must give one
 		}
+		at := "/spec/properties/" + strconv.Itoa(i)
+		bad := validate(c.address, p.Address, at+"/address")
+		if len(bad) == 0 { // else it says twice what is wrong
+			whole := models.ResolvedProperty{Name: p.Name, Type: p.Type, Access: p.Access, Unit: p.Unit, Write: p.Write, Enum: p.Enum, Address: p.Address}
+			if p.Minimum != nil {
+				whole.Minimum = *p.Minimum
+			}
+			if p.Maximum != nil {
+				whole.Maximum = *p.Maximum
+			}
+			bad = c.checkProperty(&whole, at)
+		}
+		errs = append(errs, bad...)
 	}
 	return errs
 }
 
-// checkDevice checks what a device itself says.
-func (c *schemas) checkDevice(d *models.Device) error {
+// checkDevice checks what a device itself says; props are its properties as
+// they hold.
+func (c *schemas) checkDevice(d *models.Device, props []models.ResolvedProperty) error {
 	if c.broken != nil {
 		return models.Invalid("/spec/model", "its mapper's schemas do not compile")
 	}
-	errs := validate(c.connection, d.Spec.Connection, "/spec/connection")
+	return invalid(append(validate(c.connection, d.Spec.Connection, "/spec/connection"), c.checkOverrides(d, props)...))
+}
+
+// checkOverrides checks what a device says otherwise than its model.
+func (c *schemas) checkOverrides(d *models.Device, props []models.ResolvedProperty) (errs []models.FieldError) {
 	for i, o := range d.Spec.Properties {
+		at := "/spec/properties/" + strconv.Itoa(i)
+		var bad []models.FieldError
 		if len(o.Address) > 0 {
-			errs = append(errs, validate(c.address, o.Address, "/spec/properties/"+strconv.Itoa(i)+"/address")...)
+			bad = validate(c.address, o.Address, at+"/address")
 		}
+		own := len(o.Address) > 0 || o.Minimum != nil || o.Maximum != nil // else it is the model's
+		if p := slices.IndexFunc(props, func(p models.ResolvedProperty) bool { return p.Name == o.Name }); len(bad) == 0 && own && p >= 0 && len(props[p].Address) > 0 {
+			bad = c.checkProperty(&props[p], at)
+			for k, f := range bad {
+				if !strings.HasPrefix(f.Pointer, at+"/address") && !strings.HasPrefix(f.Pointer, at+"/minimum") && !strings.HasPrefix(f.Pointer, at+"/maximum") {
+					bad[k].Pointer = at // the device says nothing of it
+				}
+			}
+		}
+		errs = append(errs, bad...)
 	}
-	if len(errs) > 0 {
-		return &models.Error{Kind: models.KindInvalid, Fields: errs}
+	return errs
+}
+
+// checkProperty checks a property, whose address fits its schema, as a whole.
+func (c *schemas) checkProperty(p *models.ResolvedProperty, at string) []models.FieldError {
+	if c.property.Schema == nil {
+		return nil
 	}
-	return nil
+	doc := struct {
+		Name    string           `json:"name"`
+		Type    models.Type      `json:"type"`
+		Access  models.Access    `json:"access"`
+		Unit    string           `json:"unit,omitempty"`
+		Minimum *models.Value    `json:"minimum,omitempty"`
+		Maximum *models.Value    `json:"maximum,omitempty"`
+		Enum    map[int64]string `json:"enum,omitempty"`
+		Write   models.WriteMode `json:"write,omitempty"`
+		Address json.RawMessage  `json:"address"`
+	}{p.Name, p.Type, p.Access, p.Unit, nil, nil, p.Enum, p.Write, p.Address}
+	if !p.Minimum.IsNull() {
+		doc.Minimum = &p.Minimum
+	}
+	if !p.Maximum.IsNull() {
+		doc.Maximum = &p.Maximum
+	}
+	text, err := json.Marshal(doc)
+	if err != nil {
+		return []models.FieldError{{Pointer: at + "/address", Detail: "is not JSON"}}
+	}
+	return validateAs(c.property, text, at, true)
+}
+
+// invalid is an error of what is wrong, nil when nothing is.
+func invalid(errs []models.FieldError) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return &models.Error{Kind: models.KindInvalid, Fields: errs}
 }
 
 // checkAddresses checks that each of a device's properties has an address.
@@ -260,6 +331,12 @@ func checkAddresses(props []models.ResolvedProperty) error {
 
 // validate checks a document against a schema; at is where it stands.
 func validate(schema schema, doc json.RawMessage, at string) []models.FieldError {
+	return validateAs(schema, doc, at, false)
+}
+
+// validateAs is validate; explained says that the schema's descriptions are
+// made to be read by whoever broke a rule.
+func validateAs(schema schema, doc json.RawMessage, at string, explained bool) []models.FieldError {
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(doc))
 	if err != nil {
 		return []models.FieldError{{Pointer: at, Detail: "is not JSON"}}
@@ -278,7 +355,14 @@ func validate(schema schema, doc json.RawMessage, at string) []models.FieldError
 		for _, step := range leaf.InstanceLocation {
 			pointer += "/" + escape.Replace(step)
 		}
+		explanation := ""
+		if explained {
+			explanation = schema.describe(leaf.SchemaURL)
+		}
 		add := func(f models.FieldError) {
+			if explanation != "" {
+				f.Detail = explanation
+			}
 			if len(out) < maxErrors && !slices.Contains(out, f) {
 				out = append(out, f)
 			}
@@ -293,7 +377,7 @@ func validate(schema schema, doc json.RawMessage, at string) []models.FieldError
 				add(models.FieldError{Pointer: pointer + "/" + escape.Replace(name), Detail: "unknown field"})
 			}
 		case *kind.Not: // which says nothing of what is ruled out, or why
-			add(models.FieldError{Pointer: pointer, Detail: "is ruled out: " + schema.describe(leaf.SchemaURL)})
+			add(models.FieldError{Pointer: pointer, Detail: "is ruled out: " + cmp.Or(schema.describe(leaf.SchemaURL), "see the mapper's schema")})
 		default:
 			add(models.FieldError{Pointer: pointer, Detail: leaf.ErrorKind.LocalizedString(printer)})
 		}
@@ -302,11 +386,12 @@ func validate(schema schema, doc json.RawMessage, at string) []models.FieldError
 }
 
 // describe returns what the schema says of the part that a failed keyword
-// stands in: its description.
+// stands in: its description, or that of the nearest part around it; "" where
+// there is none.
 func (s schema) describe(url string) string {
 	_, fragment, _ := strings.Cut(url, "#")
 	steps := strings.Split(strings.Trim(fragment, "/"), "/")
-	at, text := s.doc, "see the mapper's schema"
+	at, text := s.doc, ""
 	for i := 0; ; i++ {
 		if m, ok := at.(map[string]any); ok {
 			if d, ok := m["description"].(string); ok && d != "" {

@@ -495,6 +495,50 @@ func TestAwaitWrites(t *testing.T) {
 	})
 }
 
+// A property that does not fit its protocol is bad and says so; the rest of
+// the device is read and written, and each value is the right property's.
+func TestAMisfitHarmsNoOtherProperty(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		b.driver.device("a").value("temp", models.Float(21))
+		b.m.Apply([]store.Item{modelItem("mixed", `{"protocol":"fake","defaults":{"every":"1s"},"properties":[
+			{"name":"odd","type":"int","access":"ReadWrite","address":"misfit"},
+			{"name":"temp","type":"float","access":"Read"},
+			{"name":"mute","type":"int","access":"Write","address":"misfit"},
+			{"name":"set","type":"float","access":"ReadWrite"}]}`), deviceItem("a", `{"model":"mixed"}`),
+			desiredItem("a", twin.Desired{Version: 1, Properties: map[string]twin.DesiredValue{
+				"odd": {Value: models.Int(3), Version: 1, ID: "w-odd"}, "mute": {Value: models.Int(4), Version: 1, ID: "w-mute"}, "set": {Value: models.Float(5), Version: 1, ID: "w-set"}}})})
+		<-b.m.Ready()
+		wait(3 * time.Second)
+		doc := b.doc("a")
+		if r := doc.Properties["odd"].Reported; r == nil || r.Quality != models.Bad || r.Reason != models.ReasonMisconfigured {
+			t.Errorf("odd: %+v", r)
+		}
+		if r := doc.Properties["temp"].Reported; r == nil || r.Quality != models.Good || r.Value != models.Float(21) {
+			t.Errorf("temp: %+v", r)
+		}
+		if r := doc.Properties["set"].Reported; r == nil || r.Value != models.Float(5) {
+			t.Errorf("set: %+v", r)
+		}
+		if got := b.driver.device("a").written(); !slices.Equal(got, []string{"set=5"}) {
+			t.Errorf("written: %v", got)
+		}
+		for name, want := range map[string]string{"odd": "failed", "mute": "failed", "set": "applied"} {
+			w := doc.Properties[name].Write
+			if w == nil || string(w.State) != want || want == "failed" && !strings.Contains(w.Error, "fits nothing") {
+				t.Errorf("%s: write %+v, want %s", name, w, want)
+			}
+		}
+		if state := b.topic("devices/a/state"); !strings.Contains(state, "degraded") || !strings.Contains(state, "odd does not fit: /address: fits nothing") {
+			t.Errorf("state %s", state)
+		}
+		for _, l := range b.m.Latest(LatestWanted{Full: true}) {
+			if l.Problem != "" || !strings.HasPrefix(l.StateReason, string(models.ReasonMisconfigured)) {
+				t.Errorf("problem %q, reason %q", l.Problem, l.StateReason)
+			}
+		}
+	})
+}
+
 func TestProblemsHarmNoOther(t *testing.T) {
 	in(t, func(t *testing.T, b *bench) {
 		b.driver.refuse["bad"] = models.Invalid("/spec/connection/url", "is nonsense")

@@ -191,6 +191,15 @@ func (d *fakeDriver) Open(cfg mappers.DeviceConfig) (mappers.Device, error) {
 	if err := d.refuse[cfg.Name]; err != nil {
 		return nil, err
 	}
+	var misfits []models.FieldError
+	for _, p := range cfg.Points {
+		if string(p.Address) == `"misfit"` {
+			misfits = append(misfits, models.FieldError{Pointer: "/spec/properties/" + p.Property + "/address", Detail: "fits nothing"})
+		}
+	}
+	if misfits != nil {
+		return nil, &models.Error{Kind: models.KindInvalid, Fields: misfits}
+	}
 	d.open[cfg.Name]++
 	d.opened[cfg.Name]++
 	d.doubled = d.doubled || d.open[cfg.Name] > 1

@@ -304,7 +304,10 @@ func (d *description) mapper(o *models.Mapper) error {
 	if err := d.yaml("Connection", o.Spec.Connection); err != nil {
 		return err
 	}
-	return d.yaml("Address", o.Spec.Address)
+	if err := d.yaml("Address", o.Spec.Address); err != nil || len(o.Spec.Property) == 0 {
+		return err
+	}
+	return d.yaml("Property", o.Spec.Property)
 }
 
 func (d *description) user(ctx context.Context, h hub, o *models.User) error {

@@ -228,7 +228,11 @@ func compile(t *testing.T, text []byte) *jsonschema.Schema {
 
 func schemasCompile(t *testing.T, e *env) {
 	info := e.Driver.Info()
-	for name, text := range map[string]json.RawMessage{"connection": info.Connection, "address": info.Address} {
+	schemas := map[string]json.RawMessage{"connection": info.Connection, "address": info.Address}
+	if len(info.Property) > 0 {
+		schemas["property"] = info.Property
+	}
+	for name, text := range schemas {
 		var head struct {
 			Schema string `json:"$schema"`
 		}
@@ -261,6 +265,19 @@ func schemasFit(t *testing.T, e *env) {
 	check(connection, e.Connection)
 	for _, p := range e.Points {
 		check(address, p.Address)
+	}
+	if len(info.Property) == 0 {
+		return
+	}
+	property := compile(t, info.Property)
+	for _, p := range e.points() {
+		doc, err := jsonschema.UnmarshalJSON(strings.NewReader(fmt.Sprintf(`{"name": %q, "type": %q, "access": %q, "address": %s}`, p.Property, p.Type, p.Access, p.Address)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := property.Validate(doc); err != nil {
+			t.Errorf("property %s: %v", p.Property, err)
+		}
 	}
 }
 

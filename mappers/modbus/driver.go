@@ -33,6 +33,9 @@ var connectionSchema []byte
 //go:embed address.schema.json
 var addressSchema []byte
 
+//go:embed property.schema.json
+var propertySchema []byte
+
 // Driver is the Modbus driver. Devices opened by one Driver that lead to the
 // same host and port, or are on the same serial line, share one connection.
 type Driver struct{ lines lines }
@@ -46,7 +49,7 @@ func New() *Driver {
 
 // Info implements mappers.Driver.
 func (d *Driver) Info() mappers.Info {
-	return mappers.Info{Name: Name, Version: Version, Connection: connectionSchema, Address: addressSchema}
+	return mappers.Info{Name: Name, Version: Version, Connection: connectionSchema, Address: addressSchema, Property: propertySchema}
 }
 
 // connection is Device.spec.connection as users write it

@@ -36,6 +36,9 @@ var connectionSchema []byte
 //go:embed address.schema.json
 var addressSchema []byte
 
+//go:embed property.schema.json
+var propertySchema []byte
+
 // Driver is the OPC UA driver. Its devices show servers the same certificate.
 type Driver struct{ identities identities }
 
@@ -46,7 +49,7 @@ func New() *Driver { return &Driver{} }
 
 // Info implements mappers.Driver.
 func (d *Driver) Info() mappers.Info {
-	return mappers.Info{Name: Name, Version: Version, Connection: connectionSchema, Address: addressSchema}
+	return mappers.Info{Name: Name, Version: Version, Connection: connectionSchema, Address: addressSchema, Property: propertySchema}
 }
 
 // connection is Device.spec.connection as users write it

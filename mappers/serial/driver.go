@@ -33,6 +33,9 @@ var connectionSchema []byte
 //go:embed address.schema.json
 var addressSchema []byte
 
+//go:embed property.schema.json
+var propertySchema []byte
+
 // Driver is the serial driver. Devices opened by one Driver that are on the
 // same port share it.
 type Driver struct {
@@ -49,7 +52,7 @@ func New() *Driver {
 
 // Info implements mappers.Driver.
 func (d *Driver) Info() mappers.Info {
-	return mappers.Info{Name: Name, Version: Version, Connection: connectionSchema, Address: addressSchema}
+	return mappers.Info{Name: Name, Version: Version, Connection: connectionSchema, Address: addressSchema, Property: propertySchema}
 }
 
 // connection is Device.spec.connection as users write it

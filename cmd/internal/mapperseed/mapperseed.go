@@ -19,7 +19,7 @@ func Objects(drivers map[string]mappers.Driver) []*models.Mapper {
 			TypeMeta: models.TypeMeta{APIVersion: models.APIVersion, Kind: "Mapper"},
 			Metadata: models.ObjectMeta{Name: info.Name},
 			Spec: models.MapperSpec{Description: "ships with whimbrel", Version: info.Version,
-				Connection: info.Connection, Address: info.Address},
+				Connection: info.Connection, Address: info.Address, Property: info.Property},
 		})
 	}
 	return out
