@@ -13,16 +13,31 @@ import (
 type resource struct {
 	kind string
 	read models.Role
+	made made
 }
+
+// made says who makes the objects of a kind.
+type made int
+
+const (
+	byUsers made = iota
+	byHub        // users can read them, and no more
+	anew         // by the hub, which makes one that a user deletes anew
+)
 
 // resources lists the kinds served. Changing one takes the role admin: in the
 // object's namespace, in all of them where it has none.
 var resources = []resource{
-	{"DeviceModel", models.Viewer},
-	{"Device", models.Viewer},
-	{"Node", models.Viewer},
-	{"Mapper", models.Viewer},
-	{"User", models.Admin},
+	{kind: "DeviceModel", read: models.Viewer},
+	{kind: "Device", read: models.Viewer},
+	{kind: "Node", read: models.Viewer},
+	{kind: "Mapper", read: models.Viewer},
+	{kind: "Deployment", read: models.Viewer},
+	{kind: "Pod", read: models.Viewer, made: anew},
+	{kind: "ControllerRevision", read: models.Viewer, made: byHub},
+	{kind: "Service", read: models.Viewer},
+	{kind: "ConfigMap", read: models.Viewer},
+	{kind: "User", read: models.Admin},
 }
 
 // collection is a resource at work.
@@ -50,14 +65,20 @@ func (a *api) objectRoutes(r resource) ([]route, error) {
 		return nil, fmt.Errorf("kind %s is not known", r.kind)
 	}
 	o := &collection{resource: r, info: info, api: a}
-	return []route{
+	routes := []route{
 		{a.schemas.listOp(info), r.read, o.list},
-		{a.schemas.createOp(info), models.Admin, o.create},
 		{a.schemas.getOp(info), r.read, o.get},
-		{a.schemas.replaceOp(info), models.Admin, o.replace},
-		{a.schemas.patchOp(info), models.Admin, o.patch},
-		{a.schemas.deleteOp(info), models.Admin, o.remove},
-	}, nil
+	}
+	if r.made == byUsers {
+		routes = append(routes,
+			route{a.schemas.createOp(info), models.Admin, o.create},
+			route{a.schemas.replaceOp(info), models.Admin, o.replace},
+			route{a.schemas.patchOp(info), models.Admin, o.patch})
+	}
+	if r.made != byHub {
+		routes = append(routes, route{a.schemas.deleteOp(info), models.Admin, o.remove})
+	}
+	return routes, nil
 }
 
 // key reads which object a request is about, and checks that the caller holds a
@@ -264,7 +285,31 @@ func (o *collection) decode(c *call, text []byte, name string) (models.Object, e
 		}
 		meta.Namespace = given
 	}
-	return object, c.caller.may(models.Admin, meta.Namespace)
+	if err := c.caller.may(models.Admin, meta.Namespace); err != nil {
+		return nil, err
+	}
+	return object, c.mayReachHost(object)
+}
+
+// mayReachHost checks that the caller may give an app what is the node's: files,
+// devices, the network. A node is everyone's, so that takes the role admin in all
+// namespaces. (What spec.access gives of devices needs no more than the role
+// here, admin, which includes to write them: it ends with the namespace.)
+func (c *call) mayReachHost(object models.Object) error {
+	d, ok := object.(*models.Deployment)
+	if !ok {
+		return nil
+	}
+	fields := d.Spec.Template.Spec.NeedsHost()
+	if len(fields) == 0 || c.caller.may(models.Admin, models.AllNamespaces) == nil {
+		return nil
+	}
+	e := models.Errorf(models.KindForbidden, "an app that reaches into its node needs the role admin in all namespaces; %s has the role %s in namespace %s",
+		c.caller.Name, c.caller.Role, c.caller.Namespace)
+	for _, f := range fields {
+		e.Fields = append(e.Fields, models.FieldError{Pointer: "/spec/template/spec" + f, Detail: "reaches into the node"})
+	}
+	return e
 }
 
 // namesNamespace reports whether a document that DecodeKind took says its

@@ -1,7 +1,8 @@
 // Package devicehub is the cloud half of Whimbrel: it puts the hub's parts
 // together and runs them. The parts are registry (objects and desired values),
 // twins (what was reported), sessions (the link to edges), ingest (their logs
-// into the store), identity (who is who) and store (Postgres or SQLite).
+// into the store), workloads (pods of Deployments), identity (who is who) and
+// store (Postgres or SQLite).
 //
 // Hub's methods are what cloudapi needs of a hub; this package knows nothing of
 // HTTP but the link's own three paths.
@@ -28,6 +29,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/devicehub/sessions"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/devicehub/twins"
+	"github.com/whimbrel-edge/whimbrel/devicehub/workloads"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
@@ -66,12 +68,13 @@ type Hub struct {
 	lineage  string
 	ready    chan struct{}
 
-	Identity *identity.Service
-	Registry *registry.Registry
-	twins    *twins.Cache
-	sessions *sessions.Manager
-	ingest   *ingest.Ingester
-	events   *events.Book
+	Identity  *identity.Service
+	Registry  *registry.Registry
+	twins     *twins.Cache
+	sessions  *sessions.Manager
+	ingest    *ingest.Ingester
+	events    *events.Book
+	workloads *workloads.Controller
 }
 
 // New loads a hub from its store and opens its link's port. Run runs it; Close
@@ -112,7 +115,8 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 		return nil, err
 	}
 	h.ingest = ingest.New(ingest.Config{Store: cfg.Store, Devices: devices{h}, Sink: h.twins, Log: h.log, Registerer: cfg.Registerer, Now: h.now})
-	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.twins, Log: cfg.Store, Identity: h.Identity,
+	h.workloads = workloads.New(workloads.Config{Registry: h.Registry, Now: h.now, Log: h.log})
+	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.twins, Workloads: h.workloads, Log: cfg.Store, Identity: h.Identity,
 		Events: h.events, Lineage: h.lineage, Now: h.now, Logger: h.log})
 	h.Registry.SetStatuses(statuses{h})
 	if cfg.Registerer != nil {
@@ -158,7 +162,7 @@ func (h *Hub) Ready() <-chan struct{} { return h.ready }
 
 // Run runs the hub until ctx ends or a part of it fails for good. Its loops:
 // the registry's sequencer, the twins' checkpoints, the keeper of history, the
-// book of events, the ingester, the link's server.
+// book of events, the ingester, the workloads' controller, the link's server.
 func (h *Hub) Run(ctx context.Context) error {
 	// The parts end in an order: sessions first, so that what they handed over is
 	// committed; then ingest; then what it needs.
@@ -180,6 +184,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	start(&baseWait, base, "history", (&history.Keeper{Store: h.cfg.Store, Rules: h.Registry.Retention, Now: h.now, Log: h.log}).Run)
 	start(&baseWait, base, "events", h.events.Run)
 	start(&middleWait, middle, "ingest", h.ingest.Run)
+	start(&middleWait, middle, "workloads", h.workloads.Run)
 	err := h.Registry.Seed(ctx, h.cfg.Mappers)
 	if err == nil {
 		err = h.serveLink(ctx, failed)
@@ -229,6 +234,10 @@ func (s statuses) MapperStatus(m *models.Mapper) *models.MapperStatus {
 }
 
 func (s statuses) NodeStatus(n *models.Node) *models.NodeStatus { return s.h.sessions.NodeStatus(n) }
+
+func (s statuses) WorkloadStatus(o models.Object) models.Object {
+	return s.h.workloads.WorkloadStatus(o)
+}
 
 func (s statuses) WriteState(deviceUID, property, id string) twin.WriteState {
 	return s.h.twins.WriteState(deviceUID, property, id)

@@ -55,6 +55,17 @@ type DeploymentStatus struct {
 	Conditions         []Condition `json:"conditions,omitempty"` // Available, Progressing
 }
 
+// Reasons of a Deployment's conditions Available and Progressing.
+const (
+	ReasonAllPodsReady     = "AllPodsReady"
+	ReasonPodsNotReady     = "PodsNotReady"
+	ReasonRolloutComplete  = "RolloutComplete"
+	ReasonRollingOut       = "RollingOut"
+	ReasonWaitingForNodes  = "WaitingForNodes"          // only pods of nodes that are not connected are left
+	ReasonRolloutFailed    = "RolloutFailed"            // a pod does not come up; it goes on when it does
+	ReasonDeadlineExceeded = "ProgressDeadlineExceeded" // as in Kubernetes
+)
+
 // Type implements Object.
 func (d *Deployment) Type() *TypeMeta { return &d.TypeMeta }
 
@@ -101,3 +112,52 @@ const maxAppName = 253 - len("-1000")
 
 // PodName is the name of a Deployment's pod with a number.
 func PodName(deployment string, slot int) string { return deployment + "-" + strconv.Itoa(slot) }
+
+// ControllerRevision is one revision of a Deployment's template. The hub keeps
+// the last ones, so that they can be gone back to.
+type ControllerRevision struct {
+	TypeMeta
+	Metadata ObjectMeta   `json:"metadata"`
+	Revision int64        `json:"revision"`
+	Data     RevisionData `json:"data"`
+}
+
+// RevisionData is what of a Deployment a revision is of.
+type RevisionData struct {
+	Spec RevisionSpec `json:"spec"`
+}
+
+// RevisionSpec holds the template.
+type RevisionSpec struct {
+	Template PodTemplate `json:"template"`
+}
+
+// RevisionsKept is how many revisions before the current one are kept.
+const RevisionsKept = 10
+
+// Type implements Object.
+func (r *ControllerRevision) Type() *TypeMeta { return &r.TypeMeta }
+
+// Meta implements Object.
+func (r *ControllerRevision) Meta() *ObjectMeta { return &r.Metadata }
+
+// ClearStatus implements Object.
+func (r *ControllerRevision) ClearStatus() {}
+
+// Default implements Object.
+func (r *ControllerRevision) Default() { r.Data.Spec.Template.Spec.Default() }
+
+// Validate implements Object.
+func (r *ControllerRevision) Validate() []FieldError {
+	return append(validateMeta(&r.Metadata, true, CheckSubdomain), r.Data.Spec.Template.Spec.validate("/data/spec/template/spec")...)
+}
+
+// OwnedBy reports whether an object was made for another one.
+func OwnedBy(o, owner Object) bool {
+	for _, ref := range o.Meta().OwnerReferences {
+		if ref.UID == owner.Meta().UID {
+			return true
+		}
+	}
+	return false
+}

@@ -80,6 +80,7 @@ var Kinds = []KindInfo{
 	{Kind: "Mapper", APIVersion: APIVersion, Plural: "mappers", Short: []string{"mapper"}, New: func() Object { return &Mapper{} }},
 	{Kind: "Deployment", APIVersion: APIVersionApps, Plural: "deployments", Short: []string{"deployment", "deploy", "app", "apps"}, Namespaced: true, New: func() Object { return &Deployment{} }},
 	{Kind: "Pod", APIVersion: APIVersionCore, Plural: "pods", Short: []string{"pod", "po"}, Namespaced: true, New: func() Object { return &Pod{} }},
+	{Kind: "ControllerRevision", APIVersion: APIVersionApps, Plural: "controllerrevisions", Short: []string{"controllerrevision"}, Namespaced: true, New: func() Object { return &ControllerRevision{} }},
 	{Kind: "Service", APIVersion: APIVersionCore, Plural: "services", Short: []string{"service", "svc"}, Namespaced: true, New: func() Object { return &Service{} }},
 	{Kind: "ConfigMap", APIVersion: APIVersionCore, Plural: "configmaps", Short: []string{"configmap", "cm"}, Namespaced: true, New: func() Object { return &ConfigMap{} }},
 	{Kind: "User", APIVersion: APIVersion, Plural: "users", Short: []string{"user"}, New: func() Object { return &User{} }},

@@ -38,6 +38,8 @@ type NodeInfo struct {
 	Capability   int      `json:"capability,omitempty"` // of the link
 	Capabilities []string `json:"capabilities,omitempty"`
 	Address      string   `json:"address,omitempty"` // the remote address the hub sees
+	// ContainerRuntimeVersion is of the engine that runs the node's pods.
+	ContainerRuntimeVersion string `json:"containerRuntimeVersion,omitempty"`
 }
 
 // OutboxState is how an edge's outbox is doing.

@@ -60,21 +60,19 @@ const (
 // ContainerStatuses are of what serves now; while a new revision is brought up
 // beside it, or in its place, Update tells of that.
 type PodStatus struct {
-	Phase    PodPhase `json:"phase"`
-	Reason   string   `json:"reason,omitempty"`
-	Message  string   `json:"message,omitempty"`
-	Ready    bool     `json:"ready"`
-	Revision int64    `json:"revision,omitempty"` // of the template, see Pod.Revision
-	// ObservedGeneration is the pod's generation that its node is making true.
-	ObservedGeneration int64             `json:"observedGeneration,omitempty"`
-	Node               string            `json:"node,omitempty"`
-	PodIP              string            `json:"podIP,omitempty"`
-	StartTime          *time.Time        `json:"startTime,omitempty"`
-	RestartCount       int32             `json:"restartCount"` // of all containers
-	ContainerStatuses  []ContainerStatus `json:"containerStatuses,omitempty"`
-	Conditions         []Condition       `json:"conditions,omitempty"` // PodScheduled, Ready
-	Update             *PodUpdate        `json:"update,omitempty"`
-	ReportedAt         *time.Time        `json:"reportedAt,omitempty"` // by the hub's clock
+	Phase             PodPhase          `json:"phase"`
+	Reason            string            `json:"reason,omitempty"`
+	Message           string            `json:"message,omitempty"`
+	Ready             bool              `json:"ready"`
+	Revision          int64             `json:"revision,omitempty"` // of the template, see Pod.Revision
+	Node              string            `json:"node,omitempty"`
+	PodIP             string            `json:"podIP,omitempty"`
+	StartTime         *time.Time        `json:"startTime,omitempty"`
+	RestartCount      int32             `json:"restartCount"` // of all containers
+	ContainerStatuses []ContainerStatus `json:"containerStatuses,omitempty"`
+	Conditions        []Condition       `json:"conditions,omitempty"` // PodScheduled, Ready
+	Update            *PodUpdate        `json:"update,omitempty"`
+	ReportedAt        *time.Time        `json:"reportedAt,omitempty"` // by the hub's clock
 }
 
 // PodUpdate is how far a newer revision is that is to take a pod's place.

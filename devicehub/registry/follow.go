@@ -12,7 +12,7 @@ import (
 
 // Item is one piece of the state that a node is to hold.
 type Item struct {
-	Kind       string // DeviceModel, Device, Desired
+	Kind       string // DeviceModel, Device, Desired, Pod, ConfigMap, Service
 	Namespace  string
 	Name       string
 	UID        string // of the object; of the device, for Desired
@@ -73,9 +73,9 @@ func (f *Follower) Take() []Ref {
 	return out
 }
 
-// itemOrder sends models before their devices, and devices before their
-// desired values.
-var itemOrder = map[string]int{"DeviceModel": 0, "Device": 1, "Desired": 2}
+// itemOrder sends models before their devices, devices before their desired
+// values, and what pods use before the pods.
+var itemOrder = map[string]int{"DeviceModel": 0, "Device": 1, "Desired": 2, "ConfigMap": 3, "Service": 4, "Pod": 5}
 
 func compareItems(aKind, aNS, aName, bKind, bNS, bName string) int {
 	if d := itemOrder[aKind] - itemOrder[bKind]; d != 0 {
@@ -136,6 +136,8 @@ func (r *Registry) tellFollowersLocked(c change) {
 			}
 		}
 		mark(o.Spec.Node, refs...)
+	default:
+		r.workloadChangedLocked(c, mark)
 	}
 }
 
@@ -159,6 +161,7 @@ func (r *Registry) Wanted(node string) []Item {
 			out = append(out, Item{Kind: "DeviceModel", Namespace: key.Namespace, Name: key.Name, UID: me.object.Meta().UID, Revision: uint64(me.revision)})
 		}
 	}
+	out = append(out, r.wantedWorkloadsLocked(node)...)
 	slices.SortFunc(out, func(a, b Item) int { return compareItems(a.Kind, a.Namespace, a.Name, b.Kind, b.Namespace, b.Name) })
 	return out
 }
@@ -196,6 +199,11 @@ func (r *Registry) item(node string, ref Ref) (Item, twin.Desired, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	item := Item{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
+	if r.workloadWantedLocked(node, ref) {
+		e := r.objects[models.Key{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}]
+		item.UID, item.Revision, item.JSON = e.object.Meta().UID, uint64(e.revision), e.json
+		return item, twin.Desired{}, true
+	}
 	if ref.Kind == "DeviceModel" {
 		key := models.Key{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
 		e := r.objects[key]
@@ -206,6 +214,9 @@ func (r *Registry) item(node string, ref Ref) (Item, twin.Desired, bool) {
 			item.UID, item.Revision, item.JSON = e.object.Meta().UID, uint64(e.revision), e.json
 			return item, twin.Desired{}, true
 		}
+		return item, twin.Desired{}, false
+	}
+	if ref.Kind != "Device" && ref.Kind != "Desired" {
 		return item, twin.Desired{}, false
 	}
 	e := r.objects[models.Key{Kind: "Device", Namespace: ref.Namespace, Name: ref.Name}]

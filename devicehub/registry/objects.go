@@ -71,6 +71,8 @@ func (r *Registry) withStatus(e *entry) models.Object {
 		shown := *o
 		shown.Status = r.statuses.MapperStatus(o)
 		return &shown
+	case *models.Deployment, *models.Pod:
+		return r.statuses.WorkloadStatus(o)
 	}
 	return e.object
 }

@@ -37,6 +37,9 @@ type Statuses interface {
 	// NodeStatus returns a node's status.
 	NodeStatus(n *models.Node) *models.NodeStatus
 	MapperStatus(m *models.Mapper) *models.MapperStatus
+	// WorkloadStatus returns a Deployment or Pod with its status: a copy, or the
+	// object itself when nothing is known.
+	WorkloadStatus(o models.Object) models.Object
 	// WriteState returns how far a write is known to have come, "" when nothing
 	// is known of it.
 	WriteState(deviceUID, property, id string) twin.WriteState
@@ -73,20 +76,24 @@ type Registry struct {
 	opened   int64         // the revision when it was loaded
 	doubt    *stage        // the sequencer's own: a group that may or may not be stored
 
-	mu       sync.RWMutex // protects all below; held only for memory work
-	revision int64
-	objects  map[models.Key]*entry
-	byUID    map[string]*entry              // devices
-	byModel  map[models.Key]map[string]bool // DeviceModel to uids of its devices
-	byNode   map[string]map[string]bool     // node name to uids of its devices
-	desired  map[string]desiredEntry        // by device uid
-	expiring map[string]map[string]Expiring // by device uid and property: desired values that may expire
-	events   []event                        // oldest first, bounded by eventsKept and eventBytes
-	size     int                            // of the documents in events
-	floor    int64                          // revision before the oldest event kept
-	watchers map[*watcher]struct{}
-	statusAt map[models.Key]int64              // the revision there was when an object's status last changed
-	follower map[string]map[*Follower]struct{} // by node name
+	mu        sync.RWMutex // protects all below; held only for memory work
+	revision  int64
+	objects   map[models.Key]*entry
+	byUID     map[string]*entry              // devices
+	byModel   map[models.Key]map[string]bool // DeviceModel to uids of its devices
+	byNode    map[string]map[string]bool     // node name to uids of its devices
+	pods      map[string]map[string]*entry   // node name to its pods by uid
+	users     map[models.Key]map[string]int  // ConfigMap or Secret to the nodes that use it, and by how many objects there
+	services  map[string]map[models.Key]bool // namespace to its Services
+	desired   map[string]desiredEntry        // by device uid
+	expiring  map[string]map[string]Expiring // by device uid and property: desired values that may expire
+	events    []event                        // oldest first, bounded by eventsKept and eventBytes
+	size      int                            // of the documents in events
+	floor     int64                          // revision before the oldest event kept
+	watchers  map[*watcher]struct{}
+	statusAt  map[models.Key]int64              // the revision there was when an object's status last changed
+	follower  map[string]map[*Follower]struct{} // by node name
+	listeners map[*Changes]struct{}
 }
 
 // entry is one object. It is never changed.
@@ -124,7 +131,8 @@ func Open(ctx context.Context, cfg Config) (*Registry, error) {
 	r := &Registry{store: cfg.Store, statuses: cfg.Statuses, now: cfg.Now, log: cfg.Log, ops: make(chan *op, queueLength),
 		stopped: make(chan struct{}), objects: map[models.Key]*entry{}, byUID: map[string]*entry{},
 		byModel: map[models.Key]map[string]bool{}, byNode: map[string]map[string]bool{}, desired: map[string]desiredEntry{}, expiring: map[string]map[string]Expiring{},
-		watchers: map[*watcher]struct{}{}, statusAt: map[models.Key]int64{}, follower: map[string]map[*Follower]struct{}{}}
+		watchers: map[*watcher]struct{}{}, statusAt: map[models.Key]int64{}, follower: map[string]map[*Follower]struct{}{},
+		pods: map[string]map[string]*entry{}, users: map[models.Key]map[string]int{}, services: map[string]map[models.Key]bool{}, listeners: map[*Changes]struct{}{}}
 	if r.now == nil {
 		r.now = time.Now
 	}
@@ -241,6 +249,7 @@ func (r *Registry) index(e *entry) {
 		add(r.byModel, modelKey(d), d.Metadata.UID)
 		add(r.byNode, d.Spec.Node, d.Metadata.UID)
 	}
+	r.indexWorkload(e)
 }
 
 func (r *Registry) unindex(e *entry) {
@@ -253,6 +262,7 @@ func (r *Registry) unindex(e *entry) {
 		remove(r.byModel, modelKey(d), d.Metadata.UID)
 		remove(r.byNode, d.Spec.Node, d.Metadata.UID)
 	}
+	r.unindexWorkload(e)
 }
 
 func add[K comparable](m map[K]map[string]bool, k K, uid string) {
@@ -411,6 +421,9 @@ func (r *Registry) show(s *stage) {
 	defer r.mu.Unlock()
 	for _, c := range s.changes {
 		r.tellFollowersLocked(c)
+		if c.desired == nil && !c.quiet {
+			r.tellListenersLocked(models.KeyOf(c.entry.object))
+		}
 		switch {
 		case c.desired != nil:
 			r.setDesiredLocked(c.deviceUID, *c.desired)

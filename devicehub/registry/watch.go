@@ -152,10 +152,13 @@ func inScope(key models.Key, o models.ListOptions) bool {
 	return key.Kind == o.Kind && (o.Namespace == "" || key.Namespace == "" || key.Namespace == o.Namespace)
 }
 
+// hasStatus are the kinds whose status changes without the object.
+var hasStatus = map[string]bool{"Device": true, "Node": true, "Deployment": true, "Pod": true}
+
 // missedStatuses marks the objects whose status may have changed since a
 // revision. Statuses have no revisions of their own, so these are more than did.
 func (r *Registry) missedStatuses(w *watcher, cursor int64) {
-	if w.kind != "Device" && w.kind != "Node" {
+	if !hasStatus[w.kind] {
 		return
 	}
 	r.mu.RLock()

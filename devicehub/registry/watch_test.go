@@ -157,6 +157,8 @@ func (f *fakeStatuses) DeviceStatus(d *models.Device, _ uint64) *models.DeviceSt
 func (f *fakeStatuses) MapperStatus(*models.Mapper) *models.MapperStatus {
 	return &models.MapperStatus{}
 }
+func (f *fakeStatuses) WorkloadStatus(o models.Object) models.Object { return o }
+
 func (f *fakeStatuses) NodeStatus(*models.Node) *models.NodeStatus { return &models.NodeStatus{} }
 func (f *fakeStatuses) WriteState(_, _, id string) twin.WriteState {
 	f.mu.Lock()

@@ -2,8 +2,10 @@ package sessions
 
 import (
 	"context"
+	"slices"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
 
@@ -25,10 +27,13 @@ func (s *session) deliver(ctx context.Context, hello *pb.Hello, follower *regist
 			held[registry.Ref{Kind: h.Kind, Namespace: h.Namespace, Name: h.Name}] = version{h.Uid, h.Revision}
 		}
 	}
-	d := delivery{s: s, has: map[registry.Ref]version{}}
+	d := delivery{s: s, has: map[registry.Ref]version{}, workloads: slices.Contains(hello.Capabilities, edgelink.CapabilityWorkloads)}
 	full := &pb.Sync{Full: true}
 	for _, w := range s.m.Registry.Wanted(s.id.Name) {
 		ref := registry.Ref{Kind: w.Kind, Namespace: w.Namespace, Name: w.Name}
+		if !d.takes(ref) {
+			continue
+		}
 		if held[ref] != (version{w.UID, w.Revision}) {
 			item, ok := s.m.Registry.Item(s.id.Name, ref)
 			if !ok {
@@ -67,15 +72,29 @@ func (s *session) deliver(ctx context.Context, hello *pb.Hello, follower *regist
 
 // delivery gathers items into Syncs of a moderate size.
 type delivery struct {
-	s     *session
-	has   map[registry.Ref]version // what the edge holds when it has taken all that was sent; bounded by what the node is to hold
-	batch pb.Sync
-	bytes int
-	last  uint64
+	s         *session
+	workloads bool                     // the edge runs pods
+	has       map[registry.Ref]version // what the edge holds when it has taken all that was sent; bounded by what the node is to hold
+	batch     pb.Sync
+	bytes     int
+	last      uint64
+}
+
+// takes reports whether the edge knows what to do with an item. What it does not
+// is held back; the pod's status says so.
+func (d *delivery) takes(ref registry.Ref) bool {
+	switch ref.Kind {
+	case "Pod", "ConfigMap", "Service":
+		return d.workloads
+	}
+	return true
 }
 
 // update brings one item to where it is to be, if it is not there.
 func (d *delivery) update(ctx context.Context, ref registry.Ref) error {
+	if !d.takes(ref) {
+		return nil
+	}
 	item, wanted := d.s.m.Registry.Item(d.s.id.Name, ref)
 	has, held := d.has[ref]
 	switch {

@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -281,8 +282,10 @@ func (m *Manager) arrived(s *session, hello *pb.Hello, remote string) {
 	for _, c := range hello.Capabilities[:min(len(hello.Capabilities), 100)] {
 		n.info.Capabilities = append(n.info.Capabilities, cut(c))
 	}
+	delete(n.conditions, engineReady) // of an earlier session; the edge tells anew
 	m.mu.Unlock()
 	m.Twins.NodeLive(s.id.Name, true)
+	m.Workloads.NodeLive(s.id.Name, true, hello.Capabilities)
 	m.Registry.StatusChanged(models.Key{Kind: "Node", Name: s.id.Name})
 }
 
@@ -293,6 +296,7 @@ func (m *Manager) left(name string) {
 	}
 	m.mu.Unlock()
 	m.Twins.NodeLive(name, false)
+	m.Workloads.NodeLive(name, false, nil)
 	m.Registry.StatusChanged(models.Key{Kind: "Node", Name: name})
 }
 
@@ -343,6 +347,8 @@ func (s *session) receive(ctx context.Context) error {
 			s.latest(body.Latest)
 		case *pb.Frame_Report:
 			s.report(body.Report)
+		case *pb.Frame_PodStatuses:
+			s.pods(body.PodStatuses)
 		case *pb.Frame_SyncDone:
 			s.m.log.Debug("wanted state persisted", "node", s.id.Name, "sync", body.SyncDone.Id)
 		case *pb.Frame_Response:
@@ -398,6 +404,25 @@ func (s *session) report(r *pb.NodeReport) {
 	if before == nil || before.Dropped != r.OutboxDropped {
 		s.m.Registry.StatusChanged(models.Key{Kind: "Node", Name: s.id.Name})
 	}
+}
+
+// engineReady is the node's condition that tells of its container engine.
+const engineReady = "EngineReady"
+
+// pods takes what the edge tells of its pods and of its container engine.
+func (s *session) pods(p *pb.PodStatuses) {
+	s.m.Workloads.PodStatuses(s.id.Name, p)
+	if p.Engine == nil {
+		return
+	}
+	c := models.Condition{Type: engineReady, Status: "True", Reason: "EngineAnswers", LastTransitionTime: s.m.now().UTC()}
+	if !p.Engine.Ready {
+		c.Status, c.Reason, c.Message = "False", cut(cmp.Or(p.Engine.Reason, models.ReasonEngineUnavailable)), cut(p.Engine.Message)
+	}
+	s.m.mu.Lock()
+	s.m.nodeLocked(s.id.Name).info.ContainerRuntimeVersion = cut(p.Engine.Version)
+	s.m.mu.Unlock()
+	s.m.setCondition(s.id.Name, c)
 }
 
 // inbox is the batches that wait to be ingested, in order. It is bounded by

@@ -45,6 +45,12 @@ type Twins interface {
 	NodeLive(node string, live bool)
 }
 
+// Workloads hears how pods are doing, and who is there to run them.
+type Workloads interface {
+	NodeLive(node string, live bool, capabilities []string)
+	PodStatuses(node string, s *pb.PodStatuses)
+}
+
 // Log is what sessions need of the stored logs.
 type Log interface {
 	Epochs(ctx context.Context, nodeUID string) ([]store.Epoch, error)
@@ -62,16 +68,17 @@ type Identity interface {
 
 // Config is what a Manager needs.
 type Config struct {
-	Registry Registry
-	Ingest   Ingest
-	Twins    Twins
-	Log      Log
-	Identity Identity
-	Events   Events // may be nil
-	Lineage  string // the database's
-	Window   uint32 // bytes of the log lane that may be on the way, default DefaultWindow
-	Now      func() time.Time
-	Logger   *slog.Logger
+	Registry  Registry
+	Ingest    Ingest
+	Twins     Twins
+	Workloads Workloads
+	Log       Log
+	Identity  Identity
+	Events    Events // may be nil
+	Lineage   string // the database's
+	Window    uint32 // bytes of the log lane that may be on the way, default DefaultWindow
+	Now       func() time.Time
+	Logger    *slog.Logger
 }
 
 // rivalMemory is how long a node's condition tells of a second edge with its
@@ -234,11 +241,14 @@ func (m *Manager) NodeStatus(o *models.Node) *models.NodeStatus {
 		ready.Status, ready.Reason, ready.Message = "True", "Connected", ""
 	}
 	s := &models.NodeStatus{Conditions: []models.Condition{ready}, NodeInfo: n.info, Outbox: n.outbox}
-	for _, typ := range []string{"LogContinuous", "IdentityUnique", mappersTaken} {
+	for _, typ := range []string{"LogContinuous", "IdentityUnique", mappersTaken, engineReady} {
 		if typ == "IdentityUnique" && m.now().Sub(n.rivalAt) > rivalMemory {
 			continue
 		}
 		if c, ok := n.conditions[typ]; ok {
+			if typ == engineReady && !n.live {
+				c.Status, c.Reason, c.Message, c.LastTransitionTime = "Unknown", ready.Reason, ready.Message, ready.LastTransitionTime
+			}
 			s.Conditions = append(s.Conditions, c)
 		}
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store/storetest"
 	"github.com/whimbrel-edge/whimbrel/devicehub/twins"
+	"github.com/whimbrel-edge/whimbrel/devicehub/workloads"
 	"github.com/whimbrel-edge/whimbrel/internal/faultproxy"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -39,19 +40,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // hub is the parts of a hub that a link needs, behind a real listener.
 type hub struct {
-	t        testing.TB
-	store    *storetest.Memory
-	ids      *identitytest.Memory
-	identity *identity.Service
-	registry *registry.Registry
-	twins    *twins.Cache
-	sessions *sessions.Manager
-	url      string
-	addr     string
-	ahead    atomic.Int64 // of the clock, nanoseconds
-	lineage  string
-	events   chan identity.Event
-	stop     func()
+	t         testing.TB
+	store     *storetest.Memory
+	ids       *identitytest.Memory
+	identity  *identity.Service
+	registry  *registry.Registry
+	twins     *twins.Cache
+	sessions  *sessions.Manager
+	workloads *workloads.Controller
+	url       string
+	addr      string
+	ahead     atomic.Int64 // of the clock, nanoseconds
+	lineage   string
+	events    chan identity.Event
+	stop      func()
 }
 
 func (h *hub) now() time.Time { return time.Now().Add(time.Duration(h.ahead.Load())) }
@@ -64,6 +66,23 @@ func (d devices) AcceptLocal(ctx context.Context, uid string, l twin.Local) erro
 	return err
 }
 func (d devices) Current(uid string) (uint64, string, bool) { return d.r.Current(uid) }
+
+// statuses is what the registry needs of the parts.
+type statuses struct{ h *hub }
+
+func (s statuses) DeviceStatus(d *models.Device, assignment uint64) *models.DeviceStatus {
+	return s.h.twins.DeviceStatus(d, assignment)
+}
+func (s statuses) NodeStatus(n *models.Node) *models.NodeStatus { return s.h.sessions.NodeStatus(n) }
+func (s statuses) MapperStatus(m *models.Mapper) *models.MapperStatus {
+	return s.h.sessions.MapperStatus(m)
+}
+func (s statuses) WorkloadStatus(o models.Object) models.Object {
+	return s.h.workloads.WorkloadStatus(o)
+}
+func (s statuses) WriteState(uid, property, id string) twin.WriteState {
+	return s.h.twins.WriteState(uid, property, id)
+}
 
 func start(t testing.TB) *hub {
 	h := &hub{t: t, store: storetest.NewMemory(), ids: identitytest.NewMemory(), events: make(chan identity.Event, 1000)}
@@ -98,7 +117,9 @@ func (h *hub) open() {
 		fatal(err)
 	}
 	in := ingest.New(ingest.Config{Store: h.store, Devices: devices{h.registry}, Sink: h.twins, Log: logger})
-	h.sessions = sessions.New(sessions.Config{Registry: h.registry, Ingest: in, Twins: h.twins, Log: h.store, Identity: h.identity,
+	h.workloads = workloads.New(workloads.Config{Registry: h.registry, Now: h.now, Log: logger})
+	h.registry.SetStatuses(statuses{h})
+	h.sessions = sessions.New(sessions.Config{Registry: h.registry, Ingest: in, Twins: h.twins, Workloads: h.workloads, Log: h.store, Identity: h.identity,
 		Lineage: h.lineage, Now: h.now, Logger: logger})
 	cert, err := pki.NewServerCert(ca, []string{"127.0.0.1"}, h.now())
 	fatal(err)
@@ -109,6 +130,7 @@ func (h *hub) open() {
 	var wait sync.WaitGroup
 	wait.Go(func() { _ = h.registry.Run(running) })
 	wait.Go(func() { _ = in.Run(running) })
+	wait.Go(func() { _ = h.workloads.Run(running) })
 	wait.Go(func() { _ = srv.ServeTLS(listener, "", "") })
 	h.addr = listener.Addr().String()
 	h.url = "https://" + h.addr

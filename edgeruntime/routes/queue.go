@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -68,6 +69,10 @@ type row struct {
 }
 
 func openQueue(ctx context.Context, path string) (_ *queue, err error) {
+	path, err = filepath.Abs(path) // a relative one would be taken for a host in the URI
+	if err != nil {
+		return nil, fmt.Errorf("open queue of routes: %w", err)
+	}
 	// SQLite gives the files beside this one the same mode.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

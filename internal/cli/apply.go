@@ -77,8 +77,14 @@ func answered(err error) bool {
 	return errors.As(err, &e) && e.Kind != models.KindUnauthorized
 }
 
+// hubMakes are the kinds that nobody applies, and what to apply instead.
+var hubMakes = map[string]string{"Pod": "a Deployment with the pod's spec as its template", "ControllerRevision": "the Deployment, or use rollout undo"}
+
 func applyOne(ctx context.Context, cmd *cobra.Command, h hub, o models.Object) error {
 	key := models.KeyOf(o)
+	if made := hubMakes[key.Kind]; made != "" {
+		return models.Errorf(models.KindInvalid, "the hub makes these itself: apply %s", made)
+	}
 	before := ""
 	current, err := h.Get(ctx, key)
 	switch {

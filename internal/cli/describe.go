@@ -117,6 +117,18 @@ func (d *description) object(ctx context.Context, h hub, o models.Object) error 
 		return d.mapper(o)
 	case *models.User:
 		return d.user(ctx, h, o)
+	case *models.Deployment:
+		return d.deployment(ctx, h, o)
+	case *models.Pod:
+		return d.pod(o)
+	case *models.ControllerRevision:
+		d.field("Of", "%s", owner(o))
+		d.field("Revision", "%d", o.Revision)
+		return d.encoded("Template", o.Data.Spec.Template)
+	case *models.Service:
+		return d.service(ctx, h, o)
+	case *models.ConfigMap:
+		return d.configMap(o)
 	}
 	return nil
 }
@@ -284,12 +296,16 @@ func (d *description) node(ctx context.Context, h hub, o *models.Node) error {
 	d.optional("Version", s.NodeInfo.Version)
 	d.optional("System", system(s.NodeInfo))
 	d.optional("Address", s.NodeInfo.Address)
+	d.optional("Engine", s.NodeInfo.ContainerRuntimeVersion)
 	d.optional("Certificate", until(s.CertificateExpires, d.now))
 	if b := s.Outbox; b != nil {
 		d.field("Outbox", "%s, %d bytes, acknowledged up to %d of %d, %d dropped", plural(int(b.Records), "record"), b.Bytes, b.AckedSeq, b.LastSeq, b.Dropped)
 	}
 	d.conditions(s.Conditions)
-	return d.devices(ctx, h, selection{kind: "Device"}, func(device *models.Device) bool { return device.Spec.Node == o.Metadata.Name })
+	if err := d.devices(ctx, h, selection{kind: "Device"}, func(device *models.Device) bool { return device.Spec.Node == o.Metadata.Name }); err != nil {
+		return err
+	}
+	return d.pods(ctx, h, selection{kind: "Pod"}, func(p *models.Pod) bool { return p.Spec.NodeName == o.Metadata.Name })
 }
 
 func (d *description) mapper(o *models.Mapper) error {

@@ -50,6 +50,11 @@ func (r remote) Apply(ctx context.Context, o models.Object) (models.Object, bool
 	return r.c.Apply(ctx, o)
 }
 
+func (r remote) Replace(ctx context.Context, o models.Object, version string) error {
+	_, _, err := r.c.Apply(ctx, o, client.IfMatch(version))
+	return err
+}
+
 func (r remote) Create(ctx context.Context, o models.Object) error {
 	_, err := r.c.Create(ctx, o)
 	return err

@@ -89,8 +89,9 @@ func getCommand() *cobra.Command {
 		Short:   "Show objects in a table, or whole",
 		Long: `Shows objects in a table, or whole with -o yaml or -o json.
 
-Kinds are devices, devicemodels, nodes, mappers, users, tokens and events, also in the singular or as dev, dm, no, ev.
-Events are those of all that you may see, unless a namespace is given.`,
+Kinds are devices, devicemodels, nodes, mappers, deployments, pods, services, configmaps, controllerrevisions, users,
+tokens and events, also in the singular or as dev, dm, no, deploy, po, svc, cm, ev. Events are those of all that you may see,
+unless a namespace is given.`,
 		Example: `  whimbrel get devices
   whimbrel get devices -l area=hall-a -o wide
   whimbrel get device boiler-1 -o yaml

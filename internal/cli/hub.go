@@ -18,6 +18,8 @@ type hub interface {
 	List(ctx context.Context, o selection) (models.List, error)
 	// Apply makes an object be as o says: it replaces the one there is.
 	Apply(ctx context.Context, o models.Object) (stored models.Object, created bool, err error)
+	// Replace replaces an object that must be of a resourceVersion still.
+	Replace(ctx context.Context, o models.Object, version string) error
 	// Create makes an object that must not be there yet.
 	Create(ctx context.Context, o models.Object) error
 	Delete(ctx context.Context, key models.Key) error

@@ -11,15 +11,20 @@ import (
 )
 
 // wideColumns are shown with -o wide only.
-var wideColumns = []string{"CONNECTION", "CONDITIONS", "LABELS", "DESCRIPTION", "SYSTEM", "ADDRESS", "OUTBOX", "CERTIFICATE"}
+var wideColumns = []string{"CONNECTION", "CONDITIONS", "LABELS", "DESCRIPTION", "SYSTEM", "ADDRESS", "OUTBOX", "CERTIFICATE", "IP", "REV", "IMAGES", "SELECTOR"}
 
 // The column IN is the namespace, shown with --all-namespaces only.
 var objectTitles = map[string][]string{
-	"DeviceModel": {"IN", "NAME!", "PROTOCOL", "PROPERTIES", "AGE", "DESCRIPTION", "LABELS"},
-	"Device":      {"IN", "NAME!", "MODEL", "NODE", "STATE", "AGE", "LASTSEEN", "CONNECTION", "CONDITIONS", "LABELS"},
-	"Node":        {"IN", "NAME!", "STATUS", "VERSION", "AGE", "LASTSEEN", "SYSTEM", "ADDRESS", "OUTBOX", "CERTIFICATE", "LABELS"},
-	"Mapper":      {"IN", "NAME!", "VERSION", "AGE", "DESCRIPTION", "LABELS"},
-	"User":        {"IN", "NAME!", "ROLE", "NAMESPACE", "AGE", "LABELS"},
+	"DeviceModel":        {"IN", "NAME!", "PROTOCOL", "PROPERTIES", "AGE", "DESCRIPTION", "LABELS"},
+	"Device":             {"IN", "NAME!", "MODEL", "NODE", "STATE", "AGE", "LASTSEEN", "CONNECTION", "CONDITIONS", "LABELS"},
+	"Node":               {"IN", "NAME!", "STATUS", "VERSION", "AGE", "LASTSEEN", "SYSTEM", "ADDRESS", "OUTBOX", "CERTIFICATE", "LABELS"},
+	"Mapper":             {"IN", "NAME!", "VERSION", "AGE", "DESCRIPTION", "LABELS"},
+	"Deployment":         {"IN", "NAME!", "READY", "UP-TO-DATE", "STATUS", "AGE", "IMAGES", "LABELS"},
+	"Pod":                {"IN", "NAME!", "READY", "STATUS", "RESTARTS", "NODE", "AGE", "IP", "REV", "IMAGES", "LABELS"},
+	"ControllerRevision": {"IN", "NAME!", "OWNER", "REVISION", "AGE", "IMAGES"},
+	"Service":            {"IN", "NAME!", "PORTS", "AGE", "SELECTOR", "LABELS"},
+	"ConfigMap":          {"IN", "NAME!", "DATA", "AGE", "LABELS"},
+	"User":               {"IN", "NAME!", "ROLE", "NAMESPACE", "AGE", "LABELS"},
 }
 
 var tokenTitles = []string{"ID!", "KIND", "FOR!", "AGE", "EXPIRES"}
@@ -57,6 +62,20 @@ func objectRow(o models.Object, now time.Time) []string {
 			orNothing(s.NodeInfo.Address), outbox(s.Outbox), until(s.CertificateExpires, now), labels(meta.Labels)}
 	case *models.Mapper:
 		return []string{meta.Namespace, meta.Name, o.Spec.Version, made, orNothing(o.Spec.Description), labels(meta.Labels)}
+	case *models.Deployment:
+		s := deploymentStatus(o)
+		return []string{meta.Namespace, meta.Name, fmt.Sprintf("%d/%d", s.ReadyReplicas, replicas(o)), fmt.Sprint(s.UpdatedReplicas), rollout(s), made,
+			images(o.Spec.Template.Spec), labels(meta.Labels)}
+	case *models.Pod:
+		s := podStatus(o)
+		return []string{meta.Namespace, meta.Name, containersReady(o), podState(s), fmt.Sprint(s.RestartCount), orNothing(o.Spec.NodeName), made, orNothing(s.PodIP),
+			revision(s.Revision), runs(o), labels(meta.Labels)}
+	case *models.ControllerRevision:
+		return []string{meta.Namespace, meta.Name, owner(o), fmt.Sprint(o.Revision), made, images(o.Data.Spec.Template.Spec)}
+	case *models.Service:
+		return []string{meta.Namespace, meta.Name, servicePorts(o), made, labels(o.Spec.Selector), labels(meta.Labels)}
+	case *models.ConfigMap:
+		return []string{meta.Namespace, meta.Name, fmt.Sprint(len(o.Data) + len(o.BinaryData)), made, labels(meta.Labels)}
 	case *models.User:
 		return []string{meta.Namespace, meta.Name, string(o.Spec.Role), userNamespace(o), made, labels(meta.Labels)}
 	}

@@ -1,0 +1,350 @@
+package workloads
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/placement"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
+)
+
+// book is what is known that is no object: what nodes tell, and what was decided
+// last. It lives as long as the process: nodes tell all of it anew when they
+// connect.
+type book struct {
+	now  func() time.Time
+	wake chan struct{} // one slot: take has something
+
+	mu       sync.Mutex // protects all below; held for memory work only, never while the registry is called
+	nodes    map[string]nodeState
+	reports  map[string]report          // by pod uid; bounded by the pods there are
+	unplaced map[string]placement.Place // by pod uid
+	apps     map[models.Key]appState
+	told     told
+}
+
+// told is what the loop is to look at because of what nodes told. It is bounded
+// by the Deployments and nodes there are.
+type told struct {
+	deployments map[models.Key]bool
+	nodes       map[string]bool // their sessions or engines changed
+}
+
+// nodeState is what a node's last session says.
+type nodeState struct {
+	live      bool
+	since     time.Time // live or not
+	cannotRun string    // why it cannot run pods, "" when it can
+	engine    *pb.Engine
+}
+
+// report is what a node told of a pod.
+type report struct {
+	node   string
+	at     time.Time
+	status models.PodStatus
+}
+
+// appState is what was decided for a Deployment last.
+type appState struct {
+	uid      string
+	status   models.DeploymentStatus
+	progress Progress
+	pods     map[string]bool // uids of those in unplaced
+}
+
+func (b *book) init(now func() time.Time) {
+	b.now, b.wake = now, make(chan struct{}, 1)
+	b.nodes, b.reports, b.unplaced, b.apps = map[string]nodeState{}, map[string]report{}, map[string]placement.Place{}, map[models.Key]appState{}
+	b.told = told{map[models.Key]bool{}, map[string]bool{}}
+}
+
+func (b *book) signal() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (b *book) take() told {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := b.told
+	b.told = told{map[models.Key]bool{}, map[string]bool{}}
+	return t
+}
+
+// NodeLive hears that a node has a session, with the capabilities of its hello,
+// or has it no longer.
+func (c *Controller) NodeLive(node string, live bool, capabilities []string) {
+	b := &c.book
+	b.mu.Lock()
+	n := b.nodes[node]
+	n.live, n.since = live, b.now()
+	if live {
+		n.cannotRun, n.engine = "", nil
+		if !slices.Contains(capabilities, edgelink.CapabilityWorkloads) {
+			n.cannotRun = "runs an edge that cannot run apps"
+		}
+	}
+	b.nodes[node] = n
+	b.told.nodes[node] = true
+	b.mu.Unlock()
+	b.signal()
+}
+
+// PodStatuses takes what a node tells of its pods. Pods that are not, or are no
+// longer, the node's are left out.
+func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
+	b := &c.book
+	var changed []models.Key
+	heard, named := map[string]report{}, map[string]bool{}
+	owners := map[models.Key]bool{}
+	for _, p := range m.Pods {
+		key := models.Key{Kind: "Pod", Namespace: p.Namespace, Name: p.Name}
+		pod, ok := c.registry.Object(key).(*models.Pod)
+		if !ok || pod.Metadata.UID != p.Uid || pod.Spec.NodeName != node {
+			continue
+		}
+		if len(p.Json) > edgelink.MaxPodStatus {
+			c.log.Warn("a node tells too much of a pod", "node", node, "pod", key.Name, "bytes", len(p.Json))
+			continue
+		}
+		r := report{node: node, at: b.now()}
+		if !p.Gone {
+			// Tolerant: the node may be of a newer release.
+			if err := json.Unmarshal(p.Json, &r.status); err != nil {
+				c.log.Warn("a node tells what cannot be read of a pod", "node", node, "pod", key.Name, "error", err)
+				continue
+			}
+			heard[p.Uid] = r
+		}
+		named[p.Uid] = true
+		changed = append(changed, key)
+		if len(pod.Metadata.OwnerReferences) > 0 {
+			owners[models.Key{Kind: "Deployment", Namespace: p.Namespace, Name: pod.Metadata.OwnerReferences[0].Name}] = true
+		}
+	}
+	b.mu.Lock()
+	if m.Full {
+		for uid, r := range b.reports {
+			if r.node == node && !named[uid] {
+				delete(b.reports, uid)
+			}
+		}
+		b.told.nodes[node] = true
+	}
+	for uid := range named {
+		if r, ok := heard[uid]; ok {
+			b.reports[uid] = r
+		} else {
+			delete(b.reports, uid)
+		}
+	}
+	maps.Copy(b.told.deployments, owners)
+	if m.Engine != nil {
+		n := b.nodes[node]
+		if n.engine == nil || n.engine.Ready != m.Engine.Ready {
+			b.told.nodes[node] = true
+		}
+		n.engine = m.Engine
+		b.nodes[node] = n
+	}
+	b.mu.Unlock()
+	for _, key := range changed {
+		c.registry.StatusChanged(key)
+	}
+	b.signal()
+}
+
+// nodeState returns why a node cannot run pods, and why it is to get no new ones.
+func (b *book) nodeState(name string) (cannotRun, trouble string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := b.nodes[name]
+	switch {
+	case !n.live:
+		trouble = "is not connected"
+	case n.engine != nil && !n.engine.Ready:
+		trouble = "has no container engine that works: " + because(n.engine.Reason, n.engine.Message)
+	}
+	return n.cannotRun, trouble
+}
+
+// WorkloadStatus returns a Deployment or Pod with its status.
+func (c *Controller) WorkloadStatus(o models.Object) models.Object {
+	switch o := o.(type) {
+	case *models.Pod:
+		shown := *o
+		status, _ := c.book.podStatus(o)
+		shown.Status = &status
+		return &shown
+	case *models.Deployment:
+		c.book.mu.Lock()
+		state, ok := c.book.apps[models.KeyOf(o)]
+		c.book.mu.Unlock()
+		if !ok || state.uid != o.Metadata.UID {
+			return o // new: the loop has not seen it
+		}
+		shown := *o
+		status := state.status
+		status.Conditions = slices.Clone(status.Conditions)
+		shown.Status = &status
+		return &shown
+	}
+	return o
+}
+
+// podStatus returns a pod's status as it is shown, and whether its node is
+// connected. Nothing looks better than it is known to be: a pod whose node is
+// away is Unknown and not ready, though it may well be running.
+func (b *book) podStatus(p *models.Pod) (status models.PodStatus, reachable bool) {
+	b.mu.Lock()
+	place, unplaced := b.unplaced[p.Metadata.UID]
+	r, told := b.reports[p.Metadata.UID]
+	n := b.nodes[p.Spec.NodeName]
+	b.mu.Unlock()
+	scheduled := models.Condition{Type: "PodScheduled", Status: "True", LastTransitionTime: *p.Metadata.CreationTimestamp}
+	ready := models.Condition{Type: "Ready", Status: "False", LastTransitionTime: *p.Metadata.CreationTimestamp}
+	status = models.PodStatus{Phase: models.PodPending, Node: p.Spec.NodeName}
+	switch {
+	case p.Spec.NodeName == "":
+		status.Reason, status.Message = models.ReasonUnschedulable, "no node has been chosen yet"
+		if unplaced {
+			status.Reason, status.Message = place.Reason, place.Message
+		}
+		scheduled.Status, scheduled.Reason, scheduled.Message = "False", status.Reason, status.Message
+	case n.cannotRun != "":
+		status.Reason, status.Message = models.ReasonNotSupportedByNode, "node "+p.Spec.NodeName+" "+n.cannotRun
+	case told:
+		status = r.status
+		status.Node, status.ReportedAt = p.Spec.NodeName, new(r.at.UTC().Truncate(time.Millisecond))
+		ready.LastTransitionTime = r.at.UTC().Truncate(time.Second)
+		if c := conditionOf(r.status.Conditions, "Ready"); c != nil {
+			ready.LastTransitionTime = c.LastTransitionTime
+		}
+		if !n.live {
+			status.Phase, status.Ready, status.Reason = models.PodUnknown, false, models.ReasonNodeOffline
+			status.Message = "node " + p.Spec.NodeName + " is not connected; what is shown is the last that it told"
+			ready.LastTransitionTime = n.since.UTC().Truncate(time.Second)
+		}
+	case !n.live:
+		status.Phase, status.Reason = models.PodUnknown, models.ReasonNodeOffline
+		status.Message = "node " + p.Spec.NodeName + " is not connected"
+	default:
+		status.Reason, status.Message = models.ReasonPodScheduled, "node "+p.Spec.NodeName+" has not told of it yet"
+	}
+	if status.Ready {
+		ready.Status = "True"
+	} else {
+		ready.Reason, ready.Message = status.Reason, status.Message
+	}
+	status.Conditions = []models.Condition{scheduled, ready}
+	return status, n.live && n.cannotRun == ""
+}
+
+func conditionOf(conditions []models.Condition, typ string) *models.Condition {
+	for i := range conditions {
+		if conditions[i].Type == typ {
+			return &conditions[i]
+		}
+	}
+	return nil
+}
+
+// progress returns how far a Deployment's rollout was.
+func (b *book) progress(d *models.Deployment) Progress {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a := b.apps[models.KeyOf(d)]; a.uid == d.Metadata.UID {
+		return a.progress
+	}
+	return Progress{}
+}
+
+// judged notes what was decided, and returns the keys of what is shown otherwise
+// now.
+func (b *book) judged(d *models.Deployment, plan *Plan, unplaced map[string]placement.Place, pods map[string]*models.Pod) (changed []models.Key) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	key := models.KeyOf(d)
+	before := b.apps[key]
+	if before.uid != d.Metadata.UID {
+		before.status = models.DeploymentStatus{}
+	}
+	status := plan.Status
+	now := b.now().UTC().Truncate(time.Second)
+	for i := range status.Conditions {
+		c := &status.Conditions[i]
+		c.LastTransitionTime = now
+		if old := conditionOf(before.status.Conditions, c.Type); old != nil && old.Status == c.Status {
+			c.LastTransitionTime = old.LastTransitionTime
+		}
+	}
+	if !equalStatus(before.status, status) {
+		changed = append(changed, key)
+	}
+	state := appState{uid: d.Metadata.UID, status: status, progress: plan.Progress, pods: map[string]bool{}}
+	for _, p := range sortedPods(pods) {
+		uid := p.Metadata.UID
+		place, is := unplaced[uid]
+		if old, was := b.unplaced[uid]; was != is || old != place {
+			changed = append(changed, models.KeyOf(p))
+		}
+		if is {
+			b.unplaced[uid] = place
+			state.pods[uid] = true
+		}
+	}
+	for uid := range before.pods {
+		if !state.pods[uid] {
+			delete(b.unplaced, uid)
+		}
+	}
+	b.apps[key] = state
+	return changed
+}
+
+func equalStatus(a, b models.DeploymentStatus) bool {
+	if !slices.Equal(a.Conditions, b.Conditions) {
+		return false
+	}
+	a.Conditions, b.Conditions = nil, nil
+	return a.ObservedGeneration == b.ObservedGeneration && a.Revision == b.Revision && a.Replicas == b.Replicas && a.UpdatedReplicas == b.UpdatedReplicas &&
+		a.ReadyReplicas == b.ReadyReplicas && a.AvailableReplicas == b.AvailableReplicas
+}
+
+// forget drops what was decided for a Deployment that is gone.
+func (b *book) forget(key models.Key) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for uid := range b.apps[key].pods {
+		delete(b.unplaced, uid)
+	}
+	delete(b.apps, key)
+}
+
+// keep drops reports of pods that are gone.
+func (b *book) keep(uids map[string]bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	maps.DeleteFunc(b.reports, func(uid string, _ report) bool { return !uids[uid] })
+}
+
+// unfinished returns the Deployments whose rollouts are under way.
+func (b *book) unfinished() map[models.Key]bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := map[models.Key]bool{}
+	for key, a := range b.apps {
+		if c := conditionOf(a.status.Conditions, "Progressing"); c != nil && c.Reason != models.ReasonRolloutComplete {
+			out[key] = true
+		}
+	}
+	return out
+}

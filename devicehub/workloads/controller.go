@@ -1,0 +1,277 @@
+package workloads
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/placement"
+	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// Registry is what the Controller needs of the objects.
+type Registry interface {
+	// Changes begins to listen to kinds, and returns what there is of them.
+	Changes(kinds ...string) (*registry.Changes, []models.Object)
+	// Object returns an object that must not be changed, nil when there is none.
+	Object(key models.Key) models.Object
+	// Apply deletes and stores objects in one transaction. It takes them over.
+	Apply(ctx context.Context, put []models.Object, drop []models.Key) error
+	StatusChanged(key models.Key)
+}
+
+// Config is what a Controller needs.
+type Config struct {
+	Registry Registry
+	Now      func() time.Time
+	Log      *slog.Logger
+}
+
+// Controller makes Deployments true. Its methods are safe for concurrent use.
+type Controller struct {
+	registry Registry
+	now      func() time.Time
+	log      *slog.Logger
+	book     book
+}
+
+// New returns a Controller that knows nothing yet. Run runs it.
+func New(cfg Config) *Controller {
+	c := &Controller{registry: cfg.Registry, now: cfg.Now, log: cfg.Log}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	c.book.init(c.now)
+	return c
+}
+
+// Times of the loop.
+const (
+	retryAfter  = time.Second            // when a plan could not be stored
+	lookAgain   = 15 * time.Second       // at rollouts, whose time may be up
+	betweenAlls = 200 * time.Millisecond // between two looks at every Deployment: nodes come and go in crowds
+)
+
+// Run makes Deployments true until ctx ends. One loop owns what it has seen of
+// the registry.
+func (c *Controller) Run(ctx context.Context) error {
+	changes, objects := c.registry.Changes("Deployment", "ControllerRevision", "Pod", "Node", "Device")
+	defer changes.Close()
+	l := &loop{Controller: c, seen: newSeen()}
+	for _, o := range objects {
+		l.seen.set(o)
+	}
+	l.todo = l.seen.allKeys()
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	var later *time.Timer // for what has to wait a moment
+	defer func() {
+		if later != nil {
+			later.Stop()
+		}
+	}()
+	for {
+		wait := l.pass(ctx)
+		var soon <-chan time.Time
+		if wait > 0 {
+			if later == nil {
+				later = time.NewTimer(wait)
+			} else {
+				later.Reset(wait)
+			}
+			soon = later.C
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changes.Changed():
+			for _, key := range changes.Take() {
+				l.changed(key)
+			}
+		case <-c.book.wake:
+		case <-soon:
+		case <-tick.C:
+			maps.Copy(l.todo, c.book.unfinished())
+		}
+	}
+}
+
+// loop is the state of Run.
+type loop struct {
+	*Controller
+	seen  *seen
+	todo  map[models.Key]bool // Deployments to look at; bounded by their number
+	all   bool                // all of them, when lastAll is long enough ago
+	last  time.Time           // when all were looked at
+	retry time.Time           // not before: a plan could not be stored
+}
+
+// changed takes note of one changed object.
+func (l *loop) changed(key models.Key) {
+	if key.Kind == "Device" {
+		for d := range l.seen.near[key] {
+			l.todo[d] = true
+		}
+		return
+	}
+	before := l.seen.object(key)
+	o := l.registry.Object(key)
+	if key.Kind == "Node" {
+		l.all = true
+	}
+	for _, owner := range []models.Object{before, o} {
+		if owner != nil && key.Kind != "Node" {
+			l.todo[l.seen.deploymentOf(owner)] = true
+		}
+	}
+	if o == nil {
+		l.seen.drop(key)
+	} else {
+		l.seen.set(o)
+	}
+}
+
+// pass looks at what is to be looked at. It returns how long to wait before the
+// next pass though nothing changes, 0 for ever.
+func (l *loop) pass(ctx context.Context) time.Duration {
+	told := l.book.take()
+	maps.Copy(l.todo, told.deployments)
+	for node := range told.nodes { // what is shown of its pods is another now
+		l.all = true
+		l.seen.nodesChanged()
+		for key := range l.seen.podsOn[node] {
+			l.registry.StatusChanged(key)
+		}
+	}
+	now := l.now()
+	if wait := l.retry.Sub(now); wait > 0 {
+		return wait
+	}
+	wait := time.Duration(0)
+	if l.all {
+		if wait = betweenAlls - now.Sub(l.last); wait <= 0 {
+			maps.Copy(l.todo, l.seen.allKeys())
+			l.all, l.last, wait = false, now, 0
+			l.book.keep(l.seen.podUIDs())
+		}
+	}
+	ok := l.dropOrphans(ctx)
+	keys := slices.SortedFunc(maps.Keys(l.todo), func(a, b models.Key) int {
+		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
+	})
+	for _, key := range keys {
+		if !ok || ctx.Err() != nil {
+			break
+		}
+		if ok = l.look(ctx, key); ok {
+			delete(l.todo, key)
+		}
+	}
+	if !ok {
+		l.retry = l.now().Add(retryAfter)
+		return retryAfter
+	}
+	return wait
+}
+
+// dropOrphans deletes what was made for Deployments that are gone.
+func (l *loop) dropOrphans(ctx context.Context) (ok bool) {
+	orphans := l.seen.orphans()
+	if len(orphans) == 0 {
+		return true
+	}
+	l.log.Info("delete what deployments that are gone have left", "objects", len(orphans))
+	return l.apply(ctx, nil, orphans)
+}
+
+func (l *loop) apply(ctx context.Context, put []models.Object, drop []models.Key) (ok bool) {
+	keys := slices.Clone(drop)
+	for _, o := range put {
+		keys = append(keys, models.KeyOf(o))
+	}
+	if err := l.registry.Apply(ctx, put, drop); err != nil {
+		if ctx.Err() == nil {
+			l.log.Error("store what workloads are to be; trying again", "error", err)
+		}
+		return false
+	}
+	// Seen at once, so that the next Deployment's plan counts it. The registry tells of it too.
+	for _, key := range keys {
+		if o := l.registry.Object(key); o != nil {
+			l.seen.set(o)
+		} else {
+			l.seen.drop(key)
+		}
+	}
+	return true
+}
+
+// look makes the plan for one Deployment, and stores it.
+func (l *loop) look(ctx context.Context, key models.Key) (ok bool) {
+	d := l.seen.deployments[key]
+	if d == nil {
+		l.book.forget(key)
+		return true
+	}
+	in := Input{Deployment: d, Before: l.book.progress(d), Now: l.now(), Cluster: l.cluster()}
+	for _, r := range l.seen.revisions[d.Metadata.UID] {
+		in.Revisions = append(in.Revisions, r)
+	}
+	for _, p := range l.seen.pods[d.Metadata.UID] {
+		status, reachable := l.book.podStatus(p)
+		in.Pods = append(in.Pods, Pod{p, status, reachable})
+	}
+	in.NearNode, in.NearTrouble = l.near(d)
+	plan := Reconcile(in)
+	if len(plan.Put)+len(plan.Drop) > 0 {
+		l.log.Info("deployment", "namespace", key.Namespace, "name", key.Name, "plan", plan.String())
+		if !l.apply(ctx, plan.Put, plan.Drop) {
+			return false
+		}
+	}
+	unplaced := map[string]placement.Place{}
+	for name, place := range plan.Unplaced {
+		if p := l.seen.pods[d.Metadata.UID][name]; p != nil {
+			unplaced[p.Metadata.UID] = place
+		}
+	}
+	for _, changed := range l.book.judged(d, &plan, unplaced, l.seen.pods[d.Metadata.UID]) {
+		l.registry.StatusChanged(changed)
+	}
+	return true
+}
+
+// near returns the node that serves the template's nearDevice, or why none does.
+func (l *loop) near(d *models.Deployment) (node, trouble string) {
+	name := d.Spec.Template.Spec.NearDevice
+	if name == "" {
+		return "", ""
+	}
+	device, ok := l.registry.Object(models.Key{Kind: "Device", Namespace: d.Metadata.Namespace, Name: name}).(*models.Device)
+	switch {
+	case !ok:
+		return "", "device " + name + ", which spec.nearDevice names, does not exist"
+	case device.Spec.Node == "":
+		return "", "device " + name + ", which spec.nearDevice names, is served by no node"
+	case l.seen.nodes[device.Spec.Node] == nil:
+		return "", "device " + name + " is to be served by node " + device.Spec.Node + ", which has not joined"
+	}
+	return device.Spec.Node, ""
+}
+
+// cluster returns the nodes and what is on them.
+func (l *loop) cluster() placement.Cluster {
+	if l.seen.list == nil {
+		l.seen.list = []placement.Node{}
+		for _, name := range slices.Sorted(maps.Keys(l.seen.nodes)) {
+			n := placement.Node{Name: name, Labels: l.seen.nodes[name].Metadata.Labels}
+			n.CannotRun, n.Trouble = l.book.nodeState(name)
+			l.seen.list = append(l.seen.list, n)
+		}
+	}
+	return placement.Cluster{Nodes: l.seen.list, Load: l.seen.load, Ports: l.seen.ports}
+}

@@ -1,0 +1,420 @@
+// Package workloads makes pods of Deployments: it chooses their nodes, brings
+// them to new revisions of their template one after the other, stops where a
+// revision does not come up, and says how far it is.
+//
+// Reconcile decides, as a function of what is known and the time. The
+// Controller knows: it listens to the registry and to what nodes tell of their
+// pods, and stores what Reconcile decided. What is stored is delivered to nodes
+// like every wanted object; within a pod's place it is the node that starts the
+// new containers, waits until they are ready, and only then stops the old ones.
+package workloads
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/placement"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// ProgressDeadline is how long a rollout may go without a step forward before it
+// counts as stuck.
+const ProgressDeadline = 10 * time.Minute
+
+// Pod is a pod with what is known of it.
+type Pod struct {
+	*models.Pod
+	Status    models.PodStatus // as it is shown
+	Reachable bool             // its node is connected
+}
+
+// Input is a Deployment with all that its plan depends on.
+type Input struct {
+	Deployment *models.Deployment
+	Revisions  []*models.ControllerRevision // its own, in any order
+	Pods       []Pod                        // its own, in any order
+	Cluster    placement.Cluster
+	// NearNode and NearTrouble are of the template's nearDevice, see placement.Request.
+	NearNode, NearTrouble string
+	Before                Progress // of the plan before
+	Now                   time.Time
+}
+
+// Progress is how far a rollout was when it last went a step forward.
+type Progress struct {
+	Revision int64
+	Done     int // pods that are up at the revision
+	Begun    int // pods that are to be
+	Since    time.Time
+}
+
+// Plan is what is to be done for a Deployment, and how it is doing.
+type Plan struct {
+	Put      []models.Object // pods and revisions, made or changed
+	Drop     []models.Key    // pods and revisions to delete; one that is put too is made anew
+	Unplaced map[string]placement.Place
+	Progress Progress
+	Status   models.DeploymentStatus // without times of conditions
+}
+
+// String is for the log.
+func (p *Plan) String() string {
+	var parts []string
+	for _, key := range p.Drop {
+		parts = append(parts, "-"+key.Kind+"/"+key.Name)
+	}
+	for _, o := range p.Put {
+		text := "+" + o.Type().Kind + "/" + o.Meta().Name
+		if pod, ok := o.(*models.Pod); ok {
+			text += fmt.Sprintf("@%s r%d", pod.Spec.NodeName, pod.Revision())
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, " ")
+}
+
+// Reconcile returns the plan for a Deployment.
+func Reconcile(in Input) Plan {
+	p := planner{Input: in}
+	p.revise()
+	p.place()
+	p.roll()
+	p.judge()
+	return p.plan
+}
+
+type planner struct {
+	Input
+	plan     Plan
+	revision int64
+	slots    []slot
+}
+
+// slot is one of the pods that there are to be.
+type slot struct {
+	name  string
+	place placement.Place
+	pod   *Pod // as it is now, nil when there is none
+	next  bool // the plan makes it what the current revision says
+}
+
+// placed reports whether the slot's pod is on a node and stays there.
+func (s *slot) placed() bool {
+	return s.pod != nil && s.place.Node != "" && s.pod.Spec.NodeName == s.place.Node
+}
+
+// current reports whether the slot's pod is meant to be of a revision.
+func (s *slot) current(revision int64) bool { return s.pod != nil && s.pod.Revision() == revision }
+
+// up reports whether the slot's pod is known to be up at a revision.
+func (s *slot) up(revision int64) bool {
+	if !s.placed() || !s.current(revision) || !s.pod.Reachable || s.pod.Status.Revision != revision {
+		return false
+	}
+	return s.pod.Status.Ready || s.pod.Status.Phase == models.PodSucceeded
+}
+
+// revise finds the template among the revisions, or makes it the newest one. A
+// template that is gone back to becomes the newest once more, so that the
+// numbers always tell the order.
+func (p *planner) revise() {
+	revisions := slices.SortedFunc(slices.Values(p.Revisions), func(a, b *models.ControllerRevision) int { return cmp.Compare(a.Revision, b.Revision) })
+	template := encoded(p.Deployment.Spec.Template)
+	if n := len(revisions); n > 0 && bytes.Equal(encoded(revisions[n-1].Data.Spec.Template), template) {
+		p.revision = revisions[n-1].Revision
+	} else {
+		p.revision = 1
+		if n > 0 {
+			p.revision = revisions[n-1].Revision + 1
+		}
+		for i, r := range revisions {
+			if bytes.Equal(encoded(r.Data.Spec.Template), template) {
+				p.plan.Drop = append(p.plan.Drop, models.KeyOf(r))
+				revisions = slices.Delete(revisions, i, i+1)
+				break
+			}
+		}
+		r := &models.ControllerRevision{TypeMeta: models.TypeMeta{APIVersion: models.APIVersionApps, Kind: "ControllerRevision"}, Revision: p.revision}
+		p.own(r, p.Deployment.Metadata.Name+"-"+strconv.FormatInt(p.revision, 10))
+		r.Metadata.Labels = maps.Clone(p.Deployment.Spec.Template.Metadata.Labels)
+		r.Data.Spec.Template = copied(p.Deployment.Spec.Template)
+		p.plan.Put = append(p.plan.Put, r)
+		revisions = append(revisions, r)
+	}
+	for len(revisions) > models.RevisionsKept+1 {
+		p.plan.Drop = append(p.plan.Drop, models.KeyOf(revisions[0]))
+		revisions = revisions[1:]
+	}
+}
+
+func encoded(t models.PodTemplate) []byte {
+	text, _ := json.Marshal(t) // its types always encode
+	return text
+}
+
+// copied returns a copy that shares nothing.
+func copied(t models.PodTemplate) (out models.PodTemplate) {
+	_ = json.Unmarshal(encoded(t), &out) // its own text always decodes
+	return out
+}
+
+// own gives an object that is made for the Deployment its name and owner.
+func (p *planner) own(o models.Object, name string) {
+	d := p.Deployment
+	*o.Meta() = models.ObjectMeta{Name: name, Namespace: d.Metadata.Namespace, OwnerReferences: []models.OwnerReference{
+		{APIVersion: models.APIVersionApps, Kind: "Deployment", Name: d.Metadata.Name, UID: d.Metadata.UID}}}
+}
+
+// makePod returns a slot's pod as the template says.
+func (p *planner) makePod(s *slot) *models.Pod {
+	t := copied(p.Deployment.Spec.Template)
+	pod := &models.Pod{TypeMeta: models.TypeMeta{APIVersion: models.APIVersionCore, Kind: "Pod"}, Spec: t.Spec}
+	p.own(pod, s.name)
+	pod.Metadata.Labels, pod.Metadata.Annotations = t.Metadata.Labels, t.Metadata.Annotations
+	if pod.Metadata.Annotations == nil {
+		pod.Metadata.Annotations = map[string]string{}
+	}
+	pod.Metadata.Annotations[models.AnnotationRevision] = strconv.FormatInt(p.revision, 10)
+	pod.Spec.NodeName = s.place.Node
+	return pod
+}
+
+// place gives each slot its node, and drops the pods that no slot is for.
+func (p *planner) place() {
+	pods := map[string]*Pod{}
+	for i := range p.Pods {
+		pods[p.Pods[i].Metadata.Name] = &p.Pods[i]
+	}
+	bound := map[int]string{}
+	p.slots = make([]slot, *p.Deployment.Spec.Replicas)
+	for i := range p.slots {
+		s := &p.slots[i]
+		s.name = models.PodName(p.Deployment.Metadata.Name, i)
+		if s.pod = pods[s.name]; s.pod != nil {
+			delete(pods, s.name)
+			if s.pod.Spec.NodeName != "" {
+				bound[i] = s.pod.Spec.NodeName
+			}
+		}
+	}
+	places := placement.Choose(placement.Request{App: p.Deployment.Metadata.Namespace + "/" + p.Deployment.Metadata.Name, Spec: &p.Deployment.Spec.Template.Spec,
+		Slots: len(p.slots), Bound: bound, NearNode: p.NearNode, NearTrouble: p.NearTrouble}, p.Cluster)
+	p.plan.Unplaced = map[string]placement.Place{}
+	for i := range p.slots {
+		if p.slots[i].place = places[i]; places[i].Node == "" {
+			p.plan.Unplaced[p.slots[i].name] = places[i]
+		}
+	}
+	for name := range pods {
+		p.plan.Drop = append(p.plan.Drop, models.Key{Kind: "Pod", Namespace: p.Deployment.Metadata.Namespace, Name: name})
+	}
+	slices.SortFunc(p.plan.Drop, func(a, b models.Key) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// roll makes the pods that are missing or move, and takes the next step of a
+// rollout: one pod that works at a time, and only when those before it are up.
+func (p *planner) roll() {
+	var waiting []*slot
+	for i := range p.slots {
+		s := &p.slots[i]
+		switch {
+		case s.pod == nil:
+			s.next = true
+		case s.pod.Spec.NodeName != "" && !s.placed(): // elsewhere it is another pod
+			p.plan.Drop = append(p.plan.Drop, models.KeyOf(s.pod.Pod))
+			s.next = true
+		case s.pod.Spec.NodeName != s.place.Node: // it has never run
+			s.next = true
+		case s.current(p.revision):
+		case s.place.Node == "":
+			s.next = true
+		default:
+			waiting = append(waiting, s)
+		}
+	}
+	for _, s := range p.turn(waiting) {
+		s.next = true
+	}
+	for i := range p.slots {
+		if p.slots[i].next {
+			p.plan.Put = append(p.plan.Put, p.makePod(&p.slots[i]))
+		}
+	}
+}
+
+// turn returns those of the waiting slots that get the current revision now: one
+// after the other, as long as none is on its way. Those that do not work at
+// present go first: there is nothing to lose. Pods of nodes that are not
+// connected hold nobody up: they come last, all of them once one pod has come
+// up, for nobody can tell when their nodes are back.
+func (p *planner) turn(waiting []*slot) []*slot {
+	someUp := slices.ContainsFunc(p.slots, func(s slot) bool { return s.up(p.revision) })
+	if slices.ContainsFunc(p.slots, func(s slot) bool { return s.onItsWay(p.revision, someUp) }) {
+		return nil
+	}
+	var first *slot
+	var away []*slot
+	for _, s := range waiting {
+		switch {
+		case !s.pod.Reachable:
+			away = append(away, s)
+		case first == nil || first.pod.Status.Ready && !s.pod.Status.Ready:
+			first = s
+		}
+	}
+	switch {
+	case first != nil:
+		return []*slot{first}
+	case len(away) > 0 && !someUp:
+		return away[:1]
+	}
+	return away
+}
+
+// onItsWay reports whether the slot's pod is being brought up at a revision. One
+// whose node is not connected does not count when others are up.
+func (s *slot) onItsWay(revision int64, someUp bool) bool {
+	if s.place.Node == "" || s.up(revision) {
+		return false
+	}
+	return s.next || s.placed() && s.current(revision) && (s.pod.Reachable || !someUp)
+}
+
+// stuck are the reasons of pods that have failed again and again, or cannot work
+// as they are configured. The node goes on trying.
+var stuck = map[string]bool{models.ReasonCrashLoopBackOff: true, models.ReasonImagePullBackOff: true, models.ReasonCreateContainerError: true, models.ReasonConfigNotFound: true}
+
+// failure returns what a slot's pod fails by at the current revision, "" when it
+// does not.
+func (s *slot) failure(revision int64) string {
+	if !s.placed() || !s.current(revision) || !s.pod.Reachable || s.up(revision) {
+		return ""
+	}
+	st := s.pod.Status
+	reason, message := st.Reason, st.Message
+	failed := st.Revision == revision && (stuck[reason] || st.Phase == models.PodFailed)
+	if u := st.Update; u != nil && u.Revision == revision {
+		reason, message, failed = u.Reason, u.Message, u.Failed || stuck[u.Reason]
+	}
+	if !failed {
+		return ""
+	}
+	return fmt.Sprintf("pod %s on node %s does not come up: %s", s.name, s.place.Node, because(reason, message))
+}
+
+func because(reason, message string) string {
+	switch {
+	case reason == "":
+		return cmp.Or(message, "it does not say why")
+	case message == "":
+		return reason
+	}
+	return reason + ": " + message
+}
+
+// judge says how the Deployment is doing.
+func (p *planner) judge() {
+	st := models.DeploymentStatus{ObservedGeneration: p.Deployment.Metadata.Generation, Revision: p.revision}
+	done, begun, failure, away := 0, 0, "", []string(nil)
+	notReady := ""
+	for i := range p.slots {
+		s := &p.slots[i]
+		st.Replicas++
+		if s.next || s.current(p.revision) {
+			begun++
+		}
+		if s.pod != nil && s.placed() && s.current(p.revision) && s.pod.Status.Revision == p.revision && s.pod.Status.Update == nil {
+			st.UpdatedReplicas++
+		}
+		if s.up(p.revision) {
+			done++
+		}
+		if s.pod != nil && s.placed() && s.pod.Reachable && s.pod.Status.Ready {
+			st.ReadyReplicas++
+			st.AvailableReplicas++
+		} else if notReady == "" && !(s.pod != nil && s.pod.Status.Phase == models.PodSucceeded) {
+			notReady = s.describe()
+		}
+		if s.pod != nil && s.placed() && !s.pod.Reachable && !s.up(p.revision) {
+			away = append(away, s.place.Node)
+		}
+		if failure == "" {
+			failure = s.failure(p.revision)
+		}
+	}
+	p.plan.Progress = Progress{p.revision, done, begun, p.Now}
+	if b := p.Before; b.Revision == p.revision && b.Done >= done && b.Begun >= begun && !b.Since.IsZero() {
+		p.plan.Progress.Since = b.Since
+	}
+	st.Conditions = []models.Condition{available(len(p.slots), int(st.ReadyReplicas), notReady), p.progressing(done, failure, away)}
+	p.plan.Status = st
+}
+
+// describe says why a slot has no ready pod.
+func (s *slot) describe() string {
+	switch {
+	case s.place.Node == "":
+		return fmt.Sprintf("pod %s: %s", s.name, because(s.place.Reason, s.place.Message))
+	case s.pod == nil || !s.placed() || s.next:
+		return fmt.Sprintf("pod %s begins on node %s", s.name, s.place.Node)
+	}
+	return fmt.Sprintf("pod %s on node %s: %s", s.name, s.place.Node, because(cmp.Or(s.pod.Status.Reason, string(s.pod.Status.Phase)), s.pod.Status.Message))
+}
+
+func available(replicas, ready int, notReady string) models.Condition {
+	if notReady == "" {
+		return models.Condition{Type: "Available", Status: "True", Reason: models.ReasonAllPodsReady}
+	}
+	return models.Condition{Type: "Available", Status: "False", Reason: models.ReasonPodsNotReady, Message: fmt.Sprintf("%d of %d pods are ready; %s", ready, replicas, notReady)}
+}
+
+func (p *planner) progressing(done int, failure string, away []string) models.Condition {
+	c := models.Condition{Type: "Progressing", Status: "True"}
+	left := len(p.slots) - done
+	switch {
+	case left == 0:
+		c.Reason, c.Message = models.ReasonRolloutComplete, fmt.Sprintf("all pods are at revision %d", p.revision)
+	case failure != "":
+		c.Status, c.Reason = "False", models.ReasonRolloutFailed
+		c.Message = fmt.Sprintf("revision %d: %s", p.revision, failure)
+	case left == len(away):
+		slices.Sort(away)
+		c.Reason = models.ReasonWaitingForNodes
+		c.Message = fmt.Sprintf("revision %d: %d of %d pods are up, the others wait for nodes that are not connected: %s", p.revision, done, len(p.slots), strings.Join(slices.Compact(away), ", "))
+	case p.Now.Sub(p.plan.Progress.Since) >= ProgressDeadline:
+		c.Status, c.Reason = "False", models.ReasonDeadlineExceeded
+		c.Message = fmt.Sprintf("revision %d: no step forward for %s, %d of %d pods are up; %s", p.revision, ProgressDeadline, done, len(p.slots), p.firstNotUp())
+	default:
+		c.Reason = models.ReasonRollingOut
+		c.Message = fmt.Sprintf("revision %d: %d of %d pods are up; next %s", p.revision, done, len(p.slots), p.firstNotUp())
+	}
+	return c
+}
+
+// firstNotUp describes the pod that the rollout waits for.
+func (p *planner) firstNotUp() string {
+	var waits *slot
+	for i := range p.slots {
+		s := &p.slots[i]
+		if s.up(p.revision) {
+			continue
+		}
+		if s.next || s.current(p.revision) {
+			return s.describe()
+		}
+		if waits == nil {
+			waits = s
+		}
+	}
+	if waits == nil {
+		return "none"
+	}
+	return waits.describe()
+}

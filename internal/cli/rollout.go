@@ -1,0 +1,215 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+func rolloutCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "rollout",
+		GroupID: GroupObjects,
+		Short:   "Follow an app to its new revision, or go back to an earlier one",
+	}
+	cmd.AddCommand(rolloutStatusCommand(), rolloutUndoCommand(), rolloutHistoryCommand())
+	return cmd
+}
+
+func appKey(c *connection, name string) models.Key {
+	return models.Key{Kind: "Deployment", Namespace: c.namespace, Name: name}
+}
+
+func rolloutStatusCommand() *cobra.Command {
+	var conn connection
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "status APP",
+		Short: "Wait until all pods of an app are up at its newest revision",
+		Long: `Waits until all pods of an app are up at its newest revision, and shows how far it is.
+
+It ends with an error when a pod does not come up, and says why. The pods that ran before then run on, and the hub goes on
+by itself when the pod comes up after all.`,
+		Example:           `  whimbrel apply -f app.yaml && whimbrel rollout status app`,
+		Args:              arguments(1, 1, "the name of an app"),
+		ValidArgsFunction: conn.completeNames("Deployment"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return conn.with(cmd, func(ctx context.Context, h hub) error {
+				return awaitRollout(ctx, cmd, h, appKey(&conn, args[0]), timeout)
+			})
+		},
+	}
+	conn.addFlags(cmd)
+	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "give up after this long; the rollout goes on. 0: never")
+	return cmd
+}
+
+// errRolledOut ends a watch that has seen enough.
+var errRolledOut = errors.New("rolled out")
+
+// awaitRollout follows a Deployment until its rollout is through or fails.
+func awaitRollout(ctx context.Context, cmd *cobra.Command, h hub, key models.Key, timeout time.Duration) error {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	if _, err := h.Get(ctx, key); err != nil {
+		if models.KindOf(err) == models.KindNotFound {
+			return notFound(key)
+		}
+		return err
+	}
+	shown := ""
+	err := h.Watch(ctx, selection{kind: key.Kind, namespace: key.Namespace}, "", func(ev models.Event) error {
+		d, ok := ev.Object.(*models.Deployment)
+		if !ok || d.Metadata.Name != key.Name {
+			return nil
+		}
+		if ev.Type == models.Deleted {
+			return models.Errorf(models.KindNotFound, "%s was deleted", short(key))
+		}
+		s := deploymentStatus(d)
+		if s.ObservedGeneration < d.Metadata.Generation {
+			return nil // the status is of an earlier template still
+		}
+		c := conditionOf(s.Conditions, "Progressing")
+		if c.Status == "False" {
+			return models.Errorf(models.KindUnavailable, "%s: %s", short(key), c.Message)
+		}
+		if c.Message != shown {
+			shown = c.Message
+			fmt.Fprintln(cmd.OutOrStdout(), shown)
+		}
+		if c.Reason == models.ReasonRolloutComplete {
+			return errRolledOut
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errRolledOut):
+		return nil
+	case ctx.Err() != nil && cmd.Context().Err() == nil:
+		return models.Errorf(models.KindTimeout, "%s is not through after %s; it goes on", short(key), timeout)
+	}
+	return err
+}
+
+// revisionsOf returns a Deployment and its revisions, oldest first.
+func revisionsOf(ctx context.Context, h hub, key models.Key) (*models.Deployment, []*models.ControllerRevision, error) {
+	o, err := h.Get(ctx, key)
+	if models.KindOf(err) == models.KindNotFound {
+		return nil, nil, notFound(key)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := h.List(ctx, selection{kind: "ControllerRevision", namespace: key.Namespace})
+	if err != nil {
+		return nil, nil, err
+	}
+	d, ok := o.(*models.Deployment)
+	if !ok {
+		return nil, nil, fmt.Errorf("%s is a %s", short(key), o.Type().Kind)
+	}
+	var revisions []*models.ControllerRevision
+	for _, o := range l.Items {
+		if r, ok := o.(*models.ControllerRevision); ok && models.OwnedBy(r, d) {
+			revisions = append(revisions, r)
+		}
+	}
+	slices.SortFunc(revisions, func(a, b *models.ControllerRevision) int { return int(a.Revision - b.Revision) })
+	return d, revisions, nil
+}
+
+func rolloutUndoCommand() *cobra.Command {
+	var conn connection
+	var to int64
+	cmd := &cobra.Command{
+		Use:   "undo APP",
+		Short: "Go back to the template of an earlier revision",
+		Long: `Goes back to the template of the revision before the newest, or of the one that --to-revision names. It is rolled out as the
+newest revision then. The number of pods stays as it is.`,
+		Example: `  whimbrel rollout undo app
+  whimbrel rollout undo app --to-revision 3`,
+		Args:              arguments(1, 1, "the name of an app"),
+		ValidArgsFunction: conn.completeNames("Deployment"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("to-revision") && to < 1 {
+				return Usagef("--to-revision must be a revision's number, as rollout history shows them")
+			}
+			return conn.with(cmd, func(ctx context.Context, h hub) error {
+				key := appKey(&conn, args[0])
+				d, revisions, err := revisionsOf(ctx, h, key)
+				if err != nil {
+					return err
+				}
+				target, err := earlier(key, revisions, to)
+				if err != nil {
+					return err
+				}
+				version := d.Metadata.ResourceVersion
+				d.Spec.Template = target.Data.Spec.Template
+				if err := h.Replace(ctx, d, version); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s goes back to the template of revision %d\n", short(key), target.Revision)
+				return nil
+			})
+		},
+	}
+	conn.addFlags(cmd)
+	cmd.Flags().Int64Var(&to, "to-revision", 0, "the revision to go back to")
+	return cmd
+}
+
+// earlier chooses the revision to go back to, 0 for the one before the newest.
+func earlier(key models.Key, revisions []*models.ControllerRevision, to int64) (*models.ControllerRevision, error) {
+	n := len(revisions)
+	if to == 0 {
+		if n < 2 {
+			return nil, models.Errorf(models.KindNotFound, "%s has no earlier revision", short(key))
+		}
+		return revisions[n-2], nil
+	}
+	i := slices.IndexFunc(revisions, func(r *models.ControllerRevision) bool { return r.Revision == to })
+	switch {
+	case i < 0:
+		return nil, models.Errorf(models.KindNotFound, "%s has no revision %d; rollout history shows those that it has", short(key), to)
+	case i == n-1:
+		return nil, models.Errorf(models.KindConflict, "%s is at revision %d", short(key), to)
+	}
+	return revisions[i], nil
+}
+
+func rolloutHistoryCommand() *cobra.Command {
+	var conn connection
+	cmd := &cobra.Command{
+		Use:               "history APP",
+		Short:             "Show the revisions of an app that can be gone back to",
+		Args:              arguments(1, 1, "the name of an app"),
+		ValidArgsFunction: conn.completeNames("Deployment"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return conn.with(cmd, func(ctx context.Context, h hub) error {
+				_, revisions, err := revisionsOf(ctx, h, appKey(&conn, args[0]))
+				if err != nil {
+					return err
+				}
+				t := &table{titles: []string{"REVISION", "AGE", "IMAGES!"}}
+				for _, r := range revisions {
+					t.row(fmt.Sprint(r.Revision), since(r.Metadata.CreationTimestamp, time.Now()), images(r.Data.Spec.Template.Spec))
+				}
+				t.write(cmd.OutOrStdout(), terminalWidth(cmd.OutOrStdout()), "")
+				return nil
+			})
+		},
+	}
+	conn.addFlags(cmd)
+	return cmd
+}
