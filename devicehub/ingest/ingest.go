@@ -77,6 +77,7 @@ var (
 const (
 	DefaultQueueBytes   = 8 << 20
 	DefaultGroupSamples = 10_000
+	DefaultMostSamples  = 100_000
 	DefaultGroupWait    = 5 * time.Millisecond
 	DefaultStopWait     = 5 * time.Second
 )
@@ -98,7 +99,8 @@ type Config struct {
 	Now        func() time.Time      // default time.Now
 
 	QueueBytes   int           // encoded bytes that may wait, DefaultQueueBytes
-	GroupSamples int           // samples that make a group large enough
+	GroupSamples int           // samples that make a group large enough to go at once
+	MostSamples  int           // of what waits, so many go into one group at most; default GroupSamples, if that is set
 	GroupWait    time.Duration // how long the first batch of a group waits for others
 	StopWait     time.Duration // how long what was handed over may take to be committed once Run is to end
 	Retry        backoff.Policy
@@ -156,8 +158,11 @@ func New(cfg Config) *Ingester {
 	if cfg.QueueBytes == 0 {
 		cfg.QueueBytes = DefaultQueueBytes
 	}
+	if cfg.MostSamples == 0 {
+		cfg.MostSamples = cfg.GroupSamples
+	}
 	if cfg.GroupSamples == 0 {
-		cfg.GroupSamples = DefaultGroupSamples
+		cfg.GroupSamples, cfg.MostSamples = DefaultGroupSamples, max(cfg.MostSamples, DefaultMostSamples)
 	}
 	if cfg.GroupWait == 0 {
 		cfg.GroupWait = DefaultGroupWait
@@ -380,7 +385,7 @@ func (g *Ingester) collect(ctx context.Context) []*item {
 	for {
 		g.mu.Lock()
 		n, samples := 0, 0
-		for n < len(g.queue) && samples < g.cfg.GroupSamples {
+		for n < len(g.queue) && samples < g.cfg.MostSamples {
 			samples += g.queue[n].samples
 			n++
 		}

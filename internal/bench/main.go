@@ -35,6 +35,7 @@ var sections = []struct {
 	{"rtu", benchRTU},
 	{"write", benchWrite},
 	{"edge", benchEdge},
+	{"ingest", benchIngest},
 }
 
 // settings bound what one run costs.

@@ -60,6 +60,32 @@ func build(ctx context.Context, dir, name string) (string, error) {
 
 // newWorld starts a hub on SQLite and an edge called bench that has joined it.
 func newWorld(ctx context.Context) (w *world, err error) {
+	if w, err = newHub(ctx, ""); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	edge, err := build(ctx, w.dir, "whimbrel-edge")
+	if err != nil {
+		return w, err
+	}
+	link, token, err := w.join(ctx, "bench")
+	if err != nil {
+		return w, err
+	}
+	w.edge, err = start(edge, "--hub", link, "--token", token, "--name", "bench", "--data", filepath.Join(w.dir, "edge"),
+		"--mqtt", "127.0.0.1:0", "--api", "127.0.0.1:0")
+	if err != nil {
+		return w, err
+	}
+	return w, w.until(ctx, 20*time.Second, "the edge to connect", func() bool { return w.ready(ctx, "bench") })
+}
+
+// newHub starts a hub on a database, "" for SQLite.
+func newHub(ctx context.Context, database string) (w *world, err error) {
 	dir, err := os.MkdirTemp("", "whimbrel-bench-*")
 	if err != nil {
 		return nil, err
@@ -74,52 +100,50 @@ func newWorld(ctx context.Context) (w *world, err error) {
 	if err != nil {
 		return w, err
 	}
-	edge, err := build(ctx, dir, "whimbrel-edge")
-	if err != nil {
-		return w, err
+	args := []string{"hub", "--data", filepath.Join(dir, "hub"), "--listen", "127.0.0.1:0", "--link", "127.0.0.1:0", "--insecure-http"}
+	if database != "" {
+		args = append(args, "--database", database)
 	}
-	w.hub, err = start(hub, "hub", "--data", filepath.Join(dir, "hub"), "--listen", "127.0.0.1:0", "--link", "127.0.0.1:0", "--insecure-http")
-	if err != nil {
+	if w.hub, err = start(hub, args...); err != nil {
 		return w, err
 	}
 	var c struct{ Server, Token string }
-	if err := w.until(ctx, 20*time.Second, "the hub to be ready", func() bool {
+	return w, w.until(ctx, 20*time.Second, "the hub to be ready", func() bool {
 		text, err := os.ReadFile(filepath.Join(dir, "hub", "context.json"))
 		if err != nil || json.Unmarshal(text, &c) != nil {
 			return false
 		}
 		w.server, w.token = c.Server, c.Token
 		return w.call(ctx, "GET", "/api/v1/nodes", nil, nil) == nil
-	}); err != nil {
-		return w, err
-	}
+	})
+}
+
+// join lets a node in, and returns the address of the link and the join token.
+func (w *world) join(ctx context.Context, node string) (link, token string, err error) {
 	var join struct{ Token, Command string }
-	if err := w.call(ctx, "POST", "/api/v1/tokens", map[string]string{"node": "bench"}, &join); err != nil {
-		return w, err
+	if err := w.call(ctx, "POST", "/api/v1/tokens", map[string]string{"node": node}, &join); err != nil {
+		return "", "", err
 	}
 	words := strings.Fields(join.Command)
-	link := words[slices.Index(words, "--hub")+1]
-	w.edge, err = start(edge, "--hub", link, "--token", join.Token, "--name", "bench", "--data", filepath.Join(dir, "edge"),
-		"--mqtt", "127.0.0.1:0", "--api", "127.0.0.1:0")
-	if err != nil {
-		return w, err
+	return words[slices.Index(words, "--hub")+1], join.Token, nil
+}
+
+// ready reports whether a node is online.
+func (w *world) ready(ctx context.Context, name string) bool {
+	var node struct {
+		Status struct {
+			Conditions []struct{ Type, Status string }
+		}
 	}
-	return w, w.until(ctx, 20*time.Second, "the edge to connect", func() bool {
-		var node struct {
-			Status struct {
-				Conditions []struct{ Type, Status string }
-			}
-		}
-		if w.call(ctx, "GET", "/api/v1/nodes/bench", nil, &node) != nil {
-			return false
-		}
-		for _, c := range node.Status.Conditions {
-			if c.Type == "Ready" && c.Status == "True" {
-				return true
-			}
-		}
+	if w.call(ctx, "GET", "/api/v1/nodes/"+name, nil, &node) != nil {
 		return false
-	})
+	}
+	for _, c := range node.Status.Conditions {
+		if c.Type == "Ready" && c.Status == "True" {
+			return true
+		}
+	}
+	return false
 }
 
 // close ends everything and removes the directory.
@@ -191,19 +215,26 @@ func (w *world) call(ctx context.Context, method, path string, body any, into an
 
 // register makes a model and devices of it.
 func (w *world) register(ctx context.Context, model string, properties []map[string]any, devices map[string]string) error {
-	err := w.call(ctx, "POST", "/api/v1/devicemodels", map[string]any{"apiVersion": "whimbrel/v1", "kind": "DeviceModel",
-		"metadata": map[string]any{"name": model}, "spec": map[string]any{"protocol": "modbus", "properties": properties}}, nil)
-	if err != nil {
+	if err := w.model(ctx, model, properties); err != nil {
 		return err
 	}
 	for name, addr := range devices {
-		err := w.call(ctx, "POST", "/api/v1/devices", map[string]any{"apiVersion": "whimbrel/v1", "kind": "Device", "metadata": map[string]any{"name": name},
-			"spec": map[string]any{"model": model, "node": "bench", "connection": map[string]any{"url": "tcp://" + addr, "unit": 1}}}, nil)
-		if err != nil {
+		if err := w.device(ctx, model, "bench", name, addr); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (w *world) model(ctx context.Context, name string, properties []map[string]any) error {
+	return w.call(ctx, "POST", "/api/v1/devicemodels", map[string]any{"apiVersion": "whimbrel/v1", "kind": "DeviceModel",
+		"metadata": map[string]any{"name": name}, "spec": map[string]any{"protocol": "modbus", "properties": properties}}, nil)
+}
+
+func (w *world) device(ctx context.Context, model, node, name, addr string) error {
+	sleep(ctx, perWrite)
+	return w.call(ctx, "POST", "/api/v1/devices", map[string]any{"apiVersion": "whimbrel/v1", "kind": "Device", "metadata": map[string]any{"name": name},
+		"spec": map[string]any{"model": model, "node": node, "connection": map[string]any{"url": "tcp://" + addr, "unit": 1}}}, nil)
 }
 
 // good reports whether every property of a device is reported good.

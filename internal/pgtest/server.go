@@ -86,27 +86,50 @@ func StartServer(tb testing.TB, opts Options) *Server {
 	return s
 }
 
+// Open starts a server for a program that is no test, which closes it.
+func Open(opts Options) (*Server, error) {
+	bin, err := find()
+	if err != nil {
+		return nil, err
+	}
+	if bin == "" {
+		return nil, errors.New("pgtest: no PostgreSQL server (initdb, postgres) is installed")
+	}
+	return open(bin, opts)
+}
+
 // programs finds the directory with the server programs, or ends the test.
 func programs(tb testing.TB) string {
 	tb.Helper()
+	bin, err := find()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if bin == "" {
+		need.Missing(tb, "PostgreSQL server (initdb, postgres)", "postgresql-15") // ends the test
+	}
+	return bin
+}
+
+// find returns the directory with the server programs, "" when there is none.
+func find() (string, error) {
 	var candidates []string
 	if path, err := exec.LookPath("initdb"); err == nil {
 		candidates = append(candidates, filepath.Dir(path))
 	}
 	debian, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil {
-		tb.Fatal(err)
+		return "", err
 	}
 	slices.SortFunc(debian, func(a, b string) int { return majorVersion(b) - majorVersion(a) })
 	candidates = append(candidates, debian...)
 	candidates = append(candidates, "/usr/local/bin", "/usr/local/pgsql/bin")
 	for _, dir := range candidates {
 		if isProgram(filepath.Join(dir, "initdb")) && isProgram(filepath.Join(dir, "postgres")) {
-			return dir
+			return dir, nil
 		}
 	}
-	need.Missing(tb, "PostgreSQL server (initdb, postgres)", "postgresql-15")
-	return "" // unreachable: Missing ends the test
+	return "", nil
 }
 
 // majorVersion of a Debian directory such as /usr/lib/postgresql/15/bin.

@@ -1,9 +1,13 @@
 package postgres
 
 import (
+	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"sort"
+
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -44,35 +48,6 @@ const (
 	chunkSamples4 = 1024
 )
 
-// columns are samples and whether each was delivered late.
-type columns struct {
-	store.Samples
-	Backfill []bool
-}
-
-func (c *columns) sample(i int) store.Sample {
-	return store.Sample{TimeUS: c.TimeUS[i], Kind: c.Kind[i], Int: c.Int[i], Float: c.Float[i], Text: c.Text[i],
-		Quality: c.Quality[i], Reason: c.Reason[i], Backfill: c.Backfill[i]}
-}
-
-// sortByTime sorts indexes of samples of one series, those of one time staying in
-// their order.
-func (c *columns) sortByTime(at []int32) {
-	if !slices.IsSortedFunc(at, c.byTime) {
-		slices.SortStableFunc(at, c.byTime)
-	}
-}
-
-func (c *columns) byTime(a, b int32) int {
-	switch ta, tb := c.TimeUS[a], c.TimeUS[b]; {
-	case ta < tb:
-		return -1
-	case ta > tb:
-		return 1
-	}
-	return 0
-}
-
 // chunk is one row of samples_chunk; the migration says what its columns mean.
 type chunk struct {
 	series, t0, t1 int64
@@ -82,61 +57,197 @@ type chunk struct {
 	t4             []int32
 	t8             []int64
 	kind           int16
-	kinds          []int16
+	kinds          []uint8
 	base           int64
 	v2             []int16
 	v4             []int32
 	v8             []int64
-	divisor        *float64
+	divisor        float64 // 0: none
 	nudge          []int16
 	nudgeBy        float64
 	f4             []float32
 	f8             []float64
-	text           [][]byte
-	quality        []int16
-	reason         []*string
+	text           []string
+	quality        []uint8
+	reason         []string
 	backfill       []bool
 }
 
-// chunkColumns are the columns that a chunk is written and read by, in the order
-// of values and targets.
-var chunkColumns = []string{"series", "t0", "t1", "n", "level", "tick", "t4", "t8", "kind", "kinds", "base", "v2", "v4", "v8",
-	"divisor", "nudge", "nudge_by", "f4", "f8", "text_v", "quality", "reason", "backfill"}
+// chunkColumns are the columns that a chunk is written and read by.
+const chunkColumns = `series, t0, t1, n, level, tick, t4, t8, kind, kinds, base, v2, v4, v8, divisor, nudge, nudge_by, f4, f8, text_v, quality, reason, backfill`
 
-func (k *chunk) values() []any {
-	return []any{k.series, k.t0, k.t1, k.n, k.level, k.tick, k.t4, k.t8, k.kind, k.kinds, k.base, k.v2, k.v4, k.v8,
-		k.divisor, k.nudge, k.nudgeBy, k.f4, k.f8, k.text, k.quality, k.reason, k.backfill}
+// encode writes the chunk as a row of chunkColumns.
+func (k *chunk) encode(t *tuple) {
+	t.reset()
+	t.int8(k.series)
+	t.int8(k.t0)
+	t.int8(k.t1)
+	t.int4(k.n)
+	t.int2(k.level)
+	t.int8(k.tick)
+	t.int4s(k.t4)
+	t.int8s(k.t8)
+	t.int2(k.kind)
+	t.smalls(k.kinds)
+	t.int8(k.base)
+	t.int2s(k.v2)
+	t.int4s(k.v4)
+	t.int8s(k.v8)
+	if k.divisor == 0 {
+		t.null()
+	} else {
+		t.float8(k.divisor)
+	}
+	t.int2s(k.nudge)
+	t.float8(k.nudgeBy)
+	t.float4s(k.f4)
+	t.float8s(k.f8)
+	t.texts(pgtype.ByteaOID, k.text)
+	t.smalls(k.quality)
+	t.texts(pgtype.TextOID, k.reason)
+	t.bools(k.backfill)
 }
 
-func (k *chunk) targets() []any {
-	return []any{&k.series, &k.t0, &k.t1, &k.n, &k.level, &k.tick, &k.t4, &k.t8, &k.kind, &k.kinds, &k.base, &k.v2, &k.v4, &k.v8,
-		&k.divisor, &k.nudge, &k.nudgeBy, &k.f4, &k.f8, &k.text, &k.quality, &k.reason, &k.backfill}
+// parseChunk reads a row of chunkColumns in binary form.
+func parseChunk(v [][]byte) (k *chunk, err error) {
+	k = &chunk{series: readInt8(v[0]), t0: readInt8(v[1]), t1: readInt8(v[2]), n: readInt4(v[3]), level: readInt2(v[4]), tick: readInt8(v[5]),
+		kind: readInt2(v[8]), base: readInt8(v[10]), nudgeBy: math.Float64frombits(uint64(readInt8(v[16])))}
+	if v[14] != nil {
+		k.divisor = math.Float64frombits(uint64(readInt8(v[14])))
+	}
+	n := int(k.n)
+	take := func(have int, e error) {
+		if err == nil {
+			err = e
+		}
+		if err == nil && have != n && have >= 0 {
+			err = errArray
+		}
+	}
+	lenOf := func(v []byte, have int) int {
+		if v == nil {
+			return -1
+		}
+		return have
+	}
+	var e error
+	k.t4, e = readInt4s(v[6])
+	take(lenOf(v[6], len(k.t4)), e)
+	k.t8, e = readInt8s(v[7])
+	take(lenOf(v[7], len(k.t8)), e)
+	k.kinds, e = readSmalls(v[9])
+	take(lenOf(v[9], len(k.kinds)), e)
+	k.v2, e = readInt2s(v[11])
+	take(lenOf(v[11], len(k.v2)), e)
+	k.v4, e = readInt4s(v[12])
+	take(lenOf(v[12], len(k.v4)), e)
+	k.v8, e = readInt8s(v[13])
+	take(lenOf(v[13], len(k.v8)), e)
+	k.nudge, e = readInt2s(v[15])
+	take(lenOf(v[15], len(k.nudge)), e)
+	k.f4, e = readFloat4s(v[17])
+	take(lenOf(v[17], len(k.f4)), e)
+	k.f8, e = readFloat8s(v[18])
+	take(lenOf(v[18], len(k.f8)), e)
+	k.text, e = readTexts(v[19], pgtype.ByteaOID)
+	take(lenOf(v[19], len(k.text)), e)
+	k.quality, e = readSmalls(v[20])
+	take(lenOf(v[20], len(k.quality)), e)
+	k.reason, e = readTexts(v[21], pgtype.TextOID)
+	take(lenOf(v[21], len(k.reason)), e)
+	k.backfill, e = readBools(v[22])
+	take(lenOf(v[22], len(k.backfill)), e)
+	if err != nil {
+		return nil, fmt.Errorf("chunk of series %d at %d: %w", k.series, k.t0, err)
+	}
+	return k, nil
 }
 
-// chunksOf makes chunks of the samples of one series, sorted by time.
-func chunksOf(c *columns, series int64, at []int32, level int16) (out []chunk) {
-	for len(at) > 0 {
-		first := c.TimeUS[at[0]]
-		limit := min(len(at), chunkSamples)
+// gathered are the samples of one series, put together from runs and ordered by
+// time; those of one time stay as they came. Its memory is used again.
+type gathered struct {
+	columns
+	row  batchRow
+	swap columns
+	at   []int32
+}
+
+// gather takes the runs of one series.
+func (g *gathered) gather(runs []span) {
+	g.row.reset()
+	for i := range runs {
+		g.row.add(&runs[i])
+	}
+	w := &g.row
+	g.columns = columns{Samples: store.Samples{TimeUS: w.at, Kind: w.kinds, Int: unlessSilent(w.anyInt, w.ints), Float: unlessSilent(w.anyFloat, w.floats),
+		Text: unlessSilent(w.anyText, w.texts), Quality: unlessSilent(w.anyBad, w.quality), Reason: unlessSilent(w.anyWhy, w.reasons)}, Backfill: w.late}
+	if slices.IsSorted(g.TimeUS) {
+		return
+	}
+	g.at = g.at[:0]
+	for i := range g.TimeUS {
+		g.at = append(g.at, int32(i))
+	}
+	slices.SortStableFunc(g.at, func(a, b int32) int { return cmp.Compare(g.TimeUS[a], g.TimeUS[b]) })
+	s := &g.swap
+	s.TimeUS, s.Kind = permute(s.TimeUS, g.TimeUS, g.at), permute(s.Kind, g.Kind, g.at)
+	s.Int, s.Float, s.Text = permute(s.Int, g.Int, g.at), permute(s.Float, g.Float, g.at), permute(s.Text, g.Text, g.at)
+	s.Quality, s.Reason, s.Backfill = permute(s.Quality, g.Quality, g.at), permute(s.Reason, g.Reason, g.at), permute(s.Backfill, g.Backfill, g.at)
+	g.columns = *s
+}
+
+// permute puts the elements of from in the order of at; a column that is nil
+// stays so.
+func permute[T any](to, from []T, at []int32) []T {
+	if from == nil {
+		return nil
+	}
+	to = to[:0]
+	for _, i := range at {
+		to = append(to, from[i])
+	}
+	return to
+}
+
+// part is the samples [lo, hi).
+func (c *columns) part(lo, hi int) *columns {
+	return &columns{Samples: store.Samples{TimeUS: c.TimeUS[lo:hi], Kind: c.Kind[lo:hi], Int: partOf(c.Int, lo, hi), Float: partOf(c.Float, lo, hi),
+		Text: partOf(c.Text, lo, hi), Quality: partOf(c.Quality, lo, hi), Reason: partOf(c.Reason, lo, hi)}, Backfill: partOf(c.Backfill, lo, hi), Late: c.Late}
+}
+
+func partOf[T any](v []T, lo, hi int) []T {
+	if v == nil {
+		return nil
+	}
+	return v[lo:hi]
+}
+
+// chunksOf makes chunks of the samples of one series, ordered by time, and hands
+// each over.
+func chunksOf(c *columns, series int64, chunk func(*chunk)) {
+	for lo := 0; lo < len(c.TimeUS); {
+		first := c.TimeUS[lo]
+		rest := c.TimeUS[lo:min(len(c.TimeUS), lo+chunkSamples)]
 		// Times ascend, and all of one period are less than 2^63 apart.
-		start := periodStart(first)
-		n := sort.Search(limit, func(i int) bool { return periodStart(c.TimeUS[at[i]]) != start })
-		if n > chunkSamples4 && tickOf(c, at[:n], first) < 1000 {
-			near := sort.Search(n, func(i int) bool { return c.TimeUS[at[i]]-first > math.MaxInt32 })
+		n := len(rest)
+		if start := periodStart(first); periodStart(rest[n-1]) != start {
+			n = sort.Search(n, func(i int) bool { return periodStart(rest[i]) != start })
+		}
+		if n > chunkSamples4 && rest[n-1]-first > math.MaxInt32 && tickOf(rest[:n]) < 1000 {
+			near := sort.Search(n, func(i int) bool { return rest[i]-first > math.MaxInt32 })
 			n = min(n, max(near, chunkSamples4))
 		}
-		out = append(out, encode(c, series, at[:n], level))
-		at = at[n:]
+		chunk(encodeChunk(c.part(lo, lo+n), series))
+		lo += n
 	}
-	return out
 }
 
 // tickOf is the largest number of microseconds that all distances are multiples
 // of.
-func tickOf(c *columns, at []int32, first int64) int64 {
+func tickOf(times []int64) int64 {
 	var tick int64
-	for _, i := range at {
-		a, b := tick, c.TimeUS[i]-first
+	for _, t := range times {
+		a, b := tick, t-times[0]
 		for b != 0 {
 			a, b = b, a%b
 		}
@@ -147,23 +258,25 @@ func tickOf(c *columns, at []int32, first int64) int64 {
 	return tick
 }
 
-// encode makes one chunk.
-func encode(c *columns, series int64, at []int32, level int16) chunk {
-	k := chunk{series: series, t0: c.TimeUS[at[0]], t1: c.TimeUS[at[len(at)-1]], n: int32(len(at)), level: level}
-	k.encodeTimes(c, at)
-	k.encodeKinds(c, at)
-	k.encodeNumbers(c, at)
-	k.encodeRest(c, at)
+// encodeChunk makes one chunk.
+func encodeChunk(c *columns, series int64) *chunk {
+	n := len(c.TimeUS)
+	k := &chunk{series: series, t0: c.TimeUS[0], t1: c.TimeUS[n-1], n: int32(n)}
+	k.encodeTimes(c.TimeUS)
+	k.kind = int16(c.Kind[0])
+	k.kinds = unlessUniform(c.Kind)
+	k.encodeNumbers(c)
+	k.encodeRest(c)
 	return k
 }
 
-func (k *chunk) encodeTimes(c *columns, at []int32) {
-	if k.tick = tickOf(c, at, k.t0); k.tick == 0 {
+func (k *chunk) encodeTimes(times []int64) {
+	if k.tick = tickOf(times); k.tick == 0 {
 		return // all of one time
 	}
 	regular := true
-	for n, i := range at {
-		if (c.TimeUS[i]-k.t0)/k.tick != int64(n) {
+	for n, t := range times {
+		if t-k.t0 != k.tick*int64(n) {
 			regular = false
 			break
 		}
@@ -172,72 +285,78 @@ func (k *chunk) encodeTimes(c *columns, at []int32) {
 		return
 	}
 	if (k.t1-k.t0)/k.tick > math.MaxInt32 {
-		k.t8 = make([]int64, len(at))
-		for n, i := range at {
-			k.t8[n] = (c.TimeUS[i] - k.t0) / k.tick
+		k.t8 = make([]int64, len(times))
+		for n, t := range times {
+			k.t8[n] = (t - k.t0) / k.tick
 		}
 		return
 	}
-	k.t4 = make([]int32, len(at))
-	for n, i := range at {
-		k.t4[n] = int32((c.TimeUS[i] - k.t0) / k.tick)
-	}
-}
-
-func (k *chunk) encodeKinds(c *columns, at []int32) {
-	k.kind = int16(c.Kind[at[0]])
-	for _, i := range at {
-		if int16(c.Kind[i]) != k.kind {
-			k.kinds = make([]int16, len(at))
-			for n, i := range at {
-				k.kinds[n] = int16(c.Kind[i])
-			}
-			return
-		}
+	k.t4 = make([]int32, len(times))
+	for n, t := range times {
+		k.t4[n] = int32((t - k.t0) / k.tick)
 	}
 }
 
 // encodeNumbers picks the narrowest columns that hold every number exactly.
-func (k *chunk) encodeNumbers(c *columns, at []int32) {
-	d, scaled := decimalsOf(c, at)
-	whole := make([]int64, len(at))
-	first, wholes, floats := -1, false, false
-	for n, i := range at {
-		switch models.Kind(c.Kind[i]) {
+func (k *chunk) encodeNumbers(c *columns) {
+	floats, wholes := false, false
+	for _, kind := range c.Kind {
+		switch models.Kind(kind) {
 		case models.KindBool, models.KindInt, models.KindUint:
-			whole[n], wholes = c.Int[i], true
+			wholes = true
 		case models.KindFloat:
 			floats = true
+		}
+	}
+	if !floats && !wholes {
+		return
+	}
+	var d decimals
+	scaled := false
+	whole := make([]int64, len(c.TimeUS))
+	if floats {
+		if d, scaled = decimalsOf(c); scaled {
+			k.nudge, scaled = d.splitAll(c, whole)
+		}
+	}
+	first := -1
+	for i, kind := range c.Kind {
+		switch models.Kind(kind) {
+		case models.KindBool, models.KindInt, models.KindUint:
+			if c.Int != nil {
+				whole[i] = c.Int[i]
+			}
+		case models.KindFloat:
 			if !scaled {
-				fill(whole, n)
+				fill(whole, i)
 				continue
 			}
-			w, _, _ := d.split(c.Float[i])
-			whole[n] = int64(w)
 		default:
-			fill(whole, n)
+			fill(whole, i)
 			continue
 		}
 		if first < 0 {
-			first = n
+			first = i
 		}
 	}
 	if first >= 0 {
-		for n := range first {
-			whole[n] = whole[first]
+		for i := range first {
+			whole[i] = whole[first]
 		}
 		wide := k.encodeWhole(whole)
 		if wide && scaled && !wholes { // eight bytes: then rather as they are
-			k.base, k.v8, scaled = 0, nil, false
+			k.base, k.v8, k.nudge, scaled = 0, nil, nil, false
 		}
 	}
 	switch {
 	case !floats:
 	case scaled:
-		k.divisor = &d.divisor
-		k.encodeNudges(c, at, d)
+		k.divisor = d.divisor
+		if k.nudge != nil {
+			k.nudgeBy = d.nudgeBy
+		}
 	default:
-		k.encodeFloats(c, at)
+		k.encodeFloats(c)
 	}
 }
 
@@ -281,27 +400,35 @@ func narrow[T int16 | int32](whole []int64, base int64) []T {
 	return out
 }
 
-func (k *chunk) encodeFloats(c *columns, at []int32) {
+// float is the i-th sample's.
+func (c *columns) float(i int) float64 {
+	if c.Float == nil {
+		return 0
+	}
+	return c.Float[i]
+}
+
+func (k *chunk) encodeFloats(c *columns) {
 	single := true
-	for _, i := range at {
-		if f := c.Float[i]; models.Kind(c.Kind[i]) == models.KindFloat && math.Float64bits(float64(float32(f))) != math.Float64bits(f) {
+	for i, kind := range c.Kind {
+		if f := c.float(i); models.Kind(kind) == models.KindFloat && math.Float64bits(float64(float32(f))) != math.Float64bits(f) {
 			single = false
 			break
 		}
 	}
 	if single {
-		k.f4 = make([]float32, len(at))
-		for n, i := range at {
-			if models.Kind(c.Kind[i]) == models.KindFloat {
-				k.f4[n] = float32(c.Float[i])
+		k.f4 = make([]float32, len(c.Kind))
+		for i, kind := range c.Kind {
+			if models.Kind(kind) == models.KindFloat {
+				k.f4[i] = float32(c.float(i))
 			}
 		}
 		return
 	}
-	k.f8 = make([]float64, len(at))
-	for n, i := range at {
-		if models.Kind(c.Kind[i]) == models.KindFloat {
-			k.f8[n] = c.Float[i]
+	k.f8 = make([]float64, len(c.Kind))
+	for i, kind := range c.Kind {
+		if models.Kind(kind) == models.KindFloat {
+			k.f8[i] = c.float(i)
 		}
 	}
 }
@@ -343,97 +470,78 @@ func ulp(f float64) float64 {
 }
 
 // decimalsOf finds the least power of ten that does for all floats.
-func decimalsOf(c *columns, at []int32) (d decimals, ok bool) {
+func decimalsOf(c *columns) (d decimals, ok bool) {
 	least := math.Inf(1)
-	for _, i := range at {
-		if f := math.Abs(c.Float[i]); models.Kind(c.Kind[i]) == models.KindFloat {
-			if ok = true; f != 0 {
-				least = min(least, f)
-			}
+	for i, kind := range c.Kind {
+		if f := math.Abs(c.float(i)); models.Kind(kind) == models.KindFloat && f != 0 {
+			least = min(least, f)
 		}
-	}
-	if !ok {
-		return d, false
 	}
 	if !math.IsInf(least, 1) {
 		d.nudgeBy = ulp(least) / 2
 	}
 	k := 0
+	d.divisor = powers[k]
 	for range 2 { // the second time all with the power that the last one needed
-		d.divisor = powers[k]
-		for _, i := range at {
-			if models.Kind(c.Kind[i]) != models.KindFloat {
+		grown := false
+		for i, kind := range c.Kind {
+			if models.Kind(kind) != models.KindFloat {
 				continue
 			}
 			for {
-				if _, _, ok := d.split(c.Float[i]); ok {
+				if _, _, ok := d.split(c.float(i)); ok {
 					break
 				}
 				if k++; k == len(powers) {
 					return d, false
 				}
-				d.divisor = powers[k]
+				d.divisor, grown = powers[k], grown || i > 0
 			}
 		}
-	}
-	for _, i := range at {
-		if _, _, ok := d.split(c.Float[i]); !ok && models.Kind(c.Kind[i]) == models.KindFloat {
-			return d, false
+		if !grown {
+			break
 		}
 	}
 	return d, true
 }
 
-func (k *chunk) encodeNudges(c *columns, at []int32, d decimals) {
-	for n, i := range at {
-		if models.Kind(c.Kind[i]) != models.KindFloat {
+// splitAll takes all floats apart, unless one does not go; nudge is nil where none
+// is needed.
+func (d decimals) splitAll(c *columns, whole []int64) (nudge []int16, ok bool) {
+	for i, kind := range c.Kind {
+		if models.Kind(kind) != models.KindFloat {
 			continue
 		}
-		if _, nudge, _ := d.split(c.Float[i]); nudge != 0 {
-			if k.nudge == nil {
-				k.nudge, k.nudgeBy = make([]int16, len(at)), d.nudgeBy
-			}
-			k.nudge[n] = int16(nudge)
+		w, n, ok := d.split(c.float(i))
+		if !ok {
+			return nil, false
 		}
+		whole[i] = int64(w)
+		if n != 0 {
+			if nudge == nil {
+				nudge = make([]int16, len(whole))
+			}
+			nudge[i] = int16(n)
+		}
+	}
+	return nudge, true
+}
+
+func (k *chunk) encodeRest(c *columns) {
+	k.text, k.quality, k.reason, k.backfill = unlessEmpty(c.Text), unlessEmpty(c.Quality), unlessEmpty(c.Reason), unlessEmpty(c.Backfill)
+	if c.Backfill == nil && c.Late {
+		k.backfill = slices.Repeat([]bool{true}, len(c.TimeUS))
 	}
 }
 
-func (k *chunk) encodeRest(c *columns, at []int32) {
-	var anyText, anyBad, anyWhy, anyLate bool
-	for _, i := range at {
-		anyText = anyText || c.Text[i] != ""
-		anyBad = anyBad || c.Quality[i] != 0
-		anyWhy = anyWhy || c.Reason[i] != ""
-		anyLate = anyLate || c.Backfill[i]
-	}
-	if anyText {
-		k.text = make([][]byte, len(at))
-		for n, i := range at {
-			if c.Text[i] != "" {
-				k.text[n] = []byte(c.Text[i])
-			}
+func unlessEmpty[T comparable](v []T) []T {
+	var zero T
+	for _, e := range v {
+		if e != zero {
+			return v
 		}
 	}
-	if anyBad {
-		k.quality = make([]int16, len(at))
-		for n, i := range at {
-			k.quality[n] = int16(c.Quality[i])
-		}
-	}
-	if anyWhy {
-		k.reason = make([]*string, len(at))
-		for n, i := range at {
-			if c.Reason[i] != "" {
-				k.reason[n] = &c.Reason[i]
-			}
-		}
-	}
-	if anyLate {
-		k.backfill = make([]bool, len(at))
-		for n, i := range at {
-			k.backfill[n] = c.Backfill[i]
-		}
-	}
+	return nil
 }
 
 // time is the i-th sample's time.
@@ -451,7 +559,7 @@ func (k *chunk) time(i int) int64 {
 func (k *chunk) sample(i int) store.Sample {
 	v := store.Sample{TimeUS: k.time(i), Kind: uint8(k.kind)}
 	if k.kinds != nil {
-		v.Kind = uint8(k.kinds[i])
+		v.Kind = k.kinds[i]
 	}
 	whole := k.base
 	switch {
@@ -465,8 +573,8 @@ func (k *chunk) sample(i int) store.Sample {
 	switch kind := models.Kind(v.Kind); {
 	case kind == models.KindBool || kind == models.KindInt || kind == models.KindUint:
 		v.Int = whole
-	case kind == models.KindFloat && k.divisor != nil:
-		v.Float = float64(whole) / *k.divisor
+	case kind == models.KindFloat && k.divisor != 0:
+		v.Float = float64(whole) / k.divisor
 		if k.nudge != nil {
 			v.Float += float64(k.nudge[i]) * k.nudgeBy
 		}
@@ -476,13 +584,13 @@ func (k *chunk) sample(i int) store.Sample {
 		v.Float = k.f8[i]
 	}
 	if k.text != nil {
-		v.Text = string(k.text[i])
+		v.Text = k.text[i]
 	}
 	if k.quality != nil {
-		v.Quality = uint8(k.quality[i])
+		v.Quality = k.quality[i]
 	}
-	if k.reason != nil && k.reason[i] != nil {
-		v.Reason = *k.reason[i]
+	if k.reason != nil {
+		v.Reason = k.reason[i]
 	}
 	if k.backfill != nil {
 		v.Backfill = k.backfill[i]
@@ -490,15 +598,25 @@ func (k *chunk) sample(i int) store.Sample {
 	return v
 }
 
-// appendTo adds the chunk's samples to the columns.
-func (k *chunk) appendTo(c *columns) {
-	for i := range int(k.n) {
-		c.add(k.series, k.sample(i))
+// columns are the chunk's samples.
+func (k *chunk) columns() *columns {
+	n := int(k.n)
+	c := &columns{Samples: store.Samples{TimeUS: make([]int64, n), Kind: make([]uint8, n), Quality: k.quality, Text: k.text, Reason: k.reason}, Backfill: k.backfill}
+	for i := range n {
+		v := k.sample(i)
+		c.TimeUS[i], c.Kind[i] = v.TimeUS, v.Kind
+		if v.Int != 0 {
+			if c.Int == nil {
+				c.Int = make([]int64, n)
+			}
+			c.Int[i] = v.Int
+		}
+		if math.Float64bits(v.Float) != 0 {
+			if c.Float == nil {
+				c.Float = make([]float64, n)
+			}
+			c.Float[i] = v.Float
+		}
 	}
-}
-
-func (c *columns) add(series int64, v store.Sample) {
-	c.Series, c.TimeUS, c.Kind = append(c.Series, series), append(c.TimeUS, v.TimeUS), append(c.Kind, v.Kind)
-	c.Int, c.Float, c.Text = append(c.Int, v.Int), append(c.Float, v.Float), append(c.Text, v.Text)
-	c.Quality, c.Reason, c.Backfill = append(c.Quality, v.Quality), append(c.Reason, v.Reason), append(c.Backfill, v.Backfill)
+	return c
 }

@@ -1,16 +1,16 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 )
 
 // compactLock is the advisory lock of who compacts. The number means nothing.
@@ -22,12 +22,28 @@ const (
 	fanout         = 16      // chunks of one level that make one of the next
 	levelForGood   = 3
 
+	// What has arrived becomes chunks when there are enough samples of a series for
+	// one, on average over the series of a bucket. Until then it is put together in
+	// rows of samples_batch of higher levels, of which a reader of one series opens
+	// one a step: a chunk of few samples costs fifty times as much as these samples
+	// do there.
+	bucketBits  = 12 // series whose ids differ in these bits only share rows of higher levels
+	enough      = 96
+	bucketSteps = 24 // of one level that become one of the next
+	topLevel    = 2
+	// chunkAfter is how long samples of slow series wait for company at most.
+	chunkAfter = 15 * time.Minute
+
 	partitionsAhead = 4       // periods for which there are partitions already
 	partitionsBack  = 52 * 10 // periods ago for which partitions are made; what is older goes to the default one
 
 	// sealAfter is how long after the end of a period, and after the last late
 	// arrival, its chunks are merged for good.
 	sealAfter = 10 * time.Minute
+	// vacuumRows is how many rows are taken out of samples_batch before it is
+	// vacuumed: readers pass by what is left of them, and autovacuum comes by once a
+	// minute.
+	vacuumRows = 1000
 )
 
 // codeLockTimeout: a lock was not to be had in time.
@@ -50,14 +66,25 @@ func (s *Store) Compact(ctx context.Context, now time.Time) (more bool, err erro
 	if err != nil {
 		return false, fmt.Errorf("compact: %w", err)
 	}
+	// What has arrived comes first, but not for ever.
+	if !moved {
+		if moved, err = s.compactBuckets(ctx, now); err != nil {
+			return false, fmt.Errorf("compact: %w", err)
+		}
+	}
 	merged := false
-	if !moved || now.Sub(s.merged) >= 10*time.Second { // what has arrived comes first, but not for ever
+	if !moved || now.Sub(s.merged) >= 10*time.Second {
 		if merged, err = s.merge(ctx, now); err != nil {
 			return false, fmt.Errorf("merge chunks: %w", err)
 		}
 		if !merged {
 			s.merged = now
 		}
+	}
+	if s.removed >= vacuumRows {
+		// Nobody depends on it; where it is not allowed autovacuum comes by later.
+		_, _ = s.pool.Exec(ctx, `VACUUM samples_batch`)
+		s.removed = 0
 	}
 	return moved || merged, nil
 }
@@ -101,24 +128,261 @@ func (s *Store) makePartitions(ctx context.Context, starts []int64) error {
 	return nil
 }
 
-// compactArrived rewrites the oldest rows of samples_batch.
+// compactArrived takes the oldest rows that have arrived. Where they bring enough
+// of each series, and nothing is left from before, they become chunks, else rows
+// of level 1.
 func (s *Store) compactArrived(ctx context.Context, now time.Time) (more bool, err error) {
-	chunks, missing := []chunk(nil), []int64(nil)
-	_, err = s.locked(ctx, func(tx pgx.Tx) error {
-		ids, c, left, err := arrived(ctx, tx)
-		if err != nil || len(ids) == 0 {
+	return s.rewrite(ctx, now, func(tx pgx.Tx, w *rewriting) error {
+		left, err := w.take(ctx, tx, `id IN (SELECT id FROM (SELECT id, sum(n) OVER (ORDER BY id) - n AS before FROM
+			(SELECT id, n FROM samples_batch WHERE level = 0 ORDER BY id LIMIT 10000) AS a) AS b WHERE before < $1)`, compactSamples)
+		if err != nil || len(w.runs) == 0 {
 			return err
 		}
-		more = left
-		chunks = chunksOfMany(c, 0)
-		missing = s.unpartitioned(chunks, now)
-		if len(missing) > 0 {
+		w.more = left >= compactSamples
+		rows, err := tx.Query(ctx, `SELECT DISTINCT s0 >> $1 FROM samples_batch WHERE level > 0`, bucketBits)
+		if err != nil {
+			return err
+		}
+		buckets, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		if err != nil {
+			return err
+		}
+		pending := map[int64]bool{}
+		for _, b := range buckets {
+			pending[b] = true
+		}
+		for runs := w.runs; len(runs) > 0; {
+			bucket, n, samples, series := runs[0].series>>bucketBits, 0, 0, 0
+			for n < len(runs) && runs[n].series>>bucketBits == bucket {
+				if n == 0 || runs[n].series != runs[n-1].series {
+					series++
+				}
+				samples += runs[n].len()
+				n++
+			}
+			if samples >= enough*series && !pending[bucket] {
+				w.chunks(runs[:n])
+			} else {
+				w.rows(runs[:n], 1)
+			}
+			runs = runs[n:]
+		}
+		return nil
+	})
+}
+
+// bucket is what waits of one bucket.
+type bucket struct {
+	id      int64
+	samples int64
+	series  int64 // about
+	steps   [topLevel + 1]int64
+	oldest  time.Time
+}
+
+// due says what is to be done with a bucket: nothing (0), chunks (levelForGood), or
+// the next level of what is of the level before.
+func (b *bucket) due(now time.Time) int16 {
+	if b.samples >= enough*b.series || b.samples >= compactSamples || b.oldest.Before(now.Add(-chunkAfter)) {
+		return levelForGood
+	}
+	for level := int16(1); level < topLevel; level++ {
+		if b.steps[level] >= bucketSteps {
+			return level + 1
+		}
+	}
+	return 0
+}
+
+// compactBuckets makes chunks or rows of a higher level of what there is enough of.
+func (s *Store) compactBuckets(ctx context.Context, now time.Time) (more bool, err error) {
+	return s.rewrite(ctx, now, func(tx pgx.Tx, w *rewriting) error {
+		rows, err := tx.Query(ctx, `SELECT s0 >> $1, level, sum(n), sum(runs), count(DISTINCT received), min(received)
+			FROM samples_batch WHERE level > 0 GROUP BY 1, 2`, bucketBits)
+		if err != nil {
+			return err
+		}
+		buckets := map[int64]*bucket{}
+		var id, n, runs, steps int64
+		var level int16
+		var oldest time.Time
+		if _, err := pgx.ForEachRow(rows, []any{&id, &level, &n, &runs, &steps, &oldest}, func() error {
+			b := buckets[id]
+			if b == nil {
+				b = &bucket{id: id, oldest: oldest}
+				buckets[id] = b
+			}
+			b.samples += n
+			b.series = max(b.series, runs/steps)
+			b.steps[min(level, topLevel)] = steps
+			if oldest.Before(b.oldest) {
+				b.oldest = oldest
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		for _, b := range buckets {
+			level := b.due(now)
+			if level == 0 {
+				continue
+			}
+			if w.samples > 0 && w.samples+b.samples > compactSamples {
+				w.more = true // in a transaction of its own
+				break
+			}
+			w.runs = w.runs[:0]
+			if _, err := w.take(ctx, tx, `level > 0 AND level < $1 AND s0 >= $2 AND s0 < $3`, level, b.id<<bucketBits, (b.id+1)<<bucketBits); err != nil {
+				return err
+			}
+			w.samples += b.samples
+			if level == levelForGood {
+				w.chunks(w.runs)
+			} else {
+				w.rows(w.runs, level)
+			}
+			w.more = true
+		}
+		return nil
+	})
+}
+
+// dropWaiting drops what waits of devices in the higher levels of samples_batch.
+// All else that is in these buckets becomes chunks.
+func dropWaiting(ctx context.Context, tx pgx.Tx, uids []string) error {
+	rows, err := tx.Query(ctx, `SELECT id FROM series WHERE device_uid = ANY($1)`, uids)
+	if err != nil {
+		return err
+	}
+	series, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return err
+	}
+	var w rewriting
+	if _, err := w.take(ctx, tx, `level > 0 AND s0 >> $1 IN (SELECT u.id >> $1 FROM unnest($2::bigint[]) AS u (id))`, bucketBits, series); err != nil || len(w.runs) == 0 {
+		return err
+	}
+	w.chunks(slices.DeleteFunc(w.runs, func(r span) bool { return slices.Contains(series, r.series) }))
+	if err := w.write(ctx, tx); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `DELETE FROM samples_batch WHERE id = ANY($1)`, w.ids)
+	return err
+}
+
+// rewriting is one transaction's work: rows of samples_batch that go, and rows and
+// chunks that come in their place.
+type rewriting struct {
+	ids      []int64
+	runs     []span
+	received time.Time // of the first row
+	samples  int64
+	more     bool
+
+	batches, chunked []byte // rows as COPY takes them
+	starts           []int64
+	rowLevel         int16
+	t                tuple
+	g                gathered
+}
+
+// take reads rows and adds their runs, ordered by series; it returns how many
+// samples they are.
+func (w *rewriting) take(ctx context.Context, tx pgx.Tx, where string, args ...any) (samples int, err error) {
+	batches, err := queryBatches(ctx, tx, where, args...)
+	if err != nil {
+		return 0, err
+	}
+	for i, b := range batches {
+		w.ids = append(w.ids, b.id)
+		w.runs = b.appendRuns(w.runs, int32(i))
+		samples += len(b.TimeUS)
+		if i == 0 || b.received.Before(w.received) {
+			w.received = b.received
+		}
+	}
+	sortRuns(w.runs)
+	return samples, nil
+}
+
+// rows puts sorted runs of one bucket into rows of a level.
+func (w *rewriting) rows(runs []span, level int16) {
+	batchRows(runs, level, w.received, func(t *tuple) { w.batches = t.appendTo(w.batches) })
+}
+
+// chunks puts sorted runs into chunks.
+func (w *rewriting) chunks(runs []span) {
+	for len(runs) > 0 {
+		n := seriesEnd(runs)
+		w.g.gather(runs[:n])
+		w.chunk(&w.g.columns, runs[0].series, 0, 0)
+		runs = runs[n:]
+	}
+}
+
+// chunk makes chunks of one series' samples, ordered by time: of those that are
+// full with level full, of others with level.
+func (w *rewriting) chunk(c *columns, series int64, level, full int16) {
+	chunksOf(c, series, func(k *chunk) {
+		k.level = level
+		if k.n == chunkSamples {
+			k.level = full
+		}
+		if start := periodStart(k.t0); !slices.Contains(w.starts, start) {
+			w.starts = append(w.starts, start)
+		}
+		k.encode(&w.t)
+		w.chunked = w.t.appendTo(w.chunked)
+	})
+}
+
+// write writes what came together.
+func (w *rewriting) write(ctx context.Context, tx pgx.Tx) error {
+	if len(w.batches) > 0 {
+		if err := copyRows(ctx, tx, "samples_batch", batchColumns, w.batches); err != nil {
+			return err
+		}
+	}
+	if len(w.chunked) > 0 {
+		return copyRows(ctx, tx, "samples_chunk", chunkColumns, w.chunked)
+	}
+	return nil
+}
+
+// copyRows writes rows by COPY.
+func copyRows(ctx context.Context, tx pgx.Tx, table, columns string, rows []byte) error {
+	all := io.MultiReader(strings.NewReader(copyHead), bytes.NewReader(rows), strings.NewReader(copyTail))
+	_, err := tx.Conn().PgConn().CopyFrom(ctx, all, `COPY `+table+` (`+columns+`) FROM STDIN BINARY`)
+	return err
+}
+
+// rewrite runs one step. Chunks whose partition is missing are made after it, in
+// the next attempt.
+func (s *Store) rewrite(ctx context.Context, now time.Time, step func(pgx.Tx, *rewriting) error) (more bool, err error) {
+	var w rewriting
+	var missing []int64
+	_, err = s.locked(ctx, func(tx pgx.Tx) error {
+		if err := step(tx, &w); err != nil || len(w.ids) == 0 {
+			return err
+		}
+		if missing = s.unpartitioned(w.starts, now); len(missing) > 0 {
 			return nil // first make those, outside of this transaction
 		}
-		return replace(ctx, tx, `DELETE FROM samples_batch WHERE id = ANY($1)`, ids, chunks)
+		if err := w.write(ctx, tx); err != nil {
+			return err
+		}
+		gone, err := tx.Exec(ctx, `DELETE FROM samples_batch WHERE id = ANY($1)`, w.ids)
+		if err == nil && gone.RowsAffected() != int64(len(w.ids)) {
+			err = errGone
+		}
+		return err
 	})
-	if err != nil || len(missing) == 0 {
-		return more, err
+	if err != nil {
+		return false, err
+	}
+	if len(missing) == 0 {
+		s.removed += len(w.ids)
+		return w.more, nil
 	}
 	for _, start := range missing {
 		if err := s.makePartitions(ctx, []int64{start}); err != nil {
@@ -129,129 +393,29 @@ func (s *Store) compactArrived(ctx context.Context, now time.Time) (more bool, e
 	return true, nil
 }
 
+var errGone = errors.New("rows to be replaced are gone")
+
 // unpartitioned returns the periods that deserve a partition and have none that
 // is known of.
-func (s *Store) unpartitioned(chunks []chunk, now time.Time) (starts []int64) {
+func (s *Store) unpartitioned(starts []int64, now time.Time) (missing []int64) {
 	first := periodStart(now.UnixMicro()) - partitionsBack*period
 	last := periodStart(now.UnixMicro()) + partitionsAhead*period
-	for i := range chunks {
-		start := periodStart(chunks[i].t0)
-		if start >= first && start <= last && !s.partitions[start] && !slices.Contains(starts, start) {
-			starts = append(starts, start)
+	for _, start := range starts {
+		if start >= first && start <= last && !s.partitions[start] {
+			missing = append(missing, start)
 		}
 	}
-	return starts
+	return missing
 }
 
-// arrived reads the oldest rows of samples_batch, at least compactSamples samples
-// if there are.
-func arrived(ctx context.Context, tx pgx.Tx) (ids []int64, c *columns, more bool, err error) {
-	if _, err := tx.Exec(ctx, `DECLARE arrived NO SCROLL CURSOR FOR SELECT id, backfill, series, time_us, kind, int_v, float_v, text_v, quality, reason
-		FROM samples_batch ORDER BY id`); err != nil {
-		return nil, nil, false, err
-	}
-	c = &columns{}
-	for c.Len() < compactSamples {
-		rows, err := tx.Query(ctx, `FETCH 10 FROM arrived`)
-		if err != nil {
-			return nil, nil, false, err
-		}
-		n := 0
-		for rows.Next() {
-			id, err := scanArrived(rows, c)
-			if err != nil {
-				rows.Close()
-				return nil, nil, false, err
-			}
-			ids = append(ids, id)
-			n++
-		}
-		if err := rows.Err(); err != nil {
-			return nil, nil, false, err
-		}
-		if n == 0 {
-			return ids, c, false, nil
-		}
-	}
-	return ids, c, true, nil
-}
-
-func scanArrived(rows pgx.Rows, c *columns) (id int64, err error) {
-	var backfill bool
-	var series, times, ints []int64
-	var kinds, quality []int16
-	var floats []float64
-	var text [][]byte
-	var reason []*string
-	if err := rows.Scan(&id, &backfill, &series, &times, &kinds, &ints, &floats, &text, &quality, &reason); err != nil {
-		return 0, err
-	}
-	for i := range series {
-		v := store.Sample{TimeUS: times[i], Kind: uint8(kinds[i]), Backfill: backfill}
-		if ints != nil {
-			v.Int = ints[i]
-		}
-		if floats != nil {
-			v.Float = floats[i]
-		}
-		if text != nil {
-			v.Text = string(text[i])
-		}
-		if quality != nil {
-			v.Quality = uint8(quality[i])
-		}
-		if reason != nil && reason[i] != nil {
-			v.Reason = *reason[i]
-		}
-		c.add(series[i], v)
-	}
-	return id, nil
-}
-
-// chunksOfMany makes chunks of samples of many series, those of one series in
-// the order in which they came.
-func chunksOfMany(c *columns, level int16) (out []chunk) {
-	bySeries := map[int64][]int32{}
-	var order []int64
-	for i, id := range c.Series {
-		at, known := bySeries[id]
-		if !known {
-			order = append(order, id)
-		}
-		bySeries[id] = append(at, int32(i))
-	}
-	slices.Sort(order)
-	for _, id := range order {
-		at := bySeries[id]
-		c.sortByTime(at)
-		out = append(out, chunksOf(c, id, at, level)...)
-	}
-	return out
-}
-
-// replace takes rows out by their ids and puts chunks in their place.
-func replace(ctx context.Context, tx pgx.Tx, remove string, ids []int64, chunks []chunk, more ...any) error {
-	gone, err := tx.Exec(ctx, remove, append([]any{ids}, more...)...)
-	if err != nil {
-		return err
-	}
-	if gone.RowsAffected() != int64(len(ids)) {
-		return errors.New("rows to be replaced are gone")
-	}
-	_, err = tx.CopyFrom(ctx, pgx.Identifier{"samples_chunk"}, chunkColumns, pgx.CopyFromSlice(len(chunks), func(i int) ([]any, error) {
-		return chunks[i].values(), nil
-	}))
-	return err
-}
-
-// merge merges the chunks of some series and periods: fanout chunks of one level
-// and those below into the next, and all that is left of a period that is over.
-// What is merged is always the newest of its series and period, so that ids keep
-// telling the order of arrival.
+// merge merges the chunks of some series and periods: fanout chunks of level 0
+// into one of level 1, as many of level 1 and all below into full ones, and all
+// that is left of a period that is over. What is merged is always the newest of
+// its series and period, so that ids keep telling the order of arrival.
 func (s *Store) merge(ctx context.Context, now time.Time) (merged bool, err error) {
 	_, err = s.locked(ctx, func(tx pgx.Tx) error {
 		sealed := now.Add(-sealAfter)
-		rows, err := tx.Query(ctx, `SELECT series, samples_period(t0), samples_period(t0) < $1 AND max(made) < $2
+		rows, err := tx.Query(ctx, `SELECT series, samples_period(t0), samples_period(t0) < $1 AND max(made) < $2, sum(n)
 			FROM samples_chunk WHERE level < $3
 			GROUP BY series, samples_period(t0)
 			HAVING samples_period(t0) < $1 AND max(made) < $2
@@ -263,8 +427,12 @@ func (s *Store) merge(ctx context.Context, now time.Time) (merged bool, err erro
 		over := map[stretch]bool{}
 		var r stretch
 		var is bool
-		if _, err := pgx.ForEachRow(rows, []any{&r.series, &r.start, &is}, func() error {
-			over[r] = is
+		var n, total int64
+		if _, err := pgx.ForEachRow(rows, []any{&r.series, &r.start, &is, &n}, func() error {
+			if total == 0 || total+n <= compactSamples {
+				over[r] = is
+				total += n
+			}
 			return nil
 		}); err != nil || len(over) == 0 {
 			return err
@@ -281,7 +449,7 @@ type stretch struct{ series, start int64 }
 // stored is a chunk and its id.
 type stored struct {
 	id int64
-	chunk
+	*chunk
 }
 
 // mergeStretches merges the chunks of each stretch that are not merged for good; over says
@@ -293,46 +461,55 @@ func mergeStretches(ctx context.Context, tx pgx.Tx, over map[stretch]bool) error
 	}
 	rows, err := tx.Query(ctx, `SELECT c.id, `+prefixed("c.", chunkColumns)+` FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS g (series, first, last)
 		JOIN samples_chunk c ON c.series = g.series AND c.t0 >= g.first AND c.t0 <= g.last AND c.level < $4
-		ORDER BY c.series, c.id`, series, firsts, lasts, levelForGood)
+		ORDER BY c.series, c.id`, pgx.QueryResultFormats{pgx.BinaryFormatCode}, series, firsts, lasts, levelForGood)
 	if err != nil {
 		return err
 	}
-	found := map[stretch][]*stored{}
+	found := map[stretch][]stored{}
 	var order []stretch
 	for rows.Next() {
-		o := &stored{}
-		if err := rows.Scan(append([]any{&o.id}, o.targets()...)...); err != nil {
+		v := rows.RawValues()
+		k, err := parseChunk(v[1:])
+		if err != nil {
 			rows.Close()
 			return err
 		}
-		r := stretch{o.series, periodStart(o.t0)}
+		r := stretch{k.series, periodStart(k.t0)}
 		if found[r] == nil {
 			order = append(order, r)
 		}
-		found[r] = append(found[r], o)
+		found[r] = append(found[r], stored{readInt8(v[0]), k})
 	}
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	var ids []int64
-	var chunks []chunk
+	var w rewriting
 	for _, r := range order {
-		level := mergeLevel(found[r], over[r])
-		c := &columns{}
+		level, full := mergeLevel(found[r], over[r])
+		w.runs = w.runs[:0]
 		for _, o := range found[r] {
-			if o.level < level {
-				ids = append(ids, o.id)
-				o.appendTo(c)
+			if full == levelForGood || o.level < level {
+				w.ids = append(w.ids, o.id)
+				w.runs = append(w.runs, span{series: o.series, from: o.columns(), order: int32(len(w.runs)), hi: o.n})
 			}
 		}
-		chunks = append(chunks, chunksOfMany(c, level)...)
+		w.g.gather(w.runs)
+		w.chunk(&w.g.columns, r.series, level, full)
 	}
-	return replace(ctx, tx, `DELETE FROM samples_chunk WHERE id = ANY($1) AND level < 3 AND t0 >= $2 AND t0 <= $3 AND series = ANY($4)`, ids, chunks,
+	gone, err := tx.Exec(ctx, `DELETE FROM samples_chunk WHERE id = ANY($1) AND level < 3 AND t0 >= $2 AND t0 <= $3 AND series = ANY($4)`, w.ids,
 		slices.Min(firsts), slices.Max(lasts), series)
+	if err != nil {
+		return err
+	}
+	if gone.RowsAffected() != int64(len(w.ids)) {
+		return errGone
+	}
+	return w.write(ctx, tx)
 }
 
-// mergeLevel says into which level the chunks of lower levels are merged.
-func mergeLevel(chunks []*stored, over bool) int16 {
+// mergeLevel says into which level the chunks of lower levels are merged, and
+// which one full chunks are then of: for good only where all are merged.
+func mergeLevel(chunks []stored, over bool) (level, full int16) {
 	ones := 0
 	for _, o := range chunks {
 		if o.level == 1 {
@@ -341,13 +518,13 @@ func mergeLevel(chunks []*stored, over bool) int16 {
 	}
 	switch {
 	case over:
-		return levelForGood
+		return levelForGood, levelForGood
 	case ones >= fanout:
-		return 2
+		return 2, levelForGood
 	}
-	return 1
+	return 1, 1
 }
 
-func prefixed(prefix string, names []string) string {
-	return prefix + strings.Join(names, ", "+prefix)
+func prefixed(prefix, names string) string {
+	return prefix + strings.ReplaceAll(names, ", ", ", "+prefix)
 }

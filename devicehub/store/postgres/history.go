@@ -35,7 +35,7 @@ func (s *Store) Samples(ctx context.Context, deviceUID, property string, fromUS,
 		if arrived.len() > 0 {
 			m.open = append(m.open, arrived)
 		}
-		if _, err := tx.Exec(ctx, `DECLARE chunks NO SCROLL CURSOR FOR SELECT id, `+prefixed("", chunkColumns)+` FROM samples_chunk
+		if _, err := tx.Exec(ctx, `DECLARE chunks BINARY NO SCROLL CURSOR FOR SELECT id, `+prefixed("", chunkColumns)+` FROM samples_chunk
 			WHERE series = ANY($1) AND t0 >= $2 AND t0 < $3 AND t1 >= $4 ORDER BY t0`, series, periodStart(fromUS), toUS, fromUS); err != nil {
 			return err
 		}
@@ -136,14 +136,15 @@ func (m *merger) run(limit *int64) error {
 
 // fetch opens some more chunks, having emitted what comes before each.
 func (m *merger) fetch(ctx context.Context, tx pgx.Tx) (n int, err error) {
-	rows, err := tx.Query(ctx, fmt.Sprintf(`FETCH %d FROM chunks`, fetchChunks))
+	rows, err := tx.Query(ctx, fmt.Sprintf(`FETCH %d FROM chunks`, fetchChunks), pgx.QueryResultFormats{pgx.BinaryFormatCode})
 	if err != nil {
 		return 0, err
 	}
 	var sources []*source
 	for rows.Next() {
-		r := &source{chunk: &chunk{}}
-		if err := rows.Scan(append([]any{&r.id}, r.chunk.targets()...)...); err != nil {
+		v := rows.RawValues()
+		r := &source{id: readInt8(v[0])}
+		if r.chunk, err = parseChunk(v[1:]); err != nil {
 			rows.Close()
 			return 0, err
 		}
@@ -164,30 +165,43 @@ func (m *merger) fetch(ctx context.Context, tx pgx.Tx) (n int, err error) {
 
 // readArrived reads what is not in chunks yet.
 func readArrived(ctx context.Context, tx pgx.Tx, series []int64, fromUS, toUS int64) (*source, error) {
-	// All columns are unnested together: an element picked by its index out of a
-	// compressed array would unpack the whole array each time.
-	rows, err := tx.Query(ctx, `SELECT v.s, v.t, v.k, coalesce(v.i, 0), coalesce(v.f, 0), coalesce(v.x, ''::bytea), coalesce(v.q, 0::smallint), coalesce(v.why, ''), b.backfill
-		FROM samples_batch b,
-			unnest(b.series, b.time_us, b.kind, b.int_v, b.float_v, b.text_v, b.quality, b.reason)
-			WITH ORDINALITY AS v (s, t, k, i, f, x, q, why, n)
-		WHERE b.series && $1 AND b.t0 < $3 AND b.t1 >= $2 AND v.s = ANY($1) AND v.t >= $2 AND v.t < $3
-		ORDER BY v.t, v.s, b.id, v.n`, series, fromUS, toUS)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
 	r := &source{}
-	for rows.Next() {
-		var v arrivedSample
-		var kind, quality int16
-		var text []byte
-		if err := rows.Scan(&v.series, &v.TimeUS, &kind, &v.Int, &v.Float, &text, &quality, &v.Reason, &v.Backfill); err != nil {
+	if toUS > fromUS {
+		if err := eachArrived(ctx, tx, series, fromUS, toUS-1, func(of int64, v store.Sample) { r.arrived = append(r.arrived, arrivedSample{of, v}) }); err != nil {
 			return nil, err
 		}
-		v.Kind, v.Quality, v.Text = uint8(kind), uint8(quality), string(text)
-		r.arrived = append(r.arrived, v)
 	}
+	slices.SortStableFunc(r.arrived, func(a, b arrivedSample) int {
+		return cmp.Or(cmp.Compare(a.TimeUS, b.TimeUS), cmp.Compare(a.series, b.series))
+	})
 	r.n = len(r.arrived)
 	r.load()
-	return r, rows.Err()
+	return r, nil
+}
+
+// eachArrived calls f for the samples in no chunk yet that are from from to last,
+// those of one series in the order in which they came.
+func eachArrived(ctx context.Context, tx pgx.Tx, series []int64, from, last int64, f func(series int64, v store.Sample)) error {
+	batches, err := queryBatches(ctx, tx, `EXISTS (SELECT FROM unnest($1::bigint[]) AS u (id) WHERE s0 <= u.id AND s1 >= u.id) AND t0 <= $3 AND t1 >= $2`, series, from, last)
+	if err != nil {
+		return err
+	}
+	for _, b := range batches {
+		for _, id := range series {
+			i, there := slices.BinarySearch(b.series, id)
+			if !there {
+				continue
+			}
+			lo := int32(0)
+			if i > 0 {
+				lo = b.ends[i-1]
+			}
+			for k := lo; k < b.ends[i]; k++ {
+				if at := b.TimeUS[k]; at >= from && at <= last {
+					f(id, b.sample(int(k)))
+				}
+			}
+		}
+	}
+	return nil
 }

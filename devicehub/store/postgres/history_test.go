@@ -132,7 +132,7 @@ func TestSamplesInSQL(t *testing.T) {
 		}
 		compactAll(t, s, time.Now())
 		if when == "compacted" {
-			compactAll(t, s, time.Now().Add(time.Hour))
+			compactAll(t, s, time.Now().Add(time.Hour)) // which makes chunks of everything
 		}
 	}
 	// All of time, and times that are no dates.
@@ -219,7 +219,7 @@ func TestPruning(t *testing.T) {
 			return store.Sample{TimeUS: start.Add(time.Duration(week*7*24+i) * time.Hour).UnixMicro(), Kind: uint8(models.KindInt), Int: int64(i)}
 		})
 	}
-	compactAll(t, s, time.Now())
+	compactAll(t, s, time.Now().Add(time.Hour))
 	c, err := pgx.Connect(t.Context(), s.pool.Config().ConnString())
 	if err != nil {
 		t.Fatal(err)
@@ -280,7 +280,7 @@ func TestStrangeDates(t *testing.T) {
 			t.Errorf("%d samples in the default partition, want %d, error %v", n, want, err)
 		}
 	}
-	compactAll(t, s, now)
+	compactAll(t, s, now.Add(2*chunkAfter))
 	inDefault(3)
 	compactAll(t, s, now.AddDate(0, 2, 0)) // two months later there is a partition for one
 	inDefault(2)
@@ -438,7 +438,7 @@ func TestPartitionsAreDropped(t *testing.T) {
 			return store.Sample{TimeUS: now.Add(-time.Duration(week) * 7 * 24 * time.Hour).UnixMicro()}
 		})
 	}
-	compactAll(t, s, now)
+	compactAll(t, s, now.Add(2*chunkAfter))
 	partitions := func() (n int) {
 		t.Helper()
 		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_inherits WHERE inhparent = 'samples_chunk'::regclass`).Scan(&n); err != nil {
@@ -455,7 +455,7 @@ func TestPartitionsAreDropped(t *testing.T) {
 		t.Fatalf("%d of %d partitions are left, want 5 fewer, error %v", partitions(), before, err)
 	}
 	f.add(t, 1, func(int, int) store.Sample { return store.Sample{TimeUS: now.Add(-50 * 24 * time.Hour).UnixMicro()} })
-	compactAll(t, s, now)
+	compactAll(t, s, now.Add(2*chunkAfter))
 	n := 0
 	if err := s.Samples(t.Context(), "uid-1", "p0", 0, math.MaxInt64, func(store.Sample) error { n++; return nil }); err != nil || n != 5+1 || partitions() != before-4 {
 		t.Errorf("%d samples in %d partitions, error %v", n, partitions(), err)

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"math"
 	"sort"
 
 	"github.com/jackc/pgx/v5"
@@ -86,28 +87,18 @@ func (s *Store) LastSamples(ctx context.Context, deviceUID string, properties []
 
 // lastArrived finds the last sample of each series among those in no chunk yet.
 func lastArrived(ctx context.Context, tx pgx.Tx, series []int64, atUS int64, take func(int64, store.Sample)) error {
-	rows, err := tx.Query(ctx, `SELECT DISTINCT ON (v.s) v.s, v.t, v.k, coalesce(v.i, 0), coalesce(v.f, 0), coalesce(v.x, ''::bytea), coalesce(v.q, 0::smallint), coalesce(v.why, ''), b.backfill
-		FROM samples_batch b,
-			unnest(b.series, b.time_us, b.kind, b.int_v, b.float_v, b.text_v, b.quality, b.reason)
-			WITH ORDINALITY AS v (s, t, k, i, f, x, q, why, n)
-		WHERE b.series && $1 AND b.t0 <= $2 AND v.s = ANY($1) AND v.t <= $2
-		ORDER BY v.s, v.t DESC, b.id DESC, v.n DESC`, series, atUS)
-	if err != nil {
+	last := map[int64]store.Sample{}
+	if err := eachArrived(ctx, tx, series, math.MinInt64, atUS, func(of int64, v store.Sample) {
+		if was, ok := last[of]; !ok || was.TimeUS <= v.TimeUS {
+			last[of] = v
+		}
+	}); err != nil {
 		return err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var of int64
-		var v store.Sample
-		var kind, quality int16
-		var text []byte
-		if err := rows.Scan(&of, &v.TimeUS, &kind, &v.Int, &v.Float, &text, &quality, &v.Reason, &v.Backfill); err != nil {
-			return err
-		}
-		v.Kind, v.Quality, v.Text = uint8(kind), uint8(quality), string(text)
+	for of, v := range last {
 		take(of, v)
 	}
-	return rows.Err()
+	return nil
 }
 
 // lastInChunks calls take with the last sample of every chunk that may hold the
@@ -117,18 +108,19 @@ func lastInChunks(ctx context.Context, tx pgx.Tx, series []int64, from, atUS int
 	rows, err := tx.Query(ctx, `SELECT c.id, `+prefixed("c.", chunkColumns)+` FROM unnest($1::bigint[]) AS s (id)
 		CROSS JOIN LATERAL (SELECT t0 FROM samples_chunk WHERE series = s.id AND t0 >= $2 AND t0 <= $3 ORDER BY t0 DESC LIMIT 1) AS latest
 		CROSS JOIN LATERAL (SELECT * FROM samples_chunk WHERE series = s.id AND t0 >= samples_period(latest.t0) AND t0 <= $3 AND t1 >= latest.t0) AS c`,
-		series, from, atUS)
+		pgx.QueryResultFormats{pgx.BinaryFormatCode}, series, from, atUS)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	found = map[int64]bool{}
 	for rows.Next() {
-		var id int64
-		k := &chunk{}
-		if err := rows.Scan(append([]any{&id}, k.targets()...)...); err != nil {
+		v := rows.RawValues()
+		k, err := parseChunk(v[1:])
+		if err != nil {
 			return nil, err
 		}
+		id := readInt8(v[0])
 		found[k.series] = true
 		if i := sort.Search(int(k.n), func(i int) bool { return k.time(i) > atUS }) - 1; i >= 0 {
 			take(place{k.time(i), k.series, id}, k.sample(i))

@@ -132,7 +132,8 @@ func (s *Store) makeSeries(ctx context.Context, keys []store.SeriesKey) error {
 	return nil
 }
 
-// Ingest implements store.Log. The samples of neighbouring batches share a row.
+// Ingest implements store.Log. The samples of all batches are ordered by series
+// and share rows.
 func (s *Store) Ingest(ctx context.Context, batches []store.Batch) error {
 	if len(batches) == 0 {
 		return nil
@@ -147,20 +148,13 @@ func (s *Store) Ingest(ctx context.Context, batches []store.Batch) error {
 	// First, so that who conflicts has written nothing and who waits for the same
 	// epoch waits here.
 	b.Queue(`SELECT acknowledge(n, e, f, a) FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS k (n, e, f, a)`, nodes, epochs, after, acked)
-	var r row
+	var runs []span
 	for i := range batches {
-		batch := &batches[i]
-		if batch.Samples.Len() > 0 {
-			if r.len() > 0 && (r.backfill != batch.Backfill || !r.received.Equal(batch.Received) || r.len() >= rowSamples) {
-				r.queue(b)
-				r = row{}
-			}
-			r.backfill, r.received = batch.Backfill, batch.Received
-			r.add(&batch.Samples)
-		}
+		runs = appendRuns(runs, &columns{Samples: batches[i].Samples, Late: batches[i].Backfill}, int32(i))
 	}
-	if r.len() > 0 {
-		r.queue(b)
+	if len(runs) > 0 {
+		sortRuns(runs)
+		batchRows(runs, 0, batches[0].Received, func(row *tuple) { b.Queue(insertBatch, batchArgs(row)...) })
 	}
 	var events []store.Event
 	for i := range batches {
@@ -187,61 +181,6 @@ func queueLedger(b *pgx.Batch, batches []store.Batch) {
 		writes, ends, outcomes = append(writes, batches[i].Writes...), append(ends, batches[i].Ends...), append(outcomes, batches[i].Outcomes...)
 	}
 	queueWrites(b, writes, ends, outcomes)
-}
-
-// rowSamples is how many samples are enough for one row of samples_batch.
-const rowSamples = 10_000
-
-// row is one row of samples_batch in the making.
-type row struct {
-	received time.Time
-	backfill bool
-	samples  store.Samples
-
-	kind, quality                             []int16
-	text                                      [][]byte
-	reason                                    []*string
-	anyInt, anyFloat, anyText, anyBad, anyWhy bool
-}
-
-func (r *row) len() int { return r.samples.Len() }
-
-func (r *row) add(s *store.Samples) {
-	to := &r.samples
-	to.Series, to.TimeUS = append(to.Series, s.Series...), append(to.TimeUS, s.TimeUS...)
-	to.Int, to.Float = append(to.Int, s.Int...), append(to.Float, s.Float...)
-	for i := range s.Series {
-		r.kind, r.quality = append(r.kind, int16(s.Kind[i])), append(r.quality, int16(s.Quality[i]))
-		r.anyInt = r.anyInt || s.Int[i] != 0
-		r.anyFloat = r.anyFloat || s.Float[i] != 0
-		r.anyBad = r.anyBad || s.Quality[i] != 0
-		var text []byte // nil is NULL: empty
-		if s.Text[i] != "" {
-			r.anyText, text = true, []byte(s.Text[i])
-		}
-		r.text = append(r.text, text)
-		var reason *string
-		if s.Reason[i] != "" {
-			r.anyWhy, reason = true, &s.Reason[i]
-		}
-		r.reason = append(r.reason, reason)
-	}
-}
-
-func (r *row) queue(b *pgx.Batch) {
-	s := &r.samples
-	b.Queue(`INSERT INTO samples_batch (received, backfill, t0, t1, series, time_us, kind, int_v, float_v, text_v, quality, reason)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-		r.received, r.backfill, slices.Min(s.TimeUS), slices.Max(s.TimeUS), s.Series, s.TimeUS, r.kind,
-		orNull(r.anyInt, s.Int), orNull(r.anyFloat, s.Float), orNull(r.anyText, r.text), orNull(r.anyBad, r.quality), orNull(r.anyWhy, r.reason))
-}
-
-// orNull is the column, or NULL for one that says nothing.
-func orNull[T any](says bool, column []T) any {
-	if !says {
-		return nil
-	}
-	return column
 }
 
 func queueGaps(b *pgx.Batch, gaps []store.Gap) {

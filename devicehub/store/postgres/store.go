@@ -31,9 +31,10 @@ import (
 type Store struct {
 	pool *pgxpool.Pool
 
-	compacting sync.Mutex     // held by Compact; protects the two below
+	compacting sync.Mutex     // held by Compact; protects the three below
 	partitions map[int64]bool // periods whose partitions are there
 	merged     time.Time      // when there was last nothing to merge
+	removed    int            // rows taken out of samples_batch since it was vacuumed
 }
 
 var (
@@ -64,6 +65,7 @@ func Open(ctx context.Context, url string, log *slog.Logger) (*Store, error) {
 		cfg.ConnConfig.RuntimeParams["application_name"] = "whimbrel"
 	}
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		acceptEncoded(c.TypeMap())
 		// What is acknowledged must survive a power cut, whatever the database's
 		// default is.
 		_, err := c.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'`)

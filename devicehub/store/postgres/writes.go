@@ -175,6 +175,11 @@ func (s *Store) DeletedDevices(ctx context.Context, namespace, name string) ([]s
 func (s *Store) ForgetDeleted(ctx context.Context, before time.Time, limit int) (more bool, err error) {
 	s.compacting.Lock()
 	defer s.compacting.Unlock()
+	for more := true; more; {
+		if more, err = s.compactArrived(ctx, before); err != nil {
+			return false, fmt.Errorf("forget deleted devices: %w", err)
+		}
+	}
 	_, err = s.locked(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `SELECT uid FROM deleted_devices WHERE deleted_us < $1 ORDER BY deleted_us LIMIT $2`, before.UnixMicro(), limit)
 		if err != nil {
@@ -185,6 +190,9 @@ func (s *Store) ForgetDeleted(ctx context.Context, before time.Time, limit int) 
 			return err
 		}
 		more = len(uids) == limit
+		if err := dropWaiting(ctx, tx, uids); err != nil {
+			return err
+		}
 		for _, query := range []string{
 			`DELETE FROM samples_chunk c USING series s WHERE s.device_uid = ANY($1) AND c.series = s.id`,
 			`DELETE FROM writes WHERE device_uid = ANY($1)`,
