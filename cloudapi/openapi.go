@@ -32,6 +32,9 @@ type (
 	stateValue    struct{}
 	fateValue     struct{}
 	eventValue    struct{}
+	quantityValue struct{}
+	portValue     struct{}
+	choiceValue   struct{}
 )
 
 func (anyValue) Schema(huma.Registry) *huma.Schema {
@@ -71,6 +74,19 @@ func (eventValue) Schema(huma.Registry) *huma.Schema {
 	return oneOf(models.Added, models.Modified, models.Deleted, models.Bookmark, failed)
 }
 
+func (quantityValue) Schema(huma.Registry) *huma.Schema {
+	least := 0.0
+	return &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeString}, {Type: huma.TypeNumber, Minimum: &least}}, Description: "An amount as Kubernetes writes it.", Examples: []any{"250m", "64Mi"}}
+}
+func (portValue) Schema(huma.Registry) *huma.Schema {
+	least, most := 1.0, 65535.0
+	return &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeInteger, Minimum: &least, Maximum: &most}, {Type: huma.TypeString}}, Description: "A port's number or name."}
+}
+func (choiceValue) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeString, Description: "A label selector."},
+		{Type: huma.TypeArray, Items: text(), Description: "Names."}}, Description: "Devices of the namespace."}
+}
+
 func oneOf[S ~string](names ...S) *huma.Schema {
 	s := &huma.Schema{Type: huma.TypeString}
 	for _, n := range names {
@@ -82,18 +98,21 @@ func oneOf[S ~string](names ...S) *huma.Schema {
 func newSchemas(doc *huma.OpenAPI) schemas {
 	s := schemas{doc.Components.Schemas}
 	for of, as := range map[reflect.Type]reflect.Type{
-		reflect.TypeFor[models.Value]():       reflect.TypeFor[anyValue](),
-		reflect.TypeFor[models.Deadband]():    reflect.TypeFor[deadbandValue](),
-		reflect.TypeFor[models.Duration]():    reflect.TypeFor[durationValue](),
-		reflect.TypeFor[models.Quality]():     reflect.TypeFor[qualityValue](),
-		reflect.TypeFor[models.Type]():        reflect.TypeFor[typeValue](),
-		reflect.TypeFor[models.Access]():      reflect.TypeFor[accessValue](),
-		reflect.TypeFor[models.WriteMode]():   reflect.TypeFor[writeValue](),
-		reflect.TypeFor[models.Uplink]():      reflect.TypeFor[uplinkValue](),
-		reflect.TypeFor[models.Role]():        reflect.TypeFor[roleValue](),
-		reflect.TypeFor[models.DeviceState](): reflect.TypeFor[stateValue](),
-		reflect.TypeFor[twin.WriteState]():    reflect.TypeFor[fateValue](),
-		reflect.TypeFor[models.EventType]():   reflect.TypeFor[eventValue](),
+		reflect.TypeFor[models.Value]():        reflect.TypeFor[anyValue](),
+		reflect.TypeFor[models.Deadband]():     reflect.TypeFor[deadbandValue](),
+		reflect.TypeFor[models.Duration]():     reflect.TypeFor[durationValue](),
+		reflect.TypeFor[models.Quality]():      reflect.TypeFor[qualityValue](),
+		reflect.TypeFor[models.Type]():         reflect.TypeFor[typeValue](),
+		reflect.TypeFor[models.Access]():       reflect.TypeFor[accessValue](),
+		reflect.TypeFor[models.WriteMode]():    reflect.TypeFor[writeValue](),
+		reflect.TypeFor[models.Uplink]():       reflect.TypeFor[uplinkValue](),
+		reflect.TypeFor[models.Role]():         reflect.TypeFor[roleValue](),
+		reflect.TypeFor[models.DeviceState]():  reflect.TypeFor[stateValue](),
+		reflect.TypeFor[twin.WriteState]():     reflect.TypeFor[fateValue](),
+		reflect.TypeFor[models.EventType]():    reflect.TypeFor[eventValue](),
+		reflect.TypeFor[models.Quantity]():     reflect.TypeFor[quantityValue](),
+		reflect.TypeFor[models.PortRef]():      reflect.TypeFor[portValue](),
+		reflect.TypeFor[models.DeviceChoice](): reflect.TypeFor[choiceValue](),
 	} {
 		s.registry.RegisterTypeAlias(of, as)
 	}

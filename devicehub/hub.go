@@ -115,7 +115,7 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 		return nil, err
 	}
 	h.ingest = ingest.New(ingest.Config{Store: cfg.Store, Devices: devices{h}, Sink: h.twins, Log: h.log, Registerer: cfg.Registerer, Now: h.now})
-	h.workloads = workloads.New(workloads.Config{Registry: h.Registry, Now: h.now, Log: h.log})
+	h.workloads = workloads.New(workloads.Config{Registry: h.Registry, Events: h.events, Now: h.now, Log: h.log})
 	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.twins, Workloads: h.workloads, Log: cfg.Store, Identity: h.Identity,
 		Events: h.events, Lineage: h.lineage, Now: h.now, Logger: h.log})
 	h.Registry.SetStatuses(statuses{h})

@@ -104,6 +104,7 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 	b := &c.book
 	var changed []models.Key
 	heard, named := map[string]report{}, map[string]bool{}
+	pods := map[string]*models.Pod{}
 	owners := map[models.Key]bool{}
 	for _, p := range m.Pods {
 		key := models.Key{Kind: "Pod", Namespace: p.Namespace, Name: p.Name}
@@ -124,13 +125,25 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 			}
 			heard[p.Uid] = r
 		}
-		named[p.Uid] = true
+		named[p.Uid], pods[p.Uid] = true, pod
 		changed = append(changed, key)
 		if len(pod.Metadata.OwnerReferences) > 0 {
 			owners[models.Key{Kind: "Deployment", Namespace: p.Namespace, Name: pod.Metadata.OwnerReferences[0].Name}] = true
 		}
 	}
+	var happened []models.Occurrence
+	nodeUID := ""
+	if n := c.registry.Object(models.Key{Kind: "Node", Name: node}); n != nil {
+		nodeUID = n.Meta().UID
+	}
 	b.mu.Lock()
+	for uid, r := range heard {
+		var before *models.PodStatus
+		if old, ok := b.reports[uid]; ok {
+			before = &old.status
+		}
+		happened = append(happened, podHappened(pods[uid], before, r.status)...)
+	}
 	if m.Full {
 		for uid, r := range b.reports {
 			if r.node == node && !named[uid] {
@@ -149,6 +162,7 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 	maps.Copy(b.told.deployments, owners)
 	if m.Engine != nil {
 		n := b.nodes[node]
+		happened = append(happened, engineHappened(node, nodeUID, n.engine, m.Engine)...)
 		if n.engine == nil || n.engine.Ready != m.Engine.Ready {
 			b.told.nodes[node] = true
 		}
@@ -159,6 +173,7 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 	for _, key := range changed {
 		c.registry.StatusChanged(key)
 	}
+	c.raise(happened)
 	b.signal()
 }
 
@@ -268,8 +283,8 @@ func (b *book) progress(d *models.Deployment) Progress {
 }
 
 // judged notes what was decided, and returns the keys of what is shown otherwise
-// now.
-func (b *book) judged(d *models.Deployment, plan *Plan, unplaced map[string]placement.Place, pods map[string]*models.Pod) (changed []models.Key) {
+// now, and what has happened.
+func (b *book) judged(d *models.Deployment, plan *Plan, unplaced map[string]placement.Place, pods map[string]*models.Pod) (changed []models.Key, happened []models.Occurrence) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	key := models.KeyOf(d)
@@ -288,6 +303,7 @@ func (b *book) judged(d *models.Deployment, plan *Plan, unplaced map[string]plac
 	}
 	if !equalStatus(before.status, status) {
 		changed = append(changed, key)
+		happened = rolloutHappened(d, before.status, status)
 	}
 	state := appState{uid: d.Metadata.UID, status: status, progress: plan.Progress, pods: map[string]bool{}}
 	for _, p := range sortedPods(pods) {
@@ -295,6 +311,7 @@ func (b *book) judged(d *models.Deployment, plan *Plan, unplaced map[string]plac
 		place, is := unplaced[uid]
 		if old, was := b.unplaced[uid]; was != is || old != place {
 			changed = append(changed, models.KeyOf(p))
+			happened = append(happened, placeHappened(p, old, place)...)
 		}
 		if is {
 			b.unplaced[uid] = place
@@ -307,7 +324,7 @@ func (b *book) judged(d *models.Deployment, plan *Plan, unplaced map[string]plac
 		}
 	}
 	b.apps[key] = state
-	return changed
+	return changed, happened
 }
 
 func equalStatus(a, b models.DeploymentStatus) bool {

@@ -27,6 +27,7 @@ type Registry interface {
 // Config is what a Controller needs.
 type Config struct {
 	Registry Registry
+	Events   Events // may be nil
 	Now      func() time.Time
 	Log      *slog.Logger
 }
@@ -36,12 +37,13 @@ type Controller struct {
 	registry Registry
 	now      func() time.Time
 	log      *slog.Logger
+	events   Events
 	book     book
 }
 
 // New returns a Controller that knows nothing yet. Run runs it.
 func New(cfg Config) *Controller {
-	c := &Controller{registry: cfg.Registry, now: cfg.Now, log: cfg.Log}
+	c := &Controller{registry: cfg.Registry, now: cfg.Now, log: cfg.Log, events: cfg.Events}
 	if c.now == nil {
 		c.now = time.Now
 	}
@@ -239,10 +241,21 @@ func (l *loop) look(ctx context.Context, key models.Key) (ok bool) {
 			unplaced[p.Metadata.UID] = place
 		}
 	}
-	for _, changed := range l.book.judged(d, &plan, unplaced, l.seen.pods[d.Metadata.UID]) {
-		l.registry.StatusChanged(changed)
+	changed, happened := l.book.judged(d, &plan, unplaced, l.seen.pods[d.Metadata.UID])
+	for _, key := range changed {
+		l.registry.StatusChanged(key)
 	}
+	l.raise(happened)
 	return true
+}
+
+func (c *Controller) raise(happened []models.Occurrence) {
+	if c.events == nil {
+		return
+	}
+	for _, o := range happened {
+		c.events.Raise(o)
+	}
 }
 
 // near returns the node that serves the template's nearDevice, or why none does.

@@ -118,9 +118,15 @@ func (d *description) object(ctx context.Context, h hub, o models.Object) error 
 	case *models.User:
 		return d.user(ctx, h, o)
 	case *models.Deployment:
-		return d.deployment(ctx, h, o)
+		if err := d.deployment(ctx, h, o); err != nil {
+			return err
+		}
+		return d.events(ctx, h, o)
 	case *models.Pod:
-		return d.pod(o)
+		if err := d.pod(o); err != nil {
+			return err
+		}
+		return d.events(ctx, h, o)
 	case *models.ControllerRevision:
 		d.field("Of", "%s", owner(o))
 		d.field("Revision", "%d", o.Revision)

@@ -1,0 +1,301 @@
+package workloads_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store/storetest"
+	"github.com/whimbrel-edge/whimbrel/devicehub/workloads"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
+	"github.com/whimbrel-edge/whimbrel/twin"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// hub is a registry and a controller, on a store that a test can break.
+type hub struct {
+	t          testing.TB
+	store      *storetest.Memory
+	registry   *registry.Registry
+	controller *workloads.Controller
+	stop       func()
+
+	mu       sync.Mutex
+	happened []string
+}
+
+// Raise notes an event as "Kind name Reason".
+func (h *hub) Raise(o models.Occurrence) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.happened = append(h.happened, fmt.Sprintf("%s %s %s %s", o.Object.Kind, o.Object.Name, o.Severity, o.Reason))
+}
+
+func (h *hub) events() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := strings.Join(slices.Compact(h.happened), "; ") // what is alike becomes one event
+	h.happened = nil
+	return out
+}
+
+type statuses struct{ c *workloads.Controller }
+
+func (statuses) DeviceStatus(*models.Device, uint64) *models.DeviceStatus {
+	return &models.DeviceStatus{}
+}
+func (statuses) NodeStatus(*models.Node) *models.NodeStatus       { return nil }
+func (statuses) MapperStatus(*models.Mapper) *models.MapperStatus { return nil }
+func (s statuses) WorkloadStatus(o models.Object) models.Object   { return s.c.WorkloadStatus(o) }
+func (statuses) WriteState(_, _, _ string) twin.WriteState        { return "" }
+
+func open(t testing.TB, store *storetest.Memory) *hub {
+	t.Helper()
+	h := &hub{t: t, store: store}
+	log := slog.New(slog.DiscardHandler)
+	var err error
+	if h.registry, err = registry.Open(t.Context(), registry.Config{Store: store, Log: log}); err != nil {
+		t.Fatal(err)
+	}
+	h.controller = workloads.New(workloads.Config{Registry: h.registry, Events: h, Log: log})
+	h.registry.SetStatuses(statuses{h.controller})
+	ctx, cancel := context.WithCancel(context.Background())
+	var wait sync.WaitGroup
+	wait.Go(func() { _ = h.registry.Run(ctx) })
+	h.stop = sync.OnceFunc(func() { cancel(); wait.Wait() })
+	t.Cleanup(h.stop)
+	return h
+}
+
+// run runs the controller, too.
+func (h *hub) run() *hub {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- h.controller.Run(ctx) }()
+	stop := h.stop
+	h.stop = sync.OnceFunc(func() { cancel(); <-ended; stop() })
+	h.t.Cleanup(h.stop)
+	return h
+}
+
+func (h *hub) apply(text string) {
+	h.t.Helper()
+	o, err := models.DecodeObject([]byte("---\n" + text))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	_, _, err = h.registry.Update(context.Background(), models.KeyOf(o), models.WriteOptions{}, func(models.Object) (models.Object, error) { return o, nil })
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *hub) node(name string) {
+	h.t.Helper()
+	h.apply(fmt.Sprintf(`{kind: Node, apiVersion: v1, metadata: {name: %s}}`, name))
+	h.controller.NodeLive(name, true, []string{edgelink.CapabilityWorkloads})
+}
+
+func (h *hub) app(name, image string, replicas int) {
+	h.t.Helper()
+	h.apply(fmt.Sprintf(`{kind: Deployment, apiVersion: apps/v1, metadata: {name: %s}, spec: {replicas: %d, template: {spec: {containers: [{name: c, image: %q}]}}}}`, name, replicas, image))
+}
+
+func (h *hub) pods() (out []*models.Pod) {
+	l, err := h.registry.List(context.Background(), models.ListOptions{Kind: "Pod"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, o := range l.Items {
+		out = append(out, o.(*models.Pod))
+	}
+	return out
+}
+
+func (h *hub) until(what string, holds func() bool) {
+	h.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); {
+		if time.Now().After(deadline) {
+			for _, p := range h.pods() {
+				h.t.Logf("%s %s %s@%s %+v", p.Metadata.Name, p.Metadata.UID, p.Spec.Containers[0].Image, p.Spec.NodeName, p.Status)
+			}
+			h.t.Fatalf("never: %s", what)
+		}
+		time.Sleep(time.Millisecond) //sleep: polls the controller's loop
+	}
+}
+
+// tell says of each pod what its node would say.
+func (h *hub) tell(status func(p *models.Pod) models.PodStatus) {
+	h.t.Helper()
+	for _, p := range h.pods() {
+		text, err := json.Marshal(status(p))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		h.controller.PodStatuses(p.Spec.NodeName, &pb.PodStatuses{Pods: []*pb.PodState{{Namespace: "default", Name: p.Metadata.Name, Uid: p.Metadata.UID, Json: text}}})
+	}
+}
+
+func ready(p *models.Pod) models.PodStatus {
+	return models.PodStatus{Phase: models.PodRunning, Ready: true, Revision: p.Revision()}
+}
+
+func TestStoreFails(t *testing.T) {
+	for _, at := range []string{"Commit", "Commit:done"} { // the latter is stored, and does not look so
+		t.Run(at, func(t *testing.T) {
+			h := open(t, storetest.NewMemory()).run()
+			h.node("a")
+			var mu sync.Mutex
+			failing, failed := true, 0
+			h.store.Fault(func(step string) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if step != at || !failing {
+					return nil
+				}
+				if failed++; failed == 1 {
+					return nil // the Deployment itself is stored
+				}
+				return errors.New("disk full")
+			})
+			h.app("web", "v1", 3)
+			h.until("it has tried", func() bool { mu.Lock(); defer mu.Unlock(); return failed > 1 })
+			mu.Lock()
+			failing = false
+			mu.Unlock()
+			h.until("pods", func() bool { return len(h.pods()) == 3 })
+		})
+	}
+}
+
+// TestRestart begins with what an earlier life has left half done.
+func TestRestart(t *testing.T) {
+	h := open(t, storetest.NewMemory()).run()
+	h.node("a")
+	h.app("web", "v1", 2)
+	h.app("gone", "v1", 2)
+	h.until("pods", func() bool { return len(h.pods()) == 4 })
+	before := h.pods()
+	h.stop()
+
+	// While no controller runs: one Deployment is deleted, another is deleted and made anew, a third begins.
+	h = open(t, h.store)
+	for _, name := range []string{"gone", "web"} {
+		if _, err := h.registry.Delete(context.Background(), models.Key{Kind: "Deployment", Namespace: "default", Name: name}, models.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.app("web", "v2", 2)
+	h.app("new", "v1", 1)
+	h.stop()
+
+	h = open(t, h.store).run()
+	h.controller.NodeLive("a", true, []string{edgelink.CapabilityWorkloads})
+	h.until("the pods of what there is", func() bool {
+		pods := h.pods()
+		if len(pods) != 3 || pods[0].Metadata.Name != "new-0" {
+			return false
+		}
+		for i, p := range pods[1:] {
+			if p.Metadata.Name != fmt.Sprint("web-", i) || p.Spec.Containers[0].Image != "v2" || p.Spec.NodeName != "a" || p.Metadata.UID == before[2+i].Metadata.UID {
+				return false
+			}
+		}
+		return true
+	})
+	// Another restart changes nothing.
+	uids := func() (out string) {
+		for _, p := range h.pods() {
+			out += p.Metadata.UID + p.Metadata.ResourceVersion + " "
+		}
+		return out
+	}
+	was := uids()
+	h.stop()
+	h = open(t, h.store).run()
+	h.controller.NodeLive("a", true, []string{edgelink.CapabilityWorkloads})
+	h.tell(ready)
+	h.until("told", func() bool { return h.pods()[0].Status.Ready })
+	if now := uids(); now != was {
+		t.Errorf("pods were %s, are %s", was, now)
+	}
+}
+
+func TestEvents(t *testing.T) {
+	h := open(t, storetest.NewMemory()).run()
+	h.app("web", "v1", 1)
+	h.until("unplaced", func() bool { return len(h.pods()) == 1 && h.pods()[0].Status.Reason == models.ReasonUnschedulable })
+	h.node("a")
+	h.until("placed", func() bool { return h.pods()[0].Spec.NodeName == "a" })
+	h.tell(func(p *models.Pod) models.PodStatus {
+		return models.PodStatus{Phase: models.PodPending, Reason: models.ReasonContainerCreating}
+	})
+	h.tell(ready)
+	complete := func() bool {
+		o, err := h.registry.Get(context.Background(), models.Key{Kind: "Deployment", Namespace: "default", Name: "web"})
+		d := o.(*models.Deployment)
+		return err == nil && d.Status != nil && d.Status.ReadyReplicas == 1 && d.Status.UpdatedReplicas == 1
+	}
+	h.until("complete", complete)
+	if got := h.events(); got != "Pod web-0 Warning Unschedulable; Deployment web Normal RollingOut; Pod web-0 Normal Ready; Deployment web Normal RolloutComplete" &&
+		got != "Deployment web Normal RollingOut; Pod web-0 Warning Unschedulable; Pod web-0 Normal Ready; Deployment web Normal RolloutComplete" {
+		t.Errorf("brought up: %s", got)
+	}
+	crash := func(p *models.Pod) models.PodStatus {
+		s := models.PodStatus{Phase: models.PodRunning, Reason: models.ReasonCrashLoopBackOff, Message: "back-off 10s", Revision: p.Revision(), RestartCount: 1}
+		s.ContainerStatuses = []models.ContainerStatus{{Name: "c", RestartCount: 1, LastState: models.ContainerState{Terminated: &models.ContainerTerminated{ExitCode: 137, Reason: models.ReasonOOMKilled}}}}
+		return s
+	}
+	h.tell(crash)
+	h.tell(crash) // the same once more
+	h.until("failed", func() bool { return !complete() })
+	h.tell(ready)
+	h.until("complete", complete)
+	h.controller.PodStatuses("a", &pb.PodStatuses{Engine: &pb.Engine{Reason: models.ReasonEngineUnavailable}})
+	h.controller.PodStatuses("a", &pb.PodStatuses{Engine: &pb.Engine{Reason: models.ReasonEngineUnavailable}})
+	h.controller.PodStatuses("a", &pb.PodStatuses{Engine: &pb.Engine{Ready: true}})
+	got := h.events()
+	for _, want := range []string{"Pod web-0 Warning OOMKilled; Pod web-0 Warning CrashLoopBackOff", "Deployment web Warning RolloutFailed", "Deployment web Warning PodsNotReady",
+		"Pod web-0 Normal Ready", "Deployment web Normal RolloutComplete", "Node a Warning EngineUnavailable; Node a Normal EngineReady"} {
+		if strings.Count(got, want) != 1 {
+			t.Errorf("%q comes %d times in: %s", want, strings.Count(got, want), got)
+		}
+	}
+}
+
+// TestManyNodes lets a crowd of nodes come while many apps wait.
+func TestManyNodes(t *testing.T) {
+	h := open(t, storetest.NewMemory()).run()
+	const apps, replicas, nodes = 60, 5, 150
+	for i := range apps {
+		h.app(fmt.Sprintf("app-%03d", i), "v1", replicas)
+	}
+	for i := range nodes {
+		h.node(fmt.Sprintf("node-%03d", i))
+	}
+	began := time.Now()
+	h.until("every pod is placed", func() bool {
+		pods := h.pods()
+		for _, p := range pods {
+			if p.Spec.NodeName == "" {
+				return false
+			}
+		}
+		return len(pods) == apps*replicas
+	})
+	t.Logf("%d pods on %d nodes %v after the last node", apps*replicas, nodes, time.Since(began).Round(time.Millisecond))
+}
