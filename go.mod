@@ -88,3 +88,5 @@ require (
 	golang.org/x/tools v0.51.0 // indirect
 	gotest.tools/v3 v3.5.2 // indirect
 )
+
+replace github.com/gopcua/opcua => ./third_party/gopcua
