@@ -23,6 +23,23 @@ type Buffer struct {
 	buf []byte
 	pos int
 	err error
+	// depth is how many values the one being read is nested in. It is bounded,
+	// as a stack that ends takes the process with it (Whimbrel).
+	depth int
+}
+
+// maxDepth is how deep values may be nested: OPC UA Part 6, 5.1.5 and 5.2.2.16,
+// ask decoders for at least 100 levels (Whimbrel).
+const maxDepth = 100
+
+// nestedDecoder is a BinaryDecoder whose values may hold values like
+// themselves (Whimbrel).
+type nestedDecoder interface {
+	decodeNested(b []byte, depth int) (int, error)
+}
+
+func newNestedBuffer(b []byte, depth int) *Buffer {
+	return &Buffer{buf: b, depth: depth}
 }
 
 func NewBuffer(b []byte) *Buffer {
@@ -163,14 +180,7 @@ func (b *Buffer) ReadStruct(r interface{}) {
 	if b.err != nil {
 		return
 	}
-	var n int
-	var err error
-	switch x := r.(type) {
-	case BinaryDecoder:
-		n, err = x.Decode(b.buf[b.pos:])
-	default:
-		n, err = Decode(b.buf[b.pos:], r)
-	}
+	n, err := decodeAt(b.buf[b.pos:], r, b.depth+1)
 	if err != nil {
 		b.err = err
 		return
@@ -196,7 +206,7 @@ func (b *Buffer) ReadN(n int) []byte {
 		return nil
 	}
 	d := b.buf[b.pos:]
-	if n > len(d) {
+	if n < 0 || n > len(d) {
 		b.err = io.ErrUnexpectedEOF
 		return nil
 	}

@@ -37,7 +37,11 @@ type DataValue struct {
 }
 
 func (d *DataValue) Decode(b []byte) (int, error) {
-	buf := NewBuffer(b)
+	return d.decodeNested(b, 0)
+}
+
+func (d *DataValue) decodeNested(b []byte, depth int) (int, error) {
+	buf := newNestedBuffer(b, depth)
 	d.EncodingMask = buf.ReadByte()
 	d.Value = new(Variant)
 	if d.Has(DataValueValue) {

@@ -31,7 +31,11 @@ type DiagnosticInfo struct {
 }
 
 func (d *DiagnosticInfo) Decode(b []byte) (int, error) {
-	buf := NewBuffer(b)
+	return d.decodeNested(b, 0)
+}
+
+func (d *DiagnosticInfo) decodeNested(b []byte, depth int) (int, error) {
+	buf := newNestedBuffer(b, depth)
 	d.EncodingMask = buf.ReadByte()
 	if d.Has(DiagnosticInfoSymbolicID) {
 		d.SymbolicID = buf.ReadInt32()

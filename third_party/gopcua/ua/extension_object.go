@@ -48,7 +48,11 @@ func NewExtensionObject(value interface{}) *ExtensionObject {
 }
 
 func (e *ExtensionObject) Decode(b []byte) (int, error) {
-	buf := NewBuffer(b)
+	return e.decodeNested(b, 0)
+}
+
+func (e *ExtensionObject) decodeNested(b []byte, depth int) (int, error) {
+	buf := newNestedBuffer(b, depth)
 	e.TypeID = new(ExpandedNodeID)
 	buf.ReadStruct(e.TypeID)
 
@@ -62,7 +66,7 @@ func (e *ExtensionObject) Decode(b []byte) (int, error) {
 		return buf.Pos(), buf.Error()
 	}
 
-	body := NewBuffer(buf.ReadN(int(length)))
+	body := newNestedBuffer(buf.ReadN(int(length)), depth)
 	if buf.Error() != nil {
 		return buf.Pos(), buf.Error()
 	}

@@ -114,9 +114,17 @@ func (m *Variant) Value() interface{} {
 	return m.value
 }
 
+// maxDimensions is how many dimensions an array may have: each is a type of its
+// own, which is never forgotten (Whimbrel).
+const maxDimensions = 16
+
 // Decode implements the codec interface.
 func (m *Variant) Decode(b []byte) (int, error) {
-	buf := NewBuffer(b)
+	return m.decodeNested(b, 0)
+}
+
+func (m *Variant) decodeNested(b []byte, depth int) (int, error) {
+	buf := newNestedBuffer(b, depth)
 	m.mask = buf.ReadByte()
 
 	// a null value specifies that no other fields are encoded
@@ -141,7 +149,12 @@ func (m *Variant) Decode(b []byte) (int, error) {
 
 	// read flattened array elements
 	n := int(m.arrayLength)
-	if n > MaxVariantArrayLength {
+	// Below -1 there are no lengths, and each element takes a byte at least: a
+	// small message must not make room for many (Whimbrel).
+	if n > MaxVariantArrayLength || n < -1 || n > buf.Len() || buf.Error() != nil {
+		if buf.Error() != nil {
+			return buf.Pos(), buf.Error()
+		}
 		return buf.Pos(), StatusBadEncodingLimitsExceeded
 	}
 
@@ -163,13 +176,16 @@ func (m *Variant) Decode(b []byte) (int, error) {
 		vals = reflect.MakeSlice(sliceType, n, n)
 		for i := 0; i < n; i++ {
 			vals.Index(i).Set(reflect.ValueOf(m.decodeValue(buf)))
+			if buf.Error() != nil {
+				return buf.Pos(), buf.Error()
+			}
 		}
 	}
 
 	// check for dimensions of multi-dimensional array
 	if m.Has(VariantArrayDimensions) {
 		m.arrayDimensionsLength = buf.ReadInt32()
-		if m.arrayDimensionsLength < 0 {
+		if m.arrayDimensionsLength < 0 || m.arrayDimensionsLength > maxDimensions {
 			return buf.Pos(), StatusBadEncodingLimitsExceeded
 		}
 		m.arrayDimensions = make([]int32, m.arrayDimensionsLength)
@@ -191,11 +207,15 @@ func (m *Variant) Decode(b []byte) (int, error) {
 	// validate that the total number of elements
 	// matches the product of the array dimensions
 	if m.arrayDimensionsLength > 0 {
-		count := int32(1)
+		// The product of dimensions that each are too large may be right by
+		// overflow (Whimbrel).
+		count := int64(1)
 		for i := range m.arrayDimensions {
-			count *= m.arrayDimensions[i]
+			if count *= int64(m.arrayDimensions[i]); count > int64(MaxVariantArrayLength) {
+				return buf.Pos(), errUnbalancedSlice
+			}
 		}
-		if count != m.arrayLength {
+		if count != int64(m.arrayLength) {
 			return buf.Pos(), errUnbalancedSlice
 		}
 	}

@@ -267,6 +267,16 @@ func (c *Conn) Handshake(ctx context.Context, endpoint string) error {
 			ack.MaxMessageSize = DefaultMaxMessageSize
 			debug.Printf("uacp %d: server has no message size limit. Using %d", c.id, ack.MaxMessageSize)
 		}
+		// The server's numbers may be any. What is received goes into buffers of
+		// the size that was offered, what is sent must fit the server's, and
+		// neither messages nor chunks are without end (Whimbrel).
+		if ack.ReceiveBufSize < minBufSize || ack.SendBufSize < minBufSize {
+			return errors.Errorf("uacp: server has buffers of %d and %d bytes, less than %d", ack.ReceiveBufSize, ack.SendBufSize, minBufSize)
+		}
+		ack.SendBufSize = min(hel.SendBufSize, ack.ReceiveBufSize)
+		ack.ReceiveBufSize = hel.ReceiveBufSize
+		ack.MaxMessageSize = min(ack.MaxMessageSize, maxMessageSize)
+		ack.MaxChunkCount = min(ack.MaxChunkCount, maxChunkCount)
 		c.ack = ack
 		debug.Printf("uacp %d: recv %#v", c.id, ack)
 		return nil
@@ -349,6 +359,14 @@ func (c *Conn) srvhandshake(endpoint string) error {
 		return errors.Errorf("invalid handshake packet %q", msgtyp)
 	}
 }
+
+// Bounds on what a server may ask for (Whimbrel). OPC UA Part 6, 7.1.2.3, has
+// buffers of at least 8192 bytes, or 1024 with elliptic curves.
+const (
+	minBufSize     = 1024
+	maxMessageSize = 64 * MB
+	maxChunkCount  = 1024
+)
 
 // hdrlen is the size of the uacp header
 const hdrlen = 8

@@ -264,7 +264,7 @@ func (s *SecureChannel) dispatcher() {
 		case <-s.closing:
 			return
 		default:
-			msg := s.Receive(ctx)
+			msg := s.receive(ctx)
 			if msg.Err != nil {
 				select {
 				case <-s.closing:
@@ -315,6 +315,22 @@ func (s *SecureChannel) dispatcher() {
 // Receive receives message chunks from the secure channel, decodes and forwards
 // them to the registered callback channel, if there is one. Otherwise,
 // the message is dropped.
+// receive is Receive for the goroutine that nobody else could recover: what a
+// message makes panic ends the channel, not the process (Whimbrel).
+func (s *SecureChannel) receive(ctx context.Context) (msg *MessageBody) {
+	defer func() {
+		if r := recover(); r != nil {
+			msg = &MessageBody{Err: io.EOF}
+			select {
+			case s.errch <- errors.Errorf("sechan: a message makes no sense: %v", r):
+			default:
+			}
+			_ = s.c.Close()
+		}
+	}()
+	return s.Receive(ctx)
+}
+
 func (s *SecureChannel) Receive(ctx context.Context) *MessageBody {
 	for {
 		select {
@@ -365,8 +381,14 @@ func (s *SecureChannel) Receive(ctx context.Context) *MessageBody {
 
 			case 'C':
 				s.chunks[reqID] = append(s.chunks[reqID], chunk)
-				if n := len(s.chunks[reqID]); uint32(n) > s.c.MaxChunkCount() {
-					delete(s.chunks, reqID)
+				// The peer chooses the ids: what it has begun counts together
+				// (Whimbrel).
+				n := 0
+				for _, begun := range s.chunks {
+					n += len(begun)
+				}
+				if uint32(n) > s.c.MaxChunkCount() {
+					clear(s.chunks)
 					s.chunksMu.Unlock()
 					msg.Err = errors.Errorf("too many chunks: %d > %d", n, s.c.MaxChunkCount())
 					return msg
@@ -411,7 +433,8 @@ func (s *SecureChannel) Receive(ctx context.Context) *MessageBody {
 			msg.body = body
 
 			// todo(fs): not sure this is correct
-			if req, ok := msg.Request().(*ua.OpenSecureChannelRequest); ok {
+			// Only servers are asked that (Whimbrel).
+			if req, ok := msg.Request().(*ua.OpenSecureChannelRequest); ok && s.kind == server {
 				err := s.handleOpenSecureChannelRequest(reqID, req)
 				if err != nil {
 					debug.Printf("uasc %d/%d: handling %T failed: %v", s.c.ID(), reqID, req, err)

@@ -288,6 +288,10 @@ func (c *channelInstance) verifyAndDecrypt(m *MessageChunk, r []byte) ([]byte, e
 		b = append(b[:headerLength], p...)
 	}
 
+	// The peer chooses the lengths (Whimbrel).
+	if len(b)-c.algo.RemoteSignatureLength() < headerLength {
+		return nil, ua.StatusBadSecurityChecksFailed
+	}
 	signature := b[len(b)-c.algo.RemoteSignatureLength():]
 	messageToVerify := b[:len(b)-c.algo.RemoteSignatureLength()]
 
@@ -297,6 +301,9 @@ func (c *channelInstance) verifyAndDecrypt(m *MessageChunk, r []byte) ([]byte, e
 
 	var paddingLength int
 	if c.sc.cfg.SecurityMode == ua.MessageSecurityModeSignAndEncrypt || isAsymmetric {
+		if len(messageToVerify) < headerLength+2 {
+			return nil, ua.StatusBadSecurityChecksFailed
+		}
 		paddingLength = int(messageToVerify[len(messageToVerify)-1])
 		if c.algo.SignatureLength() > 256 {
 			paddingLength <<= 8
@@ -306,6 +313,9 @@ func (c *channelInstance) verifyAndDecrypt(m *MessageChunk, r []byte) ([]byte, e
 		paddingLength += 1
 	}
 
+	if len(messageToVerify)-paddingLength < headerLength {
+		return nil, ua.StatusBadSecurityChecksFailed
+	}
 	b = messageToVerify[headerLength : len(messageToVerify)-paddingLength]
 
 	return b, nil
