@@ -44,10 +44,17 @@ func (h *hub) Raise(o models.Occurrence) {
 	h.happened = append(h.happened, fmt.Sprintf("%s %s %s %s", o.Object.Kind, o.Object.Name, o.Severity, o.Reason))
 }
 
-func (h *hub) events() string {
+// events returns what has happened since it was called last, up to last.
+func (h *hub) events(last string) (out string) {
+	h.t.Helper()
+	h.until(last, func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return len(h.happened) > 0 && h.happened[len(h.happened)-1] == last
+	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	out := strings.Join(slices.Compact(h.happened), "; ") // what is alike becomes one event
+	out = strings.Join(slices.Compact(h.happened), "; ") // what is alike becomes one event
 	h.happened = nil
 	return out
 }
@@ -251,7 +258,7 @@ func TestEvents(t *testing.T) {
 		return err == nil && d.Status != nil && d.Status.ReadyReplicas == 1 && d.Status.UpdatedReplicas == 1
 	}
 	h.until("complete", complete)
-	if got := h.events(); got != "Pod web-0 Warning Unschedulable; Deployment web Normal RollingOut; Pod web-0 Normal Ready; Deployment web Normal RolloutComplete" &&
+	if got := h.events("Deployment web Normal RolloutComplete"); got != "Pod web-0 Warning Unschedulable; Deployment web Normal RollingOut; Pod web-0 Normal Ready; Deployment web Normal RolloutComplete" &&
 		got != "Deployment web Normal RollingOut; Pod web-0 Warning Unschedulable; Pod web-0 Normal Ready; Deployment web Normal RolloutComplete" {
 		t.Errorf("brought up: %s", got)
 	}
@@ -265,10 +272,11 @@ func TestEvents(t *testing.T) {
 	h.until("failed", func() bool { return !complete() })
 	h.tell(ready)
 	h.until("complete", complete)
+	before := h.events("Deployment web Normal RolloutComplete") + "; "
 	h.controller.PodStatuses("a", &pb.PodStatuses{Engine: &pb.Engine{Reason: models.ReasonEngineUnavailable}})
 	h.controller.PodStatuses("a", &pb.PodStatuses{Engine: &pb.Engine{Reason: models.ReasonEngineUnavailable}})
 	h.controller.PodStatuses("a", &pb.PodStatuses{Engine: &pb.Engine{Ready: true}})
-	got := h.events()
+	got := before + h.events("Node a Normal EngineReady")
 	for _, want := range []string{"Pod web-0 Warning OOMKilled; Pod web-0 Warning CrashLoopBackOff", "Deployment web Warning RolloutFailed", "Deployment web Warning PodsNotReady",
 		"Pod web-0 Normal Ready", "Deployment web Normal RolloutComplete", "Node a Warning EngineUnavailable; Node a Normal EngineReady"} {
 		if strings.Count(got, want) != 1 {
