@@ -1,0 +1,236 @@
+package routing
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/internal/expression"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
+	"github.com/whimbrel-edge/whimbrel/protocols/mqtt"
+)
+
+// Check checks of a route what its document alone does not tell: that its
+// expressions compile, that its topics are topics that routes may use, and that
+// its target is not one that the hub must not reach.
+func Check(o *models.Route, g Guard) []models.FieldError {
+	var errs []models.FieldError
+	fail := func(at string, err error) {
+		if err != nil {
+			errs = append(errs, models.FieldError{Pointer: at, Detail: err.Error()})
+		}
+	}
+	from, to := &o.Spec.From, &o.Spec.To
+	filter := ""
+	switch {
+	case from.MQTT != "":
+		filter = from.MQTT
+		fail("/spec/from/mqtt", checkFilter(filter, "use from.twin for what devices report"))
+	case from.Broker != nil:
+		filter = from.Broker.Topic
+		fail("/spec/from/broker/topic", mqtt.ValidateFilter(filter))
+	}
+	if o.Spec.When != "" {
+		_, err := expression.Condition(o.Spec.When)
+		fail("/spec/when", err)
+	}
+	if o.Spec.Transform != "" {
+		_, err := expression.Transform(o.Spec.Transform)
+		fail("/spec/transform", err)
+	}
+	switch {
+	case to.MQTT != nil:
+		fail("/spec/to/mqtt/topic", mqtt.Pattern{Topic: to.MQTT.Topic, Filter: filter}.Check())
+	case to.Broker != nil:
+		fail("/spec/to/broker/topic", checkOuterTopic(to.Broker.Topic, filter))
+	case to.HTTP != nil:
+		fail("/spec/to/http/url", g.CheckURL(to.HTTP.URL))
+	}
+	return errs
+}
+
+func checkFilter(filter, instead string) error {
+	if err := mqtt.ValidateFilter(filter); err != nil {
+		return err
+	}
+	if _, _, shared := mqtt.ParseShared(filter); shared {
+		return fmt.Errorf("a shared subscription cannot be routed: leave $share out")
+	}
+	if mqtt.Reserved(filter) {
+		return fmt.Errorf("%s is not for apps to publish on: %s", filter, instead)
+	}
+	return nil
+}
+
+// checkOuterTopic checks a topic of another broker, where Whimbrel keeps none for
+// itself.
+func checkOuterTopic(topic, filter string) error {
+	err := mqtt.Pattern{Topic: "x/" + topic, Filter: filter}.Check()
+	if err == nil && strings.HasPrefix(topic, "$") {
+		err = fmt.Errorf("%s: topics with $ are the other broker's own", topic)
+	}
+	return err
+}
+
+// Reply is what became of a published message.
+type Reply struct {
+	Key         string
+	Matched     bool // when was true
+	Answered    bool // the target has answered: what follows is its
+	Late        bool // the wait was over before it did
+	Status      int  // HTTP
+	ContentType string
+	Body        []byte
+	Error       string // why there is no answer
+}
+
+// Publish takes a message for a route whose source is REST. It returns when the
+// target has answered, or at the end of wait. A message that was taken stays so
+// whatever is returned, unless the error is not nil.
+func (r *Router) Publish(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (Reply, error) {
+	o, err := r.Objects.Get(ctx, models.Key{Kind: "Route", Namespace: namespace, Name: name})
+	if err != nil {
+		return Reply{}, err
+	}
+	route := o.(*models.Route)
+	if !route.Spec.From.REST {
+		return Reply{}, models.Errorf(models.KindInvalid, "route %s does not take messages by REST: its spec.from.rest is not true", name)
+	}
+	if len(payload) > MaxPayload {
+		return Reply{}, models.Errorf(models.KindTooLarge, "the message has %d bytes, at most %d are carried", len(payload), MaxPayload)
+	}
+	if len(contentType) > 256 {
+		return Reply{}, models.Errorf(models.KindMalformed, "the content type is longer than 256 bytes")
+	}
+	payload, contentType, matched, err := r.pass(route, contentType, payload)
+	if err != nil {
+		return Reply{}, models.Errorf(models.KindInvalid, "route %s: %v", name, err)
+	}
+	if !matched {
+		return Reply{}, nil
+	}
+	now := r.Now()
+	row := store.RoutedMessage{Key: r.NewID(), Target: hubTarget, Route: route.Metadata.UID, Namespace: namespace, Name: name, Lane: laneOf("", "", "", ""),
+		ContentType: contentType, Payload: payload, Accepted: now, TTL: route.Spec.Delivery.TTL.Std(), Retries: *route.Spec.Delivery.Retries}
+	row.Deadline = now.Add(row.TTL)
+	to, err := resolve(route.Spec.To, &route.Spec, &row)
+	if err != nil {
+		return Reply{}, models.Errorf(models.KindInvalid, "route %s: %v", name, err)
+	}
+	if row.To, err = json.Marshal(to); err != nil {
+		return Reply{}, err
+	}
+	r.mu.Lock()
+	room := r.roomLocked(row.Route, 1, int64(len(payload)))
+	r.mu.Unlock()
+	if !room {
+		return Reply{}, models.Errorf(models.KindTooMany, "too many messages wait for the target of route %s; its status says why", name)
+	}
+	reply := Reply{Key: row.Key, Matched: true}
+	var answer chan *pb.RouteReply
+	if wait > 0 && to.Broker == nil {
+		if answer, err = r.await(row.Key); err != nil {
+			return Reply{}, err
+		}
+		defer r.leave(row.Key)
+	}
+	if _, err := r.add(ctx, []store.RoutedMessage{row}); err != nil {
+		return Reply{}, err
+	}
+	if answer == nil {
+		return reply, nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case a := <-answer:
+		reply.Answered, reply.Status, reply.ContentType, reply.Body, reply.Error = a.Status != 0, int(a.Status), a.ContentType, a.Body, a.Error
+	case <-timer.C:
+		reply.Late = true
+		reply.Error = fmt.Sprintf("no answer within %v; the message stays queued", wait)
+		if s := r.Status(route); s.LastError != "" {
+			reply.Error += "; the route's last error: " + s.LastError
+		}
+	case <-ctx.Done():
+		return reply, models.Errorf(models.KindTimeout, "nobody waits any more; the message stays queued")
+	}
+	return reply, nil
+}
+
+func (r *Router) await(key string) (chan *pb.RouteReply, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.waiters) >= maxWaiters {
+		return nil, models.Errorf(models.KindTooMany, "too many wait for answers of routes")
+	}
+	w := &waiter{c: make(chan *pb.RouteReply, 1)}
+	r.waiters[key] = w
+	return w.c, nil
+}
+
+func (r *Router) leave(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.waiters, key)
+}
+
+// pass applies when and transform.
+func (r *Router) pass(route *models.Route, contentType string, payload []byte) ([]byte, string, bool, error) {
+	p, err := r.compiled(route)
+	if err != nil {
+		return nil, "", false, err
+	}
+	in := expression.Message{Payload: payload}
+	if p.when != nil {
+		if ok, err := p.when.True(in); err != nil || !ok {
+			if err != nil {
+				err = fmt.Errorf("when: %w", err)
+			}
+			return nil, "", false, err
+		}
+	}
+	if p.transform == nil {
+		return payload, contentType, true, nil
+	}
+	if payload, err = p.transform.Value(in); err != nil {
+		return nil, "", false, fmt.Errorf("transform: %w", err)
+	}
+	if len(payload) > MaxPayload {
+		return nil, "", false, fmt.Errorf("transform: its value has %d bytes, at most %d are carried", len(payload), MaxPayload)
+	}
+	return payload, "application/json", true, nil
+}
+
+// compiled returns a route's expressions.
+func (r *Router) compiled(route *models.Route) (*programs, error) {
+	key := fmt.Sprint(route.Metadata.UID, " ", route.Metadata.Generation)
+	r.mu.Lock()
+	p := r.programs[key]
+	r.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	p = &programs{}
+	var err error
+	if route.Spec.When != "" {
+		if p.when, err = expression.Condition(route.Spec.When); err != nil {
+			return nil, fmt.Errorf("when: %w", err)
+		}
+	}
+	if route.Spec.Transform != "" {
+		if p.transform, err = expression.Transform(route.Spec.Transform); err != nil {
+			return nil, fmt.Errorf("transform: %w", err)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.programs) > 1000 { // of former generations
+		clear(r.programs)
+	}
+	r.programs[key] = p
+	return p, nil
+}
