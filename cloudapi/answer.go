@@ -82,6 +82,10 @@ func (c *call) send(a answer, err error) {
 	} else if a.status >= 400 { // a problem that is being replayed
 		contentType = "application/problem+json"
 	}
+	if a.contentType != "" {
+		contentType = a.contentType
+		h.Set("X-Content-Type-Options", "nosniff")
+	}
 	text, err := a.json()
 	if err == nil && contentType == "application/json" && len(text) > 0 && wantsYAML(c.Header.Values("Accept")) {
 		text, err = yamlOf(text)

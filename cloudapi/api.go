@@ -46,6 +46,7 @@ type Config struct {
 	Objects     Objects
 	Twins       Twins
 	Devices     Devices
+	Routes      Routes
 	History     History
 	Audit       Audit
 	Events      Events
@@ -129,6 +130,7 @@ func (a *api) routes() ([]route, error) {
 	}
 	routes = append(routes, a.twinRoutes()...)
 	routes = append(routes, a.deviceRoutes()...)
+	routes = append(routes, a.routeRoutes()...)
 	routes = append(routes, a.historyRoutes()...)
 	routes = append(routes, a.auditRoutes()...)
 	routes = append(routes, a.eventRoutes()...)

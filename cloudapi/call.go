@@ -32,13 +32,14 @@ type route struct {
 
 // answer is what a handler wants said.
 type answer struct {
-	status   int
-	body     any    // nil for none
-	raw      []byte // JSON that is there already, instead of body
-	etag     string
-	location string
-	replayed bool
-	sent     bool // the handler has written it itself
+	status      int
+	body        any    // nil for none
+	raw         []byte // JSON that is there already, instead of body
+	contentType string // of raw when it is not JSON
+	etag        string
+	location    string
+	replayed    bool
+	sent        bool // the handler has written it itself
 }
 
 // call is one request on its way.

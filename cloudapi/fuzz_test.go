@@ -21,7 +21,7 @@ type bare struct {
 func newBare(t testing.TB) bare {
 	t.Helper()
 	hub := cloudapitest.New()
-	h, err := cloudapi.New(cloudapi.Config{Objects: hub, Twins: hub, Devices: hub, History: hub, Audit: hub, Events: hub, Access: hub, Idempotency: hub, Log: slog.New(slog.DiscardHandler), Rate: -1})
+	h, err := cloudapi.New(cloudapi.Config{Objects: hub, Twins: hub, Devices: hub, Routes: hub, History: hub, Audit: hub, Events: hub, Access: hub, Idempotency: hub, Log: slog.New(slog.DiscardHandler), Rate: -1})
 	if err != nil {
 		t.Fatal(err)
 	}

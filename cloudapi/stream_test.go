@@ -241,7 +241,7 @@ func TestSlowPeer(t *testing.T) {
 
 func TestQuietHTTP2(t *testing.T) {
 	hub := cloudapitest.New()
-	api, err := cloudapi.New(cloudapi.Config{Objects: hub, Twins: hub, Devices: hub, History: hub, Audit: hub, Events: hub, Access: hub, Idempotency: hub, Log: slog.New(slog.DiscardHandler), WriteTimeout: 50 * time.Millisecond})
+	api, err := cloudapi.New(cloudapi.Config{Objects: hub, Twins: hub, Devices: hub, Routes: hub, History: hub, Audit: hub, Events: hub, Access: hub, Idempotency: hub, Log: slog.New(slog.DiscardHandler), WriteTimeout: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

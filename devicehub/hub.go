@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/events"
@@ -26,6 +27,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
 	"github.com/whimbrel-edge/whimbrel/devicehub/ingest"
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
+	"github.com/whimbrel-edge/whimbrel/devicehub/routing"
 	"github.com/whimbrel-edge/whimbrel/devicehub/sessions"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/devicehub/twins"
@@ -47,10 +49,11 @@ type Store interface {
 // Config says how a hub is run. Store, Key, LinkAddr and Log are required.
 type Config struct {
 	Store      Store
-	Key        pki.SealKey // seals what is secret in the store
-	LinkAddr   string      // where the link listens, "host:port"; port 0 picks one
-	Hosts      []string    // names and addresses the hub is reached by, for its certificate
-	LinkURL    string      // what edges are told to connect to; default made of the first host and the port
+	Key        pki.SealKey   // seals what is secret in the store
+	LinkAddr   string        // where the link listens, "host:port"; port 0 picks one
+	Hosts      []string      // names and addresses the hub is reached by, for its certificate
+	LinkURL    string        // what edges are told to connect to; default made of the first host and the port
+	RouteGuard routing.Guard // which addresses routes may reach
 	Mappers    []*models.Mapper
 	Log        *slog.Logger
 	Now        func() time.Time
@@ -75,6 +78,7 @@ type Hub struct {
 	ingest    *ingest.Ingester
 	events    *events.Book
 	workloads *workloads.Controller
+	routing   *routing.Router
 }
 
 // New loads a hub from its store and opens its link's port. Run runs it; Close
@@ -95,7 +99,7 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 		return nil, fmt.Errorf("make the hub's certificate: %w", err)
 	}
 	h.events = events.New(events.Config{Store: cfg.Store, Log: h.log, Now: h.now})
-	if h.Registry, err = registry.Open(ctx, registry.Config{Store: cfg.Store, Now: h.now, Log: h.log}); err != nil {
+	if h.Registry, err = registry.Open(ctx, registry.Config{Store: cfg.Store, CheckRoute: func(o *models.Route) []models.FieldError { return routing.Check(o, cfg.RouteGuard) }, Now: h.now, Log: h.log}); err != nil {
 		return nil, err
 	}
 	if h.twins, err = twins.Open(ctx, twins.Config{Store: cfg.Store, Registry: h.Registry, Now: h.now, Log: h.log}); err != nil {
@@ -114,10 +118,15 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
+	if h.routing, err = routing.New(ctx, routing.Config{Store: cfg.Store, Objects: h.Registry, Secret: h.secret, Guard: cfg.RouteGuard,
+		NewID: func() string { return ulid.Make().String() }, Now: h.now, Log: h.log, Registerer: cfg.Registerer}); err != nil {
+		return nil, err
+	}
 	h.ingest = ingest.New(ingest.Config{Store: cfg.Store, Devices: devices{h}, Sink: h.twins, Log: h.log, Registerer: cfg.Registerer, Now: h.now})
 	h.workloads = workloads.New(workloads.Config{Registry: h.Registry, Events: h.events, Now: h.now, Log: h.log})
-	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.twins, Workloads: h.workloads, Log: cfg.Store, Identity: h.Identity,
+	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.twins, Workloads: h.workloads, Log: cfg.Store, Identity: h.Identity, Routes: h.routing,
 		Events: h.events, Lineage: h.lineage, Now: h.now, Logger: h.log})
+	h.routing.SetNodes(h.sessions)
 	h.Registry.SetStatuses(statuses{h})
 	if cfg.Registerer != nil {
 		connected := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "whimbrel_hub_nodes_connected", Help: "Nodes with a live session."},
@@ -183,6 +192,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	start(&baseWait, base, "twins", h.twins.Run)
 	start(&baseWait, base, "history", (&history.Keeper{Store: h.cfg.Store, Rules: h.Registry.Retention, Now: h.now, Log: h.log}).Run)
 	start(&baseWait, base, "events", h.events.Run)
+	start(&baseWait, base, "routes", h.routing.Run)
 	start(&middleWait, middle, "ingest", h.ingest.Run)
 	start(&middleWait, middle, "workloads", h.workloads.Run)
 	err := h.Registry.Seed(ctx, h.cfg.Mappers)
@@ -238,6 +248,8 @@ func (s statuses) NodeStatus(n *models.Node) *models.NodeStatus { return s.h.ses
 func (s statuses) WorkloadStatus(o models.Object) models.Object {
 	return s.h.workloads.WorkloadStatus(o)
 }
+
+func (s statuses) RouteStatus(o *models.Route) *models.RouteStatus { return s.h.routing.Status(o) }
 
 func (s statuses) WriteState(deviceUID, property, id string) twin.WriteState {
 	return s.h.twins.WriteState(deviceUID, property, id)

@@ -441,3 +441,32 @@ type NodeRoute struct {
 	Here   bool  `json:"here,omitempty"`   // the target is this node: it works with the hub gone
 	Beyond bool  `json:"beyond,omitempty"` // the target is the hub, or other nodes too
 }
+
+// RouteReply is what became of a message that was posted to a route.
+type RouteReply struct {
+	Key         string // of the message; "" when it was not taken
+	Matched     bool   // when was true, so it was taken
+	Answered    bool   // the target has answered: Status, ContentType and Body are its
+	Late        bool   // the wait was over before it did
+	Status      int    // HTTP
+	ContentType string
+	Body        []byte
+	Error       string // why there is no answer
+}
+
+// DeadLetter is a message of a route that could not be delivered.
+type DeadLetter struct {
+	ID          int64     `json:"id"`
+	Key         string    `json:"key"` // the Idempotency-Key that it was sent with
+	Node        string    `json:"node,omitempty"`
+	Topic       string    `json:"topic,omitempty"`
+	Device      string    `json:"device,omitempty"`
+	Property    string    `json:"property,omitempty"`
+	ContentType string    `json:"contentType,omitempty"`
+	Payload     []byte    `json:"payload"` // base64 in JSON
+	Target      string    `json:"target"`  // what was to deliver it: hub, or node:NAME
+	Accepted    time.Time `json:"accepted"`
+	Died        time.Time `json:"died"`
+	Attempts    int       `json:"attempts"`
+	Error       string    `json:"error"`
+}

@@ -317,7 +317,7 @@ func TestStreamEnds(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	hub := cloudapitest.New()
-	api, err := cloudapi.New(cloudapi.Config{Objects: hub, Twins: hub, Devices: hub, History: hub, Audit: hub, Events: hub, Access: hub, Idempotency: hub, Log: slog.New(slog.DiscardHandler)})
+	api, err := cloudapi.New(cloudapi.Config{Objects: hub, Twins: hub, Devices: hub, Routes: hub, History: hub, Audit: hub, Events: hub, Access: hub, Idempotency: hub, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

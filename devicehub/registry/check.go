@@ -28,7 +28,11 @@ func (s *stage) check(o models.Object) (*entry, error) {
 	case *models.Device:
 		return s.checkDevice(o)
 	case *models.Route:
-		return nil, models.Invalid("/kind", "routes are not carried by this release yet")
+		if s.r.checkRoute != nil {
+			if errs := s.r.checkRoute(o); len(errs) > 0 {
+				return nil, &models.Error{Kind: models.KindInvalid, Fields: errs}
+			}
+		}
 	}
 	return &entry{}, nil
 }

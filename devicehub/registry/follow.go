@@ -75,7 +75,7 @@ func (f *Follower) Take() []Ref {
 
 // itemOrder sends models before their devices, devices before their desired
 // values, and what pods use before the pods.
-var itemOrder = map[string]int{"DeviceModel": 0, "Device": 1, "Desired": 2, "ConfigMap": 3, "Service": 4, "Pod": 5}
+var itemOrder = map[string]int{"DeviceModel": 0, "Device": 1, "Desired": 2, "ConfigMap": 3, "Service": 4, "Pod": 5, "Route": 6}
 
 func compareItems(aKind, aNS, aName, bKind, bNS, bName string) int {
 	if d := itemOrder[aKind] - itemOrder[bKind]; d != 0 {
@@ -113,6 +113,7 @@ func (r *Registry) tellFollowersLocked(c change) {
 	if c.quiet {
 		return // what the node holds is the same; the model tells it the rest
 	}
+	r.routeChangedLocked(c, mark)
 	switch o := c.entry.object.(type) {
 	case *models.DeviceModel:
 		key := models.KeyOf(o)
@@ -162,6 +163,7 @@ func (r *Registry) Wanted(node string) []Item {
 		}
 	}
 	out = append(out, r.wantedWorkloadsLocked(node)...)
+	out = append(out, r.wantedRoutesLocked(node)...)
 	slices.SortFunc(out, func(a, b Item) int { return compareItems(a.Kind, a.Namespace, a.Name, b.Kind, b.Namespace, b.Name) })
 	return out
 }
@@ -215,6 +217,10 @@ func (r *Registry) item(node string, ref Ref) (Item, twin.Desired, bool) {
 			return item, twin.Desired{}, true
 		}
 		return item, twin.Desired{}, false
+	}
+	if ref.Kind == "Route" {
+		item, ok := r.routeItemLocked(node, models.Key{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name})
+		return item, twin.Desired{}, ok
 	}
 	if ref.Kind != "Device" && ref.Kind != "Desired" {
 		return item, twin.Desired{}, false

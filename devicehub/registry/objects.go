@@ -73,6 +73,10 @@ func (r *Registry) withStatus(e *entry) models.Object {
 		return &shown
 	case *models.Deployment, *models.Pod:
 		return r.statuses.WorkloadStatus(o)
+	case *models.Route:
+		shown := *o
+		shown.Status = r.statuses.RouteStatus(o)
+		return &shown
 	}
 	return e.object
 }

@@ -40,6 +40,8 @@ type Statuses interface {
 	// WorkloadStatus returns a Deployment or Pod with its status: a copy, or the
 	// object itself when nothing is known.
 	WorkloadStatus(o models.Object) models.Object
+	// RouteStatus returns a route's status.
+	RouteStatus(o *models.Route) *models.RouteStatus
 	// WriteState returns how far a write is known to have come, "" when nothing
 	// is known of it.
 	WriteState(deviceUID, property, id string) twin.WriteState
@@ -47,10 +49,12 @@ type Statuses interface {
 
 // Config is what a Registry needs.
 type Config struct {
-	Store    store.Objects
-	Statuses Statuses // may be set later, before Run, with SetStatuses
-	Now      func() time.Time
-	Log      *slog.Logger
+	Store store.Objects
+	// CheckRoute says what else is wrong with a route; nil: nothing.
+	CheckRoute func(o *models.Route) []models.FieldError
+	Statuses   Statuses // may be set later, before Run, with SetStatuses
+	Now        func() time.Time
+	Log        *slog.Logger
 }
 
 // Bounds of a Registry.
@@ -67,14 +71,15 @@ var errForeign = errors.New("the database was changed by somebody else; start ag
 
 // Registry is the hub's objects. Its methods are safe for concurrent use.
 type Registry struct {
-	store    store.Objects
-	statuses Statuses
-	now      func() time.Time
-	log      *slog.Logger
-	ops      chan *op
-	stopped  chan struct{} // closed when the sequencer has ended
-	opened   int64         // the revision when it was loaded
-	doubt    *stage        // the sequencer's own: a group that may or may not be stored
+	store      store.Objects
+	statuses   Statuses
+	checkRoute func(o *models.Route) []models.FieldError
+	now        func() time.Time
+	log        *slog.Logger
+	ops        chan *op
+	stopped    chan struct{} // closed when the sequencer has ended
+	opened     int64         // the revision when it was loaded
+	doubt      *stage        // the sequencer's own: a group that may or may not be stored
 
 	mu        sync.RWMutex // protects all below; held only for memory work
 	revision  int64
@@ -94,6 +99,10 @@ type Registry struct {
 	statusAt  map[models.Key]int64              // the revision there was when an object's status last changed
 	follower  map[string]map[*Follower]struct{} // by node name
 	listeners map[*Changes]struct{}
+	places    map[string]map[models.Key]*entry // routes, nodes and pods, by kind
+	// placesRevision is of the last change of a node, pod or service: what routes
+	// are depends on them. It may be lower after a start, which does no harm.
+	placesRevision int64
 }
 
 // entry is one object. It is never changed.
@@ -128,11 +137,11 @@ type op struct {
 // Open loads the registry from its store. Run must be called for changes to be
 // possible.
 func Open(ctx context.Context, cfg Config) (*Registry, error) {
-	r := &Registry{store: cfg.Store, statuses: cfg.Statuses, now: cfg.Now, log: cfg.Log, ops: make(chan *op, queueLength),
+	r := &Registry{store: cfg.Store, statuses: cfg.Statuses, checkRoute: cfg.CheckRoute, now: cfg.Now, log: cfg.Log, ops: make(chan *op, queueLength),
 		stopped: make(chan struct{}), objects: map[models.Key]*entry{}, byUID: map[string]*entry{},
 		byModel: map[models.Key]map[string]bool{}, byNode: map[string]map[string]bool{}, desired: map[string]desiredEntry{}, expiring: map[string]map[string]Expiring{},
 		watchers: map[*watcher]struct{}{}, statusAt: map[models.Key]int64{}, follower: map[string]map[*Follower]struct{}{},
-		pods: map[string]map[string]*entry{}, users: map[models.Key]map[string]int{}, services: map[string]map[models.Key]bool{}, listeners: map[*Changes]struct{}{}}
+		pods: map[string]map[string]*entry{}, users: map[models.Key]map[string]int{}, services: map[string]map[models.Key]bool{}, listeners: map[*Changes]struct{}{}, places: map[string]map[models.Key]*entry{}}
 	if r.now == nil {
 		r.now = time.Now
 	}
@@ -244,6 +253,7 @@ func (r *Registry) index(e *entry) {
 	key := models.KeyOf(e.object)
 	r.unindex(r.objects[key])
 	r.objects[key] = e
+	r.indexRoute(e)
 	if d, ok := e.object.(*models.Device); ok {
 		r.byUID[d.Metadata.UID] = e
 		add(r.byModel, modelKey(d), d.Metadata.UID)
@@ -257,6 +267,7 @@ func (r *Registry) unindex(e *entry) {
 		return
 	}
 	delete(r.objects, models.KeyOf(e.object))
+	r.unindexRoute(e)
 	if d, ok := e.object.(*models.Device); ok {
 		delete(r.byUID, d.Metadata.UID)
 		remove(r.byModel, modelKey(d), d.Metadata.UID)

@@ -159,7 +159,8 @@ func (f *fakeStatuses) MapperStatus(*models.Mapper) *models.MapperStatus {
 }
 func (f *fakeStatuses) WorkloadStatus(o models.Object) models.Object { return o }
 
-func (f *fakeStatuses) NodeStatus(*models.Node) *models.NodeStatus { return &models.NodeStatus{} }
+func (f *fakeStatuses) NodeStatus(*models.Node) *models.NodeStatus    { return &models.NodeStatus{} }
+func (f *fakeStatuses) RouteStatus(*models.Route) *models.RouteStatus { return &models.RouteStatus{} }
 func (f *fakeStatuses) WriteState(_, _, id string) twin.WriteState {
 	f.mu.Lock()
 	defer f.mu.Unlock()

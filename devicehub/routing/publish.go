@@ -76,42 +76,30 @@ func checkOuterTopic(topic, filter string) error {
 	return err
 }
 
-// Reply is what became of a published message.
-type Reply struct {
-	Key         string
-	Matched     bool // when was true
-	Answered    bool // the target has answered: what follows is its
-	Late        bool // the wait was over before it did
-	Status      int  // HTTP
-	ContentType string
-	Body        []byte
-	Error       string // why there is no answer
-}
-
 // Publish takes a message for a route whose source is REST. It returns when the
 // target has answered, or at the end of wait. A message that was taken stays so
 // whatever is returned, unless the error is not nil.
-func (r *Router) Publish(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (Reply, error) {
+func (r *Router) Publish(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error) {
 	o, err := r.Objects.Get(ctx, models.Key{Kind: "Route", Namespace: namespace, Name: name})
 	if err != nil {
-		return Reply{}, err
+		return models.RouteReply{}, err
 	}
 	route := o.(*models.Route)
 	if !route.Spec.From.REST {
-		return Reply{}, models.Errorf(models.KindInvalid, "route %s does not take messages by REST: its spec.from.rest is not true", name)
+		return models.RouteReply{}, models.Errorf(models.KindInvalid, "route %s does not take messages by REST: its spec.from.rest is not true", name)
 	}
 	if len(payload) > MaxPayload {
-		return Reply{}, models.Errorf(models.KindTooLarge, "the message has %d bytes, at most %d are carried", len(payload), MaxPayload)
+		return models.RouteReply{}, models.Errorf(models.KindTooLarge, "the message has %d bytes, at most %d are carried", len(payload), MaxPayload)
 	}
 	if len(contentType) > 256 {
-		return Reply{}, models.Errorf(models.KindMalformed, "the content type is longer than 256 bytes")
+		return models.RouteReply{}, models.Errorf(models.KindMalformed, "the content type is longer than 256 bytes")
 	}
 	payload, contentType, matched, err := r.pass(route, contentType, payload)
 	if err != nil {
-		return Reply{}, models.Errorf(models.KindInvalid, "route %s: %v", name, err)
+		return models.RouteReply{}, models.Errorf(models.KindInvalid, "route %s: %v", name, err)
 	}
 	if !matched {
-		return Reply{}, nil
+		return models.RouteReply{}, nil
 	}
 	now := r.Now()
 	row := store.RoutedMessage{Key: r.NewID(), Target: hubTarget, Route: route.Metadata.UID, Namespace: namespace, Name: name, Lane: laneOf("", "", "", ""),
@@ -119,27 +107,27 @@ func (r *Router) Publish(ctx context.Context, namespace, name, contentType strin
 	row.Deadline = now.Add(row.TTL)
 	to, err := resolve(route.Spec.To, &route.Spec, &row)
 	if err != nil {
-		return Reply{}, models.Errorf(models.KindInvalid, "route %s: %v", name, err)
+		return models.RouteReply{}, models.Errorf(models.KindInvalid, "route %s: %v", name, err)
 	}
 	if row.To, err = json.Marshal(to); err != nil {
-		return Reply{}, err
+		return models.RouteReply{}, err
 	}
 	r.mu.Lock()
 	room := r.roomLocked(row.Route, 1, int64(len(payload)))
 	r.mu.Unlock()
 	if !room {
-		return Reply{}, models.Errorf(models.KindTooMany, "too many messages wait for the target of route %s; its status says why", name)
+		return models.RouteReply{}, models.Errorf(models.KindTooMany, "too many messages wait for the target of route %s; its status says why", name)
 	}
-	reply := Reply{Key: row.Key, Matched: true}
+	reply := models.RouteReply{Key: row.Key, Matched: true}
 	var answer chan *pb.RouteReply
 	if wait > 0 && to.Broker == nil {
 		if answer, err = r.await(row.Key); err != nil {
-			return Reply{}, err
+			return models.RouteReply{}, err
 		}
 		defer r.leave(row.Key)
 	}
 	if _, err := r.add(ctx, []store.RoutedMessage{row}); err != nil {
-		return Reply{}, err
+		return models.RouteReply{}, err
 	}
 	if answer == nil {
 		return reply, nil

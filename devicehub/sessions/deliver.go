@@ -30,6 +30,9 @@ func (s *session) deliver(ctx context.Context, hello *pb.Hello, follower *regist
 	d := delivery{s: s, has: map[registry.Ref]version{}, workloads: slices.Contains(hello.Capabilities, edgelink.CapabilityWorkloads)}
 	full := &pb.Sync{Full: true}
 	for _, w := range s.m.Registry.Wanted(s.id.Name) {
+		if !s.honours(w.Kind) {
+			continue
+		}
 		ref := registry.Ref{Kind: w.Kind, Namespace: w.Namespace, Name: w.Name}
 		if !d.takes(ref) {
 			continue
@@ -60,6 +63,9 @@ func (s *session) deliver(ctx context.Context, hello *pb.Hello, follower *regist
 		case <-follower.Changed():
 		}
 		for _, ref := range follower.Take() {
+			if !s.honours(ref.Kind) {
+				continue
+			}
 			if err := d.update(ctx, ref); err != nil {
 				return err
 			}
@@ -69,6 +75,9 @@ func (s *session) deliver(ctx context.Context, hello *pb.Hello, follower *regist
 		}
 	}
 }
+
+// honours reports whether the edge knows what to do with items of a kind.
+func (s *session) honours(kind string) bool { return kind != "Route" || s.routed.carries }
 
 // delivery gathers items into Syncs of a moderate size.
 type delivery struct {

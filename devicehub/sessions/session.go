@@ -41,6 +41,7 @@ type session struct {
 	inbox   inbox
 	mappers chan *pb.MapperInfo // announced and not taken yet; beyond edgelink.MaxMappers they are ignored
 	asks    *asks
+	routed  routed
 }
 
 // Times and bounds of a session.
@@ -97,7 +98,7 @@ func (m *Manager) serve(conn *edgelink.Conn, cert Certificate, id identity.NodeI
 	ctx, stop := context.WithCancelCause(context.Background()) // not the request's, which has ended; end and Close end it
 	defer stop(nil)
 	s := &session{m: m, conn: conn, cert: cert, id: id, epoch: hello.Epochs[len(hello.Epochs)-1].Id, ranks: map[string]uint64{}, stop: stop,
-		done: make(chan struct{}), ackUp: make(chan struct{}, 1), ending: make(chan struct{}), acks: map[string]uint64{}, asks: newAsks(hello.Capabilities)}
+		done: make(chan struct{}), ackUp: make(chan struct{}, 1), ending: make(chan struct{}), acks: map[string]uint64{}, asks: newAsks(hello.Capabilities), routed: newRouted(hello)}
 	s.mappers = make(chan *pb.MapperInfo, edgelink.MaxMappers)
 	s.inbox.init(int(m.Window) + edgelink.MaxRecord)
 	if hello.ClockUs != 0 {
@@ -300,8 +301,8 @@ func (m *Manager) left(name string) {
 	m.Registry.StatusChanged(models.Key{Kind: "Node", Name: name})
 }
 
-// run has seven loops: what is received, what of that is to be ingested, what is
-// acknowledged, what is to be held, what is asked, whether the other end is
+// run has eight loops: what is received, what of that is to be ingested, what is
+// acknowledged, what is to be held, what is asked, what routes carry, whether the other end is
 // alive, and whether it is time to say goodbye. The first that ends ends all.
 func (s *session) run(ctx context.Context, hello *pb.Hello, welcome *pb.Frame) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -313,7 +314,7 @@ func (s *session) run(ctx context.Context, hello *pb.Hello, welcome *pb.Frame) e
 	}
 	var wait sync.WaitGroup
 	for _, loop := range []func(context.Context) error{
-		s.receive, s.submit, s.takeMappers, s.acknowledge, s.keepAlive, s.farewell, s.ask,
+		s.receive, s.submit, s.takeMappers, s.acknowledge, s.keepAlive, s.farewell, s.ask, s.routes,
 		func(ctx context.Context) error { return s.deliver(ctx, hello, follower) },
 	} {
 		wait.Go(func() { cancel(loop(ctx)) })
@@ -353,6 +354,10 @@ func (s *session) receive(ctx context.Context) error {
 			s.m.log.Debug("wanted state persisted", "node", s.id.Name, "sync", body.SyncDone.Id)
 		case *pb.Frame_Response:
 			if err := s.asks.take(f.Re, body.Response); err != nil {
+				return err
+			}
+		case *pb.Frame_RouteMessages, *pb.Frame_RouteAcks, *pb.Frame_RouteReply, *pb.Frame_RouteCounts:
+			if err := s.routed.take(f); err != nil {
 				return err
 			}
 		case *pb.Frame_Goodbye:

@@ -75,6 +75,7 @@ type Config struct {
 	Log       Log
 	Identity  Identity
 	Events    Events // may be nil
+	Routes    Routes // nil: none
 	Lineage   string // the database's
 	Window    uint32 // bytes of the log lane that may be on the way, default DefaultWindow
 	Now       func() time.Time

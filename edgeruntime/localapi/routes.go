@@ -14,7 +14,7 @@ import (
 // Routes takes messages for routes. *routes.Router is one.
 type Routes interface {
 	// Post returns what the target answered, if it has and did within wait.
-	Post(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (routes.Reply, error)
+	Post(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error)
 }
 
 // routeWait is how long a post waits for the target's answer when nothing is
@@ -48,7 +48,7 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request) error {
 	return writeReply(w, reply, q.Has("wait") && wait > 0)
 }
 
-func writeReply(w http.ResponseWriter, reply routes.Reply, insists bool) error {
+func writeReply(w http.ResponseWriter, reply models.RouteReply, insists bool) error {
 	if reply.Key != "" {
 		w.Header().Set("Idempotency-Key", reply.Key)
 	}

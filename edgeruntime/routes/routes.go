@@ -341,25 +341,13 @@ func (r *Router) notify() {
 	}
 }
 
-// Reply is what became of a posted message.
-type Reply struct {
-	Key         string
-	Matched     bool // when was true
-	Answered    bool // the target has answered: what follows is its
-	Late        bool // the wait was over before it did
-	Status      int  // HTTP
-	ContentType string
-	Body        []byte
-	Error       string // why there is no answer, or none but a queue
-}
-
 // Post takes a message for a route whose source is REST, in namespace by name.
 // It returns when the target has answered, or at the end of wait, or at once
 // when there is nothing to wait for. A message that was taken stays so whatever is
 // returned, unless the error is not nil.
-func (r *Router) Post(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (Reply, error) {
+func (r *Router) Post(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error) {
 	if len(payload) > MaxPayload {
-		return Reply{}, models.Errorf(models.KindTooLarge, "the message has %d bytes, at most %d are carried", len(payload), MaxPayload)
+		return models.RouteReply{}, models.Errorf(models.KindTooLarge, "the message has %d bytes, at most %d are carried", len(payload), MaxPayload)
 	}
 	var rt *route
 	for _, candidate := range r.table.Load().routes {
@@ -368,20 +356,20 @@ func (r *Router) Post(ctx context.Context, namespace, name, contentType string, 
 		}
 	}
 	if rt == nil {
-		return Reply{}, models.Errorf(models.KindNotFound, "no route %s with from.rest on this node", name)
+		return models.RouteReply{}, models.Errorf(models.KindNotFound, "no route %s with from.rest on this node", name)
 	}
 	m := &message{contentType: contentType, payload: payload}
 	if _, ok, err := rt.pass(m, r.cfg.Node); err != nil {
 		r.drop(rt, err)
-		return Reply{}, models.Errorf(models.KindInvalid, "route %s: %v", name, err)
+		return models.RouteReply{}, models.Errorf(models.KindInvalid, "route %s: %v", name, err)
 	} else if !ok {
-		return Reply{}, nil
+		return models.RouteReply{}, nil
 	}
 	ways := r.ways(rt, m)
 	if len(ways) == 0 {
-		return Reply{}, models.Errorf(models.KindInvalid, "route %s does not carry this message; its status says why", name)
+		return models.RouteReply{}, models.Errorf(models.KindInvalid, "route %s does not carry this message; its status says why", name)
 	}
-	reply := Reply{Key: ways[0].m.Key, Matched: true}
+	reply := models.RouteReply{Key: ways[0].m.Key, Matched: true}
 	answers := rt.spec.To.MQTT == nil && rt.spec.To.Broker == nil && wait > 0
 	var answer chan *pb.RouteReply
 	if answers {
@@ -389,7 +377,7 @@ func (r *Router) Post(ctx context.Context, namespace, name, contentType string, 
 		r.mu.Lock()
 		if len(r.waiters) >= maxWaiters {
 			r.mu.Unlock()
-			return Reply{}, models.Errorf(models.KindTooMany, "too many wait for answers of routes")
+			return models.RouteReply{}, models.Errorf(models.KindTooMany, "too many wait for answers of routes")
 		}
 		r.waiters[reply.Key] = answer
 		r.mu.Unlock()
@@ -404,9 +392,9 @@ func (r *Router) Post(ctx context.Context, namespace, name, contentType string, 
 	}
 	if err := r.carry(ctx, ways); err != nil {
 		if errors.Is(err, ErrFull) {
-			return Reply{}, models.Errorf(models.KindTooMany, "%v", err)
+			return models.RouteReply{}, models.Errorf(models.KindTooMany, "%v", err)
 		}
-		return Reply{}, err
+		return models.RouteReply{}, err
 	}
 	if !answers {
 		return reply, nil
