@@ -37,6 +37,7 @@ var resources = []resource{
 	{kind: "ControllerRevision", read: models.Viewer, made: byHub},
 	{kind: "Service", read: models.Viewer},
 	{kind: "ConfigMap", read: models.Viewer},
+	{kind: "Route", read: models.Viewer},
 	{kind: "User", read: models.Admin},
 }
 

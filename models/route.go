@@ -283,7 +283,7 @@ func (v *routeChecks) to(t *RouteTarget) {
 		} else if msg := CheckSubdomain(s.Name); msg != "" {
 			v.fail("/spec/to/service/name", "%s", msg)
 		}
-		if u, err := url.ParseRequestURI(s.Path); err != nil || !strings.HasPrefix(s.Path, "/") || u.Host != "" {
+		if u, err := url.ParseRequestURI(s.Path); err != nil || !strings.HasPrefix(s.Path, "/") || strings.HasPrefix(s.Path, "//") || u.Host != "" {
 			v.fail("/spec/to/service/path", "must be a path that starts with '/', got %s", quoteShort(s.Path))
 		}
 		v.request("/spec/to/service", s.Method, s.Timeout)

@@ -33,6 +33,7 @@ const (
 // Hub is a hub in memory. It implements every interface of cloudapi.
 type Hub struct {
 	mu       sync.Mutex
+	dead     []models.DeadLetter
 	changed  chan struct{} // closed and made anew with every change
 	objects  map[models.Key]models.Object
 	revision int64

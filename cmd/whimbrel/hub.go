@@ -57,6 +57,7 @@ admin's token, into DATA/context.json.`,
 	cmd.Flags().StringVar(&cfg.TLSCert, "tls-cert", "", "PEM file of the REST API's certificate (default: one of the hub's own authority)")
 	cmd.Flags().StringVar(&cfg.TLSKey, "tls-key", "", "PEM file of the REST API's key")
 	cmd.Flags().BoolVar(&cfg.InsecureHTTP, "insecure-http", false, "serve the REST API in plain HTTP; on loopback only")
+	routeFlag(cmd, &cfg.RouteAllow)
 	cmd.AddCommand(newResetAdmin(s))
 	return cmd
 }
@@ -66,6 +67,10 @@ func hubFlags(cmd *cobra.Command, cfg *hubd.Config) {
 	cmd.Flags().StringVar(&cfg.Data, "data", "./whimbrel-data", "directory for what the hub keeps in files")
 	cmd.Flags().StringVar(&cfg.Database, "database", "", "postgres://… or sqlite://PATH (default sqlite://DATA/hub.db)")
 	cmd.Flags().StringVar(&cfg.KeyFile, "key-file", "", "file with the key that seals secrets in the database (default DATA/hub.key, made when absent)")
+}
+
+func routeFlag(cmd *cobra.Command, allow *[]string) {
+	cmd.Flags().StringSliceVar(allow, "route-allow", nil, "loopback or link-local addresses and prefixes, such as 127.0.0.0/8, that routes may reach from the hub")
 }
 
 func newResetAdmin(s *settings) *cobra.Command {

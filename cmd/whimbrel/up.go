@@ -34,11 +34,12 @@ const upNode = "local"
 type upConfig struct {
 	data, listen, mqtt, api string
 	noPlant                 bool
+	routeAllow              []string
 }
 
 // hub is the hub's part of it.
 func (c upConfig) hub() hubd.Config {
-	return hubd.Config{Data: c.data, Listen: c.listen, Link: "127.0.0.1:0", InsecureHTTP: true}
+	return hubd.Config{Data: c.data, Listen: c.listen, Link: "127.0.0.1:0", InsecureHTTP: true, RouteAllow: c.routeAllow}
 }
 
 // newUp is `whimbrel up`.
@@ -70,6 +71,7 @@ it keeps is in --data and is there again at the next start. Port 0 picks a free 
 	cmd.Flags().StringVar(&cfg.listen, "listen", "127.0.0.1:8080", "address of the REST API")
 	cmd.Flags().StringVar(&cfg.mqtt, "mqtt", "127.0.0.1:1883", "address of the edge's MQTT broker")
 	cmd.Flags().StringVar(&cfg.api, "api", "127.0.0.1:9060", "address of the edge's local REST API")
+	routeFlag(cmd, &cfg.routeAllow)
 	cmd.Flags().BoolVar(&cfg.noPlant, "no-plant", false, "run without the simulated plant")
 	return cmd
 }

@@ -18,6 +18,22 @@ type Guard struct {
 	Allow []netip.Prefix // of what is forbidden otherwise
 }
 
+// ParseGuard reads what is allowed: addresses and prefixes, such as 127.0.0.1 or
+// 127.0.0.0/8.
+func ParseGuard(allow []string) (g Guard, err error) {
+	for _, text := range allow {
+		p, err := netip.ParsePrefix(text)
+		if a, single := netip.ParseAddr(text); single == nil {
+			p, err = a.Prefix(a.BitLen())
+		}
+		if err != nil {
+			return Guard{}, fmt.Errorf("--route-allow %q: must be an address or a prefix, such as 127.0.0.0/8", text)
+		}
+		g.Allow = append(g.Allow, p.Masked())
+	}
+	return g, nil
+}
+
 // Check says why an address is forbidden, nil when it is not.
 func (g Guard) Check(a netip.Addr) error {
 	a = a.Unmap().WithZone("")

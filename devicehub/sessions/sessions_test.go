@@ -77,6 +77,7 @@ func (s statuses) NodeStatus(n *models.Node) *models.NodeStatus { return s.h.ses
 func (s statuses) MapperStatus(m *models.Mapper) *models.MapperStatus {
 	return s.h.sessions.MapperStatus(m)
 }
+func (s statuses) RouteStatus(*models.Route) *models.RouteStatus { return &models.RouteStatus{} }
 func (s statuses) WorkloadStatus(o models.Object) models.Object {
 	return s.h.workloads.WorkloadStatus(o)
 }

@@ -11,12 +11,12 @@ import (
 )
 
 // wideColumns are shown with -o wide only.
-var wideColumns = []string{"CONNECTION", "CONDITIONS", "LABELS", "DESCRIPTION", "SYSTEM", "ADDRESS", "OUTBOX", "CERTIFICATE", "IP", "REV", "IMAGES", "SELECTOR"}
+var wideColumns = []string{"CONNECTION", "LASTERROR", "CONDITIONS", "LABELS", "DESCRIPTION", "SYSTEM", "ADDRESS", "OUTBOX", "CERTIFICATE", "IP", "REV", "IMAGES", "SELECTOR"}
 
 // The column IN is the namespace, shown with --all-namespaces only.
 var objectTitles = map[string][]string{
 	"DeviceModel":        {"IN", "NAME!", "PROTOCOL", "PROPERTIES", "AGE", "DESCRIPTION", "LABELS"},
-	"Device":             {"IN", "NAME!", "MODEL", "NODE", "STATE", "AGE", "LASTSEEN", "CONNECTION", "CONDITIONS", "LABELS"},
+	"Device":             {"IN", "NAME!", "MODEL", "NODE", "STATE", "AGE", "LASTSEEN", "CONNECTION", "LASTERROR", "CONDITIONS", "LABELS"},
 	"Node":               {"IN", "NAME!", "STATUS", "VERSION", "AGE", "LASTSEEN", "SYSTEM", "ADDRESS", "OUTBOX", "CERTIFICATE", "LABELS"},
 	"Mapper":             {"IN", "NAME!", "VERSION", "AGE", "DESCRIPTION", "LABELS"},
 	"Deployment":         {"IN", "NAME!", "READY", "UP-TO-DATE", "STATUS", "AGE", "IMAGES", "LABELS"},
@@ -24,6 +24,7 @@ var objectTitles = map[string][]string{
 	"ControllerRevision": {"IN", "NAME!", "OWNER", "REVISION", "AGE", "IMAGES"},
 	"Service":            {"IN", "NAME!", "PORTS", "AGE", "SELECTOR", "LABELS"},
 	"ConfigMap":          {"IN", "NAME!", "DATA", "AGE", "LABELS"},
+	"Route":              {"IN", "NAME!", "FROM", "TO", "DELIVERED", "FAILED", "DROPPED", "QUEUED", "AGE", "LASTERROR", "LABELS"},
 	"User":               {"IN", "NAME!", "ROLE", "NAMESPACE", "AGE", "LABELS"},
 }
 
@@ -76,10 +77,46 @@ func objectRow(o models.Object, now time.Time) []string {
 		return []string{meta.Namespace, meta.Name, servicePorts(o), made, labels(o.Spec.Selector), labels(meta.Labels)}
 	case *models.ConfigMap:
 		return []string{meta.Namespace, meta.Name, fmt.Sprint(len(o.Data) + len(o.BinaryData)), made, labels(meta.Labels)}
+	case *models.Route:
+		s := models.RouteStatus{}
+		if o.Status != nil {
+			s = *o.Status
+		}
+		from, to := routeEnds(o)
+		return []string{meta.Namespace, meta.Name, from, to, fmt.Sprint(s.Delivered), fmt.Sprint(s.Failed), fmt.Sprint(s.Dropped), fmt.Sprint(s.Queued), made,
+			orNothing(s.LastError), labels(meta.Labels)}
 	case *models.User:
 		return []string{meta.Namespace, meta.Name, string(o.Spec.Role), userNamespace(o), made, labels(meta.Labels)}
 	}
 	return nil
+}
+
+// routeEnds says where a route's messages come from and where they go.
+func routeEnds(o *models.Route) (from, to string) {
+	switch s := &o.Spec.From; {
+	case s.MQTT != "":
+		from = "mqtt " + s.MQTT
+	case s.REST:
+		from = "rest"
+	case s.Broker != nil:
+		from = s.Broker.URL + " " + s.Broker.Topic
+	case s.Twin != nil:
+		from = "twin"
+		if s.Twin.LabelSelector != "" {
+			from += " " + string(s.Twin.LabelSelector)
+		}
+	}
+	switch t := &o.Spec.To; {
+	case t.HTTP != nil:
+		to = t.HTTP.URL
+	case t.MQTT != nil:
+		to = "mqtt " + t.MQTT.Topic
+	case t.Service != nil:
+		to = "service " + t.Service.Name + " " + t.Service.Path
+	case t.Broker != nil:
+		to = t.Broker.URL + " " + t.Broker.Topic
+	}
+	return from, to
 }
 
 func tokenRow(t client.TokenInfo, now time.Time) []string {

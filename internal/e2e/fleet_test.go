@@ -35,7 +35,7 @@ func newHub(t testing.TB, database string) *hub {
 // begin starts the process and does not wait.
 func (h *hub) begin() {
 	h.t.Helper()
-	args := []string{"hub", "--data", h.data, "--listen", h.listen, "--link", h.link, "--log-level", "info"}
+	args := []string{"hub", "--data", h.data, "--listen", h.listen, "--link", h.link, "--route-allow", "127.0.0.0/8", "--log-level", "info"}
 	if h.database != "" {
 		args = append(args, "--database", h.database)
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/cmd/internal/listenaddr"
 	"github.com/whimbrel-edge/whimbrel/devicehub"
 	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
+	"github.com/whimbrel-edge/whimbrel/devicehub/routing"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store/postgres"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store/sqlite"
@@ -48,7 +49,8 @@ type Config struct {
 	KeyFile      string // default DATA/hub.key
 	TLSCert      string // PEM files for the REST API; default the hub's own authority
 	TLSKey       string
-	InsecureHTTP bool // the REST API in plain HTTP, on loopback only
+	InsecureHTTP bool     // the REST API in plain HTTP, on loopback only
+	RouteAllow   []string // prefixes of addresses that routes may reach although they are the hub's own
 	Mappers      []*models.Mapper
 	Log          *slog.Logger
 }
@@ -68,6 +70,9 @@ type Daemon struct {
 // Check says what is wrong with the configuration as such, whatever there is on
 // the machine.
 func (c Config) Check() error {
+	if _, err := routing.ParseGuard(c.RouteAllow); err != nil {
+		return err
+	}
 	for _, addr := range []struct{ flag, value string }{{"--listen", c.Listen}, {"--link", c.Link}} {
 		if err := listenaddr.Check(addr.flag, addr.value); err != nil {
 			return err
@@ -134,7 +139,11 @@ func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 		}
 	}()
 	hosts := cfg.hosts()
-	d.hub, err = devicehub.New(ctx, devicehub.Config{Store: d.store, Key: key, LinkAddr: cfg.Link, Hosts: hosts, Mappers: cfg.Mappers,
+	guard, err := routing.ParseGuard(cfg.RouteAllow)
+	if err != nil {
+		return nil, err
+	}
+	d.hub, err = devicehub.New(ctx, devicehub.Config{Store: d.store, Key: key, LinkAddr: cfg.Link, Hosts: hosts, Mappers: cfg.Mappers, RouteGuard: guard,
 		Log: cfg.Log, Registerer: d.registry})
 	if err != nil {
 		return nil, err
