@@ -16,7 +16,7 @@ var wideColumns = []string{"CONNECTION", "LASTERROR", "CONDITIONS", "LABELS", "D
 // The column IN is the namespace, shown with --all-namespaces only.
 var objectTitles = map[string][]string{
 	"DeviceModel":        {"IN", "NAME!", "PROTOCOL", "PROPERTIES", "AGE", "DESCRIPTION", "LABELS"},
-	"Device":             {"IN", "NAME!", "MODEL", "NODE", "STATE", "AGE", "LASTSEEN", "CONNECTION", "LASTERROR", "CONDITIONS", "LABELS"},
+	"Device":             {"IN", "NAME!", "MODEL", "NODE", "STATE", "AGE", "LASTSEEN", "CONNECTION", "CONDITIONS", "LABELS"},
 	"Node":               {"IN", "NAME!", "STATUS", "VERSION", "AGE", "LASTSEEN", "SYSTEM", "ADDRESS", "OUTBOX", "CERTIFICATE", "LABELS"},
 	"Mapper":             {"IN", "NAME!", "VERSION", "AGE", "DESCRIPTION", "LABELS"},
 	"Deployment":         {"IN", "NAME!", "READY", "UP-TO-DATE", "STATUS", "AGE", "IMAGES", "LABELS"},
