@@ -20,8 +20,23 @@ type Identity struct {
 	Name string
 	// Admin may read everything and publish whatever is not the edge's own.
 	Admin bool
-	// Rules allow; what none of them allows is denied.
+	// Rules allow; what none of them and not Access allows is denied.
 	Rules []Rule
+	// Access allows, too, and is asked each time anew; nil: Rules alone do.
+	Access Access
+}
+
+// Access is what an app may do, by what the devices are called and labelled now.
+// Its methods are called for each message, from many goroutines.
+type Access interface {
+	// Device reports whether the app may read, or write, a property of the device
+	// with that local id; property "" asks whether any at all.
+	Device(device, property string, write bool) bool
+	// AnyDevice reports whether there are grants about devices, whichever.
+	AnyDevice(write bool) bool
+	// Topic reports whether the app may publish to a topic of the apps' own, or read
+	// one of those that match a filter.
+	Topic(filter string, publish bool) bool
 }
 
 // A Rule allows publishing to, or reading, the topics that match a filter. A
@@ -57,6 +72,26 @@ func (id Identity) mayPublish(topic string) bool {
 			return true
 		}
 	}
+	if id.Access == nil {
+		return false
+	}
+	if t := mqtt.ParseTopic(topic); t.Kind == mqtt.Desired {
+		return id.Access.Device(t.Device, "", true) // which properties, applyDesired looks at
+	}
+	return !reserved(topic) && id.Access.Topic(topic, true)
+}
+
+// mayWrite reports whether id, who may publish to the desired topic of a device,
+// may set one property of it.
+func (id Identity) mayWrite(device, property string) bool {
+	if id.Admin || id.Access == nil || id.Access.Device(device, property, true) {
+		return true
+	}
+	for _, r := range id.Rules {
+		if r.Publish && r.reaches(mqtt.DesiredTopic(device)) {
+			return true
+		}
+	}
 	return false
 }
 
@@ -77,7 +112,32 @@ func (id Identity) mayRead(filter string) bool {
 			return true
 		}
 	}
-	return false
+	return id.Access != nil && accessReaches(id.Access, filter)
+}
+
+// accessReaches reports whether a may read a topic, or given a filter one of those
+// that match it. A filter that names no device is let through where there is any
+// to be read: what is delivered is asked for again, by its topic.
+func accessReaches(a Access, filter string) bool {
+	first, rest, _ := strings.Cut(filter, "/")
+	switch {
+	case first == "+" || first == "#":
+		return a.Topic(filter, false) || a.AnyDevice(false) || a.AnyDevice(true)
+	case first != "devices":
+		return !reserved(filter) && a.Topic(filter, false)
+	}
+	device, form, _ := strings.Cut(rest, "/")
+	if device == "+" || device == "#" {
+		return a.AnyDevice(false) || a.AnyDevice(true)
+	}
+	kind, property, _ := strings.Cut(form, "/")
+	if kind == "properties" && property != "" && property != "#" && property != "+" {
+		return a.Device(device, property, false)
+	}
+	if kind == "properties" {
+		return a.Device(device, "", false)
+	}
+	return a.Device(device, "", false) || a.Device(device, "", true)
 }
 
 // reaches reports whether r is about a topic that matches filter.

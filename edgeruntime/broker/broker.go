@@ -141,6 +141,15 @@ func New(cfg Config) (*Broker, error) {
 // Addr is the host:port that the broker listens on.
 func (b *Broker) Addr() string { return b.listener.Address() }
 
+// Listen serves a further address, host:port, until end is called or Run ends.
+// Clients need a name there.
+func (b *Broker) Listen(addr string) (end func(), err error) {
+	if end, err = b.listener.listen(addr); err != nil {
+		return nil, fmt.Errorf("mqtt broker: %w", err)
+	}
+	return end, nil
+}
+
 // Run serves clients until ctx ends, then says goodbye to them and returns nil.
 // An error is one that keeps the broker from serving at all. Run is called once.
 func (b *Broker) Run(ctx context.Context) error {

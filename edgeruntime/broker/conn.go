@@ -45,6 +45,7 @@ type conn struct {
 	net.Conn
 	done   chan struct{} // closed when the reading side, mochi's, has ended
 	peer   atomic.Uint64 // its number among those that speak for mappers, 0 for none
+	named  bool          // nobody comes in without a name
 	resend sync.Once     // arranges that a mapper sends again what was not stored
 
 	// The reading goroutine's own.

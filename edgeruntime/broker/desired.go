@@ -2,6 +2,9 @@ package broker
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -14,7 +17,7 @@ import (
 // durable waits.
 func (b *Broker) desired(c *conn, pk packets.Packet, device string) {
 	by := c.who()
-	result, err := b.applyDesired(device, by.Name, pk.Payload)
+	result, err := b.applyDesired(device, by, pk.Payload)
 	contentType := "application/json"
 	if err != nil {
 		contentType = "application/problem+json"
@@ -46,7 +49,7 @@ func (b *Broker) desired(c *conn, pk packets.Packet, device string) {
 	}
 }
 
-func (b *Broker) applyDesired(device, by string, patch []byte) ([]byte, error) {
+func (b *Broker) applyDesired(device string, by Identity, patch []byte) ([]byte, error) {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(patch, &object); err != nil {
 		return nil, models.Errorf(models.KindMalformed, "not a JSON object: %v", err)
@@ -54,7 +57,16 @@ func (b *Broker) applyDesired(device, by string, patch []byte) ([]byte, error) {
 	if object == nil { // null
 		return nil, models.Errorf(models.KindMalformed, "not a JSON object: null")
 	}
-	return b.cfg.Devices.Desired(b.ctx, device, by, patch)
+	var denied []models.FieldError
+	for _, property := range slices.Sorted(maps.Keys(object)) {
+		if !strings.HasPrefix(property, "$") && !by.mayWrite(device, property) {
+			denied = append(denied, models.FieldError{Pointer: "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(property), Detail: "is not among what this app may write: see access in its pod's spec"})
+		}
+	}
+	if len(denied) > 0 {
+		return nil, &models.Error{Kind: models.KindForbidden, Detail: "not allowed", Fields: denied}
+	}
+	return b.cfg.Devices.Desired(b.ctx, device, by.Name, patch)
 }
 
 // patchID is the "$id" of a patch, as far as it can be read.

@@ -40,7 +40,7 @@ func (h *hook) Provides(what byte) bool {
 // belongs to this connection.
 func (h *hook) OnConnect(cl *mochi.Client, pk packets.Packet) error {
 	c, v5 := connOf(cl), pk.ProtocolVersion == 5
-	id, ok := h.b.authenticate(pk)
+	id, ok := h.b.authenticate(c, pk)
 	if !ok {
 		return h.refuse(cl, packets.ErrBadUsernameOrPassword, "unknown name or wrong password")
 	}
@@ -133,8 +133,8 @@ func (h *hook) OnConnectAuthenticate(cl *mochi.Client, _ packets.Packet) bool {
 	return connOf(cl).who().Name != ""
 }
 
-func (b *Broker) authenticate(pk packets.Packet) (Identity, bool) {
-	if !pk.Connect.UsernameFlag && !pk.Connect.PasswordFlag && b.cfg.Anonymous {
+func (b *Broker) authenticate(c *conn, pk packets.Packet) (Identity, bool) {
+	if !pk.Connect.UsernameFlag && !pk.Connect.PasswordFlag && b.cfg.Anonymous && !c.named {
 		return anonymous, true
 	}
 	// Who gives a name is held to it, also where others need none.

@@ -3,8 +3,10 @@ package broker
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,10 +27,12 @@ type listener struct {
 	served chan struct{} // closed when Serve has returned
 	failed chan error    // 1 slot: why accepting ended, if not by Close
 
-	wg    sync.WaitGroup // each connection's two goroutines
-	mu    sync.Mutex
-	conns map[*conn]struct{}
-	ended bool
+	wg        sync.WaitGroup // each connection's two goroutines, and those of further addresses
+	mu        sync.Mutex
+	conns     map[*conn]struct{}
+	ended     bool
+	further   map[net.Listener]bool // addresses besides ln
+	establish listeners.EstablishFn // Serve's; nil before
 }
 
 var _ listeners.Listener = (*listener)(nil)
@@ -45,15 +49,61 @@ func (l *listener) Init(*slog.Logger) error { return nil }
 // Serve accepts until Close. Running out of file descriptors is waited out.
 func (l *listener) Serve(establish listeners.EstablishFn) {
 	defer close(l.served)
+	l.mu.Lock()
+	l.establish = establish
+	for ln := range l.further {
+		l.serveFurtherLocked(ln)
+	}
+	l.mu.Unlock()
+	if err := l.accept(l.ln, false); !l.isEnded() {
+		l.failed <- err
+	}
+}
+
+// listen serves a further address, until end is called or the broker ends. Who
+// comes in there needs a name, whatever Config.Anonymous says.
+func (l *listener) listen(addr string) (end func(), _ error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return nil, errors.Join(net.ErrClosed, ln.Close())
+	}
+	if l.further == nil {
+		l.further = map[net.Listener]bool{}
+	}
+	l.further[ln] = true
+	if l.establish != nil {
+		l.serveFurtherLocked(ln)
+	}
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.further, ln)
+		_ = ln.Close()
+	}, nil
+}
+
+func (l *listener) serveFurtherLocked(ln net.Listener) {
+	l.wg.Go(func() {
+		if err := l.accept(ln, true); !errors.Is(err, net.ErrClosed) {
+			l.b.log.Error("mqtt: no more connections are accepted", "address", ln.Addr(), "error", err)
+		}
+	})
+}
+
+// accept accepts from one address until it is closed, and returns why it ended.
+func (l *listener) accept(ln net.Listener, named bool) error {
+	establish := l.establish // set before
 	const minPause, maxPause = 5 * time.Millisecond, time.Second
 	pause := minPause
 	for {
-		nc, err := l.ln.Accept()
+		nc, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
-			if !l.isEnded() {
-				l.failed <- err
-			}
-			return
+			return err
 		}
 		if err != nil {
 			l.b.log.Warn("mqtt: cannot accept a connection", "error", err, "retry", pause)
@@ -65,7 +115,7 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 			continue
 		}
 		pause = minPause
-		if c := l.add(nc); c != nil {
+		if c := l.add(nc, named); c != nil {
 			go func() {
 				defer l.wg.Done()
 				c.flush()
@@ -80,7 +130,7 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 }
 
 // add takes a connection in, or closes it and returns nil.
-func (l *listener) add(nc net.Conn) *conn {
+func (l *listener) add(nc net.Conn, named bool) *conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended || len(l.conns) >= maxConns {
@@ -88,6 +138,7 @@ func (l *listener) add(nc net.Conn) *conn {
 		return nil
 	}
 	c := newConn(nc, func() { l.b.dropped.Add(1) })
+	c.named = named
 	l.conns[c] = struct{}{}
 	l.wg.Add(2)
 	return c
@@ -132,8 +183,12 @@ func (l *listener) Close(listeners.CloseFn) {
 	for c := range l.conns {
 		conns = append(conns, c)
 	}
+	further := slices.Collect(maps.Keys(l.further))
 	l.mu.Unlock()
 	_ = l.ln.Close()
+	for _, ln := range further {
+		_ = ln.Close()
+	}
 	for _, c := range conns {
 		l.b.disconnect(c, packets.ErrServerShuttingDown)
 	}

@@ -1,13 +1,12 @@
 // Package localapi is the edge's REST API for what runs beside it. It works
-// with the cloud gone. Every request but /healthz needs the edge's token; errors
-// are problem+json. A device of another namespace than "default" is
+// with the cloud gone. Every request but /healthz needs a token: the edge's own,
+// which may everything, or an app's. Errors are problem+json. A device of another namespace than "default" is
 // {namespace}.{name} in paths.
 package localapi
 
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
@@ -40,8 +40,10 @@ type Devices interface {
 
 // Config is what a Server needs.
 type Config struct {
-	Addr    string // host:port to listen on; port 0 takes a free one
-	Token   string
+	Addr  string // host:port to listen on; port 0 takes a free one
+	Token string
+	// Apps returns whose token that is; nil: nobody has one but who has Token.
+	Apps    func(token string) (App, bool)
 	Devices Devices
 	Routes  Routes
 	Metrics http.Handler
@@ -53,6 +55,11 @@ type Server struct {
 	cfg   Config
 	token [sha256.Size]byte
 	ln    net.Listener
+
+	mu      sync.Mutex
+	further map[net.Listener]bool // addresses besides ln
+	serve1  func(net.Listener)    // serves one of them; nil before Run
+	ended   bool
 }
 
 const (
@@ -61,7 +68,7 @@ const (
 	// readWait is how long a read on demand may take when nothing is said.
 	readWait    = 10 * time.Second
 	maxReadWait = time.Minute
-	// by is who a desired value set here is by: there is one token.
+	// by is who a desired value is by that is set with the edge's own token.
 	by = "local"
 )
 
@@ -75,7 +82,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("local API: %w", err)
 	}
-	return &Server{cfg: cfg, token: sha256.Sum256([]byte(cfg.Token)), ln: ln}, nil
+	return &Server{cfg: cfg, token: sha256.Sum256([]byte(cfg.Token)), ln: ln, further: map[net.Listener]bool{}}, nil
 }
 
 // Addr is the host:port that the server listens on.
@@ -90,6 +97,28 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes: 64 << 10, BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
 	failed := make(chan error, 1)
+	var more sync.WaitGroup
+	defer more.Wait()
+	s.mu.Lock()
+	s.serve1 = func(ln net.Listener) {
+		more.Go(func() {
+			if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+				s.cfg.Log.Error("local API: no more connections are accepted", "address", ln.Addr(), "error", err)
+			}
+		})
+	}
+	for ln := range s.further {
+		s.serve1(ln)
+	}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ended = true
+		for ln := range s.further {
+			_ = ln.Close()
+		}
+	}()
 	go func() { failed <- srv.Serve(s.ln) }() // ends with Shutdown or Close
 	select {
 	case err := <-failed:
@@ -128,14 +157,13 @@ func (s *Server) handler() http.Handler {
 
 func (s *Server) authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
-		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(sum[:], s.token[:]) != 1 {
+		app, ok := s.authenticate(r)
+		if !ok {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="whimbrel edge"`)
 			s.problem(w, r, models.Errorf(models.KindUnauthorized, "a token is needed; it is in the context.json of the edge's data directory"), nil)
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, withApp(r, app))
 	})
 }
 
@@ -210,6 +238,9 @@ func healthz(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
+	if appOf(r) != nil {
+		return forbidden("/metrics")
+	}
 	s.cfg.Metrics.ServeHTTP(w, r)
 	return nil
 }
@@ -220,18 +251,22 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	return writeJSON(w, http.StatusOK, struct {
 		Items []devices.Summary `json:"items"`
-	}{s.cfg.Devices.Devices()})
+	}{visible(r, s.cfg.Devices.Devices())})
 }
 
 func (s *Server) twin(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	doc, err := s.cfg.Devices.Document(r.PathValue("id"))
+	id := r.PathValue("id")
+	if err := mayRead(r, id); err != nil {
+		return err
+	}
+	doc, err := s.cfg.Devices.Document(id)
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, doc)
+	return writeJSON(w, http.StatusOK, shown(r, id, doc))
 }
 
 func (s *Server) desired(w http.ResponseWriter, r *http.Request) error {
@@ -248,7 +283,10 @@ func (s *Server) desired(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id := r.PathValue("id")
-	patched, err := s.cfg.Devices.Patch(r.Context(), id, devices.Patch{Body: body, By: by, Reason: r.Header.Get("X-Whimbrel-Reason"), IfMatch: r.Header.Get("If-Match")})
+	if err := mayWrite(r, id, body); err != nil {
+		return err
+	}
+	patched, err := s.cfg.Devices.Patch(r.Context(), id, devices.Patch{Body: body, By: who(r), Reason: r.Header.Get("X-Whimbrel-Reason"), IfMatch: r.Header.Get("If-Match")})
 	if err != nil {
 		return err
 	}
@@ -264,6 +302,7 @@ func (s *Server) desired(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	doc = shown(r, id, doc)
 	w.Header().Set("ETag", strconv.Quote(strconv.FormatInt(doc.DesiredVersion, 10)))
 	if waited != nil {
 		return fate{waited, doc}
@@ -294,7 +333,14 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
 	id := r.PathValue("id")
-	read, err := s.cfg.Devices.Read(ctx, id, req.Properties)
+	if err := mayRead(r, id); err != nil {
+		return err
+	}
+	names, err := s.readable(r, id, req.Properties)
+	if err != nil {
+		return err
+	}
+	read, err := s.cfg.Devices.Read(ctx, id, names)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,8 @@ func (f *fakeDevices) Document(id string) (twin.Document, error) {
 	if id != "boiler-1" {
 		return twin.Document{}, models.Errorf(models.KindNotFound, "there is no device %q on this edge", id)
 	}
-	return twin.Document{Device: id, DesiredVersion: 4, State: models.StateOnline}, nil
+	return twin.Document{Device: id, DesiredVersion: 4, State: models.StateOnline,
+		Properties: map[string]twin.PropertyDoc{"temperature": {Unit: "°C"}, "setpoint": {Unit: "°C"}}}, nil
 }
 
 func (f *fakeDevices) Patch(_ context.Context, id string, p devices.Patch) (devices.Patched, error) {

@@ -38,6 +38,15 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request) error {
 		return models.Errorf(models.KindTooLarge, "the message is too large or broke off: %v; at most %d bytes are carried", err, routes.MaxPayload)
 	}
 	namespace, name := models.DefaultNamespace, r.PathValue("name")
+	if a := appOf(r); a != nil {
+		// A route is an opening that who administers the namespace has made; an app may
+		// use those of its own, called by their names alone.
+		reply, err := s.cfg.Routes.Post(r.Context(), a.Namespace(), name, r.Header.Get("Content-Type"), payload, wait)
+		if err != nil {
+			return err
+		}
+		return writeReply(w, reply, q.Has("wait") && wait > 0)
+	}
 	reply, err := s.cfg.Routes.Post(r.Context(), namespace, name, r.Header.Get("Content-Type"), payload, wait)
 	if before, after, ok := strings.Cut(name, "."); ok && models.KindOf(err) == models.KindNotFound {
 		reply, err = s.cfg.Routes.Post(r.Context(), before, after, r.Header.Get("Content-Type"), payload, wait)
