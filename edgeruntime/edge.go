@@ -19,6 +19,7 @@
 //	routes.Run    messages between apps, devices and the hub      routes.db
 //	devices.Run   one loop and one Runner per device            edge.db
 //	bridge.Run    watches over those mappers
+//	workload.Run  containers, when there is an engine           apps/
 //	localapi.Run  local REST
 //	link.Run      one session after the other with the hub      pki/
 //
@@ -43,11 +44,13 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/broker"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine/docker"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/link"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/localapi"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/routes"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/workload"
 	"github.com/whimbrel-edge/whimbrel/internal/filelock"
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/mappers/bridge"
@@ -78,6 +81,14 @@ type Config struct {
 
 	Drivers map[string]mappers.Driver // by protocol
 
+	// EngineHost is where the container engine is, such as unix:///run/docker.sock;
+	// "" is where DOCKER_HOST says, else the default socket. An edge without one does
+	// everything but run apps.
+	EngineHost string
+	// AppRestartDelay is how long an app that has failed twice waits to be started
+	// again, at first; 0: 10 s.
+	AppRestartDelay time.Duration
+
 	OutboxBytes int64         // bound of the outbox on the disk
 	OutboxAge   time.Duration // bound of the age of what waits in it, in running time; negative: none
 	Fsync       time.Duration // how much a power loss may take of it; negative: nothing
@@ -101,6 +112,10 @@ type Edge struct {
 	api     *localapi.Server
 	routes  *routes.Router
 	link    *link.Link
+	apps    *workload.Manager
+	engine  *docker.Docker
+	gateway *gateway
+	life    string // of the store
 	ready   chan struct{}
 	ran     bool // Run was called, which closes the broker
 
@@ -162,6 +177,7 @@ func New(cfg Config) (_ *Edge, err error) {
 	if err != nil {
 		return nil, err
 	}
+	settings[settingLife] = e.life
 	if err := e.store.SetSettings(ctx, settings); err != nil {
 		return nil, err
 	}
@@ -191,8 +207,11 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 		NewID:   newID, Log: cfg.Log}); err != nil {
 		return err
 	}
+	if err := e.runApps(before, newID); err != nil {
+		return err
+	}
 	if e.link, err = link.New(link.Config{URL: cfg.HubURL, Node: cfg.Node, Labels: cfg.Labels, Token: cfg.Token, Dir: filepath.Join(cfg.DataDir, "pki"),
-		Version: cfg.Version, Store: e.store, Outbox: e.outbox, Devices: e.devices, Applied: e.routes.Apply, Routes: e.routes, Mappers: e.mapperInfos, Handlers: e.handlers(), Log: cfg.Log}); err != nil {
+		Version: cfg.Version, Store: e.store, Outbox: e.outbox, Devices: e.devices, Applied: e.applied, Routes: e.routes, Pods: e.apps, Mappers: e.mapperInfos, Handlers: e.handlers(), Log: cfg.Log}); err != nil {
 		return err
 	}
 	metrics, err := e.register(mapperMetrics)
@@ -204,7 +223,7 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 		return err
 	}
 	if err := listen(cfg.MQTTAddr, before[settingMQTT], before[settingMQTTAsked], func(addr string) (err error) {
-		e.broker, err = broker.New(broker.Config{Addr: addr, Anonymous: cfg.MQTTAnonymous, Auth: newMQTTAuth(cfg.DataDir, admin), Devices: e.devices, Mappers: speech{e}, Routes: e.routes, Log: cfg.Log})
+		e.broker, err = broker.New(broker.Config{Addr: addr, Anonymous: cfg.MQTTAnonymous, Auth: authenticators{newMQTTAuth(cfg.DataDir, admin), appAuth{e.apps}}, Devices: e.devices, Mappers: speech{e}, Routes: e.routes, Log: cfg.Log})
 		return err
 	}); err != nil {
 		return err
@@ -214,7 +233,7 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 		return err
 	}
 	if err := listen(cfg.APIAddr, before[settingAPI], before[settingAPIAsked], func(addr string) (err error) {
-		e.api, err = localapi.New(localapi.Config{Addr: addr, Token: token, Devices: e.devices, Routes: e.routes, Metrics: metrics, Log: cfg.Log})
+		e.api, err = localapi.New(localapi.Config{Addr: addr, Token: token, Apps: e.appByToken, Devices: e.devices, Routes: e.routes, Metrics: metrics, Log: cfg.Log})
 		return err
 	}); err != nil {
 		return err
@@ -296,7 +315,8 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 	stage(map[string]func(context.Context) error{"devices": e.devices.Run})
 	e.devices.Apply(items)
 	stage(map[string]func(context.Context) error{"mappers": e.bridge.Run})
-	stage(map[string]func(context.Context) error{"local API": e.api.Run, "link": e.link.Run, "start": e.announce})
+	e.apps.Apply(items)
+	stage(map[string]func(context.Context) error{"local API": e.api.Run, "apps": e.apps.Run, "link": e.link.Run, "start": e.announce})
 	<-ctx.Done()
 	for i := len(stages) - 1; i >= 0; i-- {
 		stages[i]()
@@ -305,6 +325,12 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 		return cause
 	}
 	return nil
+}
+
+// applied hands on what the hub wants, besides devices.
+func (e *Edge) applied(items []store.Item) {
+	e.routes.Apply(items)
+	e.apps.Apply(items)
 }
 
 // announce says when the edge is ready.
@@ -343,6 +369,7 @@ func (e *Edge) Close() error {
 		errs = append(errs, e.routes.Close())
 		e.routes = nil
 	}
+	errs = append(errs, e.closeApps())
 	if e.store != nil {
 		errs = append(errs, e.store.Close())
 		e.store = nil

@@ -140,11 +140,14 @@ type Port struct {
 	Protocol  string // tcp or udp
 }
 
-// Mount is a file or a directory of the machine inside a container.
+// Mount is a file or a directory of the machine inside a container, or a
+// directory in memory, which is emptied when the container ends.
 type Mount struct {
-	Source   string
+	Source   string // not with Memory
 	Target   string
 	ReadOnly bool
+	Memory   bool
+	Size     int64 // bound in bytes with Memory, 0 for none
 }
 
 // Device is a device file of the machine inside a container.

@@ -59,6 +59,15 @@ type Devices interface {
 	Seen() []*pb.Seen
 }
 
+// Pods are what the edge runs. *workload.Manager is one.
+type Pods interface {
+	// Statuses returns how they are doing: all, or what has changed since the call
+	// before, nil when that is nothing.
+	Statuses(full bool) *pb.PodStatuses
+	// StatusesWake has something to read when something has changed.
+	StatusesWake() <-chan struct{}
+}
+
 // Routes are the messages of routes. *routes.Router is one.
 type Routes interface {
 	// Parcel returns the oldest messages for the hub, and Sent what became of
@@ -88,6 +97,7 @@ type Config struct {
 	// Applied hears what the hub wants, after Devices; nil: nobody.
 	Applied func(items []store.Item)
 	Routes  Routes // nil: none
+	Pods    Pods   // nil: the edge runs none
 	// Handlers answer what the hub asks, by the method of the request.
 	Handlers map[string]Handler
 	// Mappers returns the edge's drivers, which the hub is told of; nil: none.

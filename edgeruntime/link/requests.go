@@ -51,7 +51,11 @@ func Answer[Q, A any](f func(ctx context.Context, q Q) (A, error)) Handler {
 // capabilities are what the hello names: the methods are among them, so that a
 // hub can tell an edge that does not have one from a request that fails.
 func (c *Config) capabilities() []string {
-	return slices.Concat(edgelink.Capabilities(), slices.Sorted(maps.Keys(c.Handlers)))
+	all := slices.Concat(edgelink.Capabilities(), slices.Sorted(maps.Keys(c.Handlers)))
+	if c.Pods != nil {
+		all = append(all, edgelink.CapabilityWorkloads)
+	}
+	return all
 }
 
 // requests are those of one session that are being answered. There are at most

@@ -41,6 +41,7 @@ var errSilent = errors.New("the hub does not answer")
 //	apply     hands stored wanted state to the devices
 //	log       the log lane
 //	latest    the latest lane
+//	pods      how the pods are doing
 //	routes    messages of routes, and answers to them
 //	mappers   which drivers there are
 //	report    how the node is doing
@@ -208,7 +209,7 @@ func (s *session) run(ctx context.Context) error {
 	defer cancel(nil)
 	var wait sync.WaitGroup
 	defer s.asked.end()
-	for _, loop := range []func(context.Context) error{s.receive, s.applyLoop, s.logLane, s.latestLane, s.routes, s.tellMappers, s.report, s.alive, s.renew} {
+	for _, loop := range []func(context.Context) error{s.receive, s.applyLoop, s.logLane, s.latestLane, s.pods, s.routes, s.tellMappers, s.report, s.alive, s.renew} {
 		wait.Go(func() { cancel(loop(loops)) })
 	}
 	select {

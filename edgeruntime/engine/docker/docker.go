@@ -212,6 +212,10 @@ func (d *Docker) Create(ctx context.Context, s engine.Spec) (string, error) {
 		}
 	}
 	for _, m := range s.Mounts {
+		if m.Memory {
+			host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeTmpfs, Target: m.Target, ReadOnly: m.ReadOnly, TmpfsOptions: &mount.TmpfsOptions{SizeBytes: m.Size}})
+			continue
+		}
 		// Not Binds: those make a directory of what is not there.
 		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeBind, Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly})
 	}

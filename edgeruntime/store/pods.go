@@ -1,0 +1,48 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+)
+
+// Pod is what package workload keeps of a pod.
+type Pod struct {
+	Namespace, Name string
+	State           []byte
+}
+
+// Pods returns what is kept of all pods, by namespace and name.
+func (s *Store) Pods(ctx context.Context) (pods []Pod, err error) {
+	rows, err := s.synced.QueryContext(ctx, "SELECT namespace, name, state FROM pod ORDER BY namespace, name")
+	if err != nil {
+		return nil, s.wrap("read pods", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var p Pod
+		if err := rows.Scan(&p.Namespace, &p.Name, &p.State); err != nil {
+			return nil, s.wrap("read pods", err)
+		}
+		pods = append(pods, p)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, s.wrap("read pods", err)
+	}
+	return pods, nil
+}
+
+// SavePod keeps the state of a pod, and returns when it is on the disk.
+func (s *Store) SavePod(ctx context.Context, namespace, name string, state []byte) error {
+	return s.change(ctx, s.synced, "save pod "+namespace+"/"+name, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO pod (namespace, name, state) VALUES (?, ?, ?)", namespace, name, state)
+		return err
+	})
+}
+
+// DropPod forgets a pod.
+func (s *Store) DropPod(ctx context.Context, namespace, name string) error {
+	return s.change(ctx, s.synced, "forget pod "+namespace+"/"+name, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "DELETE FROM pod WHERE namespace = ? AND name = ?", namespace, name)
+		return err
+	})
+}
