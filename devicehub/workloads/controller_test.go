@@ -66,6 +66,7 @@ func (statuses) DeviceStatus(*models.Device, uint64) *models.DeviceStatus {
 }
 func (statuses) NodeStatus(*models.Node) *models.NodeStatus       { return nil }
 func (statuses) MapperStatus(*models.Mapper) *models.MapperStatus { return nil }
+func (statuses) RouteStatus(*models.Route) *models.RouteStatus    { return nil }
 func (s statuses) WorkloadStatus(o models.Object) models.Object   { return s.c.WorkloadStatus(o) }
 func (statuses) WriteState(_, _, _ string) twin.WriteState        { return "" }
 
