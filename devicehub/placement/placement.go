@@ -95,20 +95,13 @@ func HostPorts(s *models.PodSpec) (out []HostPort) {
 
 // Choose returns a place for each pod of the request.
 func Choose(r Request, c Cluster) []Place {
-	p := planner{Request: r, Cluster: c, ports: HostPorts(r.Spec), own: map[string]int{}, load: maps.Clone(c.Load)}
-	if p.load == nil {
-		p.load = map[string]int{}
-	}
+	p := planner{Request: r, Cluster: c, ports: HostPorts(r.Spec), own: map[string]int{}, was: map[string]int{}}
 	for _, n := range r.Bound {
-		p.load[n]--
-	}
-	byName := make(map[string]*Node, len(c.Nodes))
-	for i := range c.Nodes {
-		byName[c.Nodes[i].Name] = &c.Nodes[i]
+		p.was[n]++
 	}
 	out := make([]Place, r.Slots)
 	for slot := range out {
-		n := byName[r.Bound[slot]]
+		n := p.node(r.Bound[slot])
 		if n == nil || p.unfit(n, true) != "" || p.portTaken(n) != "" {
 			continue
 		}
@@ -134,12 +127,20 @@ type planner struct {
 	Cluster
 	ports []HostPort
 	own   map[string]int // pods of the app on each node
-	load  map[string]int // all pods on each node
+	was   map[string]int // and before
 }
 
-func (p *planner) take(n *Node) {
-	p.own[n.Name]++
-	p.load[n.Name]++
+func (p *planner) take(n *Node) { p.own[n.Name]++ }
+
+// load is how many pods there are on a node.
+func (p *planner) load(n *Node) int { return p.Load[n.Name] - p.was[n.Name] + p.own[n.Name] }
+
+func (c *Cluster) node(name string) *Node {
+	i, ok := slices.BinarySearchFunc(c.Nodes, name, func(n Node, name string) int { return strings.Compare(n.Name, name) })
+	if !ok {
+		return nil
+	}
+	return &c.Nodes[i]
 }
 
 // pinned reports whether the template leaves no choice: the pod then waits for
@@ -197,7 +198,7 @@ func (p *planner) verdict(n *Node) string {
 
 func (p *planner) best() (best *Node) {
 	better := func(a, b *Node) bool {
-		return cmp.Or(cmp.Compare(p.own[a.Name], p.own[b.Name]), cmp.Compare(p.load[a.Name], p.load[b.Name])) < 0
+		return cmp.Or(cmp.Compare(p.own[a.Name], p.own[b.Name]), cmp.Compare(p.load(a), p.load(b))) < 0
 	}
 	for i := range p.Nodes {
 		n := &p.Nodes[i]
@@ -239,7 +240,7 @@ func (p *planner) explain() Place {
 	if fit > 0 && able == 0 { // every node that the template asks for is too old
 		place.Reason = models.ReasonNotSupportedByNode
 	}
-	if name := p.Spec.NodeName; name != "" && !slices.ContainsFunc(p.Nodes, func(n Node) bool { return n.Name == name }) {
+	if name := p.Spec.NodeName; name != "" && p.node(name) == nil {
 		place.Message = "node " + name + " does not exist"
 		return place
 	}
