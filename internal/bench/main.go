@@ -33,6 +33,7 @@ var sections = []struct {
 }{
 	{"modbus", benchModbus},
 	{"rtu", benchRTU},
+	{"opcua", benchOPCUA},
 	{"write", benchWrite},
 	{"edge", benchEdge},
 	{"ingest", benchIngest},

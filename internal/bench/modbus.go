@@ -138,6 +138,10 @@ type twinLoop struct {
 	twin    *twin.Twin
 	batches chan mappers.Batch // bounded; full stops the Runner
 	points  atomic.Int64
+	// What has changed is counted from when warm changes have come.
+	warm        int64
+	changes     int64
+	first, last time.Time
 }
 
 func newTwinLoop(props []models.ResolvedProperty) *twinLoop {
@@ -155,6 +159,14 @@ func (l *twinLoop) Written(mappers.WriteResult) {}
 // State implements mappers.Sink.
 func (l *twinLoop) State(models.DeviceState, models.Reason, error) {}
 
+// changeRate is how many changes a second came, once measure has returned.
+func (l *twinLoop) changeRate() float64 {
+	if l.last.IsZero() {
+		return 0
+	}
+	return float64(l.changes) / l.last.Sub(l.first).Seconds()
+}
+
 func (l *twinLoop) measure(ctx context.Context, r *mappers.Runner, d time.Duration) (pointsPerSecond float64) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -168,6 +180,12 @@ func (l *twinLoop) measure(ctx context.Context, r *mappers.Runner, d time.Durati
 				l.twin.Refresh(i, b.Time)
 			}
 			l.points.Add(int64(len(b.Refreshed)))
+			switch l.changes += int64(len(b.Changed)); {
+			case l.first.IsZero() && l.changes >= l.warm:
+				l.first, l.changes = time.Now(), 0
+			case !l.first.IsZero():
+				l.last = time.Now()
+			}
 		}
 	})
 	start := time.Now()
