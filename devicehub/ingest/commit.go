@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/internal/backoff"
-	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 )
 
@@ -65,15 +66,13 @@ func (g *Ingester) ingest(ctx context.Context, group []*item) {
 			group = rest
 			continue
 		}
-		serves := g.serves(group)
-		ids, err := g.seriesIDs(ctx, group, base, serves)
-		if err != nil {
+		if err := g.findSeries(ctx, group, base); err != nil {
 			if !again("find series", err) {
 				return
 			}
 			continue
 		}
-		p := g.plan(group, base, serves, ids)
+		p := g.plan(group, base)
 		if len(p.batches) > 0 {
 			err = g.cfg.Store.Ingest(ctx, p.batches)
 		}
@@ -164,79 +163,146 @@ func (g *Ingester) acked(ctx context.Context, group []*item) (acked map[logKey]u
 	return acked, lost, nil
 }
 
-// seriesIDs returns the ids of all series of the group's new records. The map is
-// the cache, and holds at least those.
-func (g *Ingester) seriesIDs(ctx context.Context, group []*item, base map[logKey]uint64, serves map[claim]bool) (map[store.SeriesKey]int64, error) {
-	if len(g.series) > seriesKept {
-		clear(g.series)
-	}
-	var missing []store.SeriesKey
-	asked := map[store.SeriesKey]bool{}
-	for _, it := range group {
-		for _, r := range it.records {
-			if r.decoded == nil || r.seq <= base[logKey{it.from.NodeUID, it.epoch}] {
-				continue
-			}
-			for i := range r.decoded.Series {
-				s := &r.decoded.Series[i]
-				key := seriesKey(s)
-				if _, known := g.series[key]; !known && !asked[key] && serves[claim{it.from.Node, s.Device}] {
-					missing, asked[key] = append(missing, key), true
-				}
-			}
-		}
-	}
-	if len(missing) == 0 {
-		return g.series, nil
-	}
-	ids, err := g.cfg.Store.SeriesIDs(ctx, missing)
-	if err != nil {
-		return nil, err
-	}
-	if len(ids) != len(missing) {
-		return nil, fmt.Errorf("%d ids for %d series", len(ids), len(missing))
-	}
-	for i, key := range missing {
-		g.series[key] = ids[i]
-	}
-	return g.series, nil
-}
-
-func seriesKey(s *edgelink.Series) store.SeriesKey {
-	return store.SeriesKey{DeviceUID: s.Device.UID, Assignment: s.Device.Assignment, Property: s.Property}
-}
-
 // claim is what a node says by sending samples of a device: that it serves it.
 type claim struct {
 	node   string
 	device edgelink.DeviceRef
 }
 
-// serves says which claims of the group hold: the device exists, and if the
-// samples are of its present assignment it is this node's. Of a former
-// assignment the hub no longer knows whose it was. It is asked once for a group,
-// so that all steps go by the same answer.
-func (g *Ingester) serves(group []*item) map[claim]bool {
-	out := map[claim]bool{}
-	for _, it := range group {
-		for _, r := range it.records {
-			if r.decoded == nil {
-				continue
-			}
-			for i := range r.decoded.Series {
-				c := claim{it.from.Node, r.decoded.Series[i].Device}
-				if _, known := out[c]; !known {
-					assignment, node, ok := g.cfg.Devices.Current(c.device.UID)
-					out[c] = ok && (assignment != c.device.Assignment || node == c.node)
+// notServed is in the place of a series id where the claim does not hold.
+const notServed = math.MinInt64
+
+// known are the ids of one device's series, by property. Records name them in the
+// same order again and again, so that the next one is mostly found without a look
+// into the map.
+type known struct {
+	at    map[string]int // into names and ids
+	names []string
+	ids   []int64
+	next  int
+}
+
+// id returns the id of a property's series.
+func (k *known) id(property string) (int64, bool) {
+	if k.next >= len(k.names) {
+		k.next = 0
+	}
+	if len(k.names) == 0 {
+		return 0, false
+	}
+	if k.names[k.next] != property {
+		i, ok := k.at[property]
+		if !ok {
+			return 0, false
+		}
+		k.next = i
+	}
+	k.next++
+	return k.ids[k.next-1], true
+}
+
+func (k *known) add(property string, id int64) {
+	if _, there := k.at[property]; there {
+		return
+	}
+	property = strings.Clone(property) // it is part of a whole record's names
+	k.at[property] = len(k.names)
+	k.names, k.ids = append(k.names, property), append(k.ids, id)
+}
+
+// findSeries finds the ids of all series of the group's new records, and makes
+// those that are not there. Where a claim does not hold it notes notServed. A
+// claim holds when the device exists, and if the samples are of its present
+// assignment it is this node's. Of a former assignment the hub no longer knows
+// whose it was. It is asked once for a group, so that all steps go by the same
+// answer.
+func (g *Ingester) findSeries(ctx context.Context, group []*item, base map[logKey]uint64) error {
+	if g.seriesCount > seriesKept {
+		clear(g.series)
+		g.seriesCount = 0
+	}
+	serves := map[claim]bool{}
+	var missing []store.SeriesKey
+	asked := map[store.SeriesKey]bool{}
+	// twice: the second time with those that were missing
+	for range 2 {
+		for _, it := range group {
+			acked := base[logKey{it.from.NodeUID, it.epoch}]
+			for i := range it.records {
+				r := &it.records[i]
+				if r.decoded == nil || r.seq <= acked {
+					continue
 				}
+				g.findSeriesOf(it.from.Node, r, serves, func(key store.SeriesKey) {
+					if !asked[key] {
+						missing, asked[key] = append(missing, key), true
+					}
+				})
 			}
 		}
+		if len(missing) == 0 {
+			return nil
+		}
+		ids, err := g.cfg.Store.SeriesIDs(ctx, missing)
+		if err != nil {
+			return err
+		}
+		if len(ids) != len(missing) {
+			return fmt.Errorf("%d ids for %d series", len(ids), len(missing))
+		}
+		for i, key := range missing {
+			g.knownOf(edgelink.DeviceRef{UID: key.DeviceUID, Assignment: key.Assignment}).add(key.Property, ids[i])
+		}
+		g.seriesCount += len(missing)
+		missing = nil
 	}
-	return out
+	return nil
+}
+
+func (g *Ingester) knownOf(device edgelink.DeviceRef) *known {
+	k := g.series[device]
+	if k == nil {
+		k = &known{at: map[string]int{}}
+		g.series[device] = k
+	}
+	return k
+}
+
+// findSeriesOf notes the ids of one record's series.
+func (g *Ingester) findSeriesOf(node string, r *record, serves map[claim]bool, missing func(store.SeriesKey)) {
+	r.ids = r.ids[:0]
+	var device edgelink.DeviceRef
+	var of *known
+	holds := false
+	for i := range r.decoded.Series {
+		s := &r.decoded.Series[i]
+		if i == 0 || s.Device != device {
+			device = s.Device
+			c := claim{node, device}
+			var asked bool
+			if holds, asked = serves[c]; !asked {
+				assignment, serving, ok := g.cfg.Devices.Current(device.UID)
+				holds = ok && (assignment != device.Assignment || serving == node)
+				serves[c] = holds
+			}
+			if holds {
+				of = g.knownOf(device)
+			}
+		}
+		if !holds {
+			r.ids = append(r.ids, notServed)
+			continue
+		}
+		id, ok := of.id(s.Property)
+		if !ok {
+			missing(store.SeriesKey{DeviceUID: device.UID, Assignment: device.Assignment, Property: s.Property})
+		}
+		r.ids = append(r.ids, id)
+	}
 }
 
 // plan makes batches of the records that are new. It decides only.
-func (g *Ingester) plan(group []*item, base map[logKey]uint64, serves map[claim]bool, ids map[store.SeriesKey]int64) plan {
+func (g *Ingester) plan(group []*item, base map[logKey]uint64) plan {
 	p := plan{acked: map[logKey]uint64{}, aside: map[string]int{}}
 	now := g.cfg.Now()
 	for _, it := range group {
@@ -260,7 +326,10 @@ func (g *Ingester) plan(group []*item, base map[logKey]uint64, serves map[claim]
 				p.addGap(b, reasonUnreadable, r.seq, nil, now)
 				continue
 			}
-			p.addRecord(b, it.from, r, serves, ids, now)
+			if b.Samples.Series == nil {
+				b.Samples = room(it.samples)
+			}
+			p.addRecord(b, it.from, r, now)
 			p.news = append(p.news, news{from: it.from, seq: r.seq, decoded: r.decoded})
 		}
 		p.acked[key] = at
@@ -269,15 +338,15 @@ func (g *Ingester) plan(group []*item, base map[logKey]uint64, serves map[claim]
 }
 
 // addRecord adds a record's samples and gaps to the batch.
-func (p *plan) addRecord(b *store.Batch, from Origin, r record, serves map[claim]bool, ids map[store.SeriesKey]int64, now time.Time) {
+func (p *plan) addRecord(b *store.Batch, from Origin, r record, now time.Time) {
 	var unknown []*edgelink.Series
 	for i := range r.decoded.Series {
 		s := &r.decoded.Series[i]
-		if !serves[claim{from.Node, s.Device}] {
+		if r.ids[i] == notServed {
 			unknown = append(unknown, s)
 			continue
 		}
-		appendSamples(&b.Samples, ids[seriesKey(s)], s)
+		appendSamples(&b.Samples, r.ids[i], &r.decoded.Columns, s.Lo, s.Hi)
 		p.samples += s.Len()
 	}
 	for _, gap := range r.decoded.Gaps {
@@ -296,7 +365,7 @@ func (p *plan) addGap(b *store.Batch, reason string, seq uint64, series []*edgel
 	gap := store.Gap{NodeUID: b.NodeUID, Reason: reason, Epoch: b.Epoch, FirstSeq: seq, LastSeq: seq, Recorded: now}
 	var from, to int64
 	for i, s := range series {
-		for k, t := range s.Times {
+		for k, t := range s.Times() {
 			if i == 0 && k == 0 {
 				from, to = t, t
 			}
@@ -324,36 +393,35 @@ func (p *plan) addGap(b *store.Batch, reason string, seq uint64, series []*edgel
 	b.Gaps = append(b.Gaps, gap)
 }
 
-// appendSamples adds a series' samples to the columns.
-func appendSamples(to *store.Samples, id int64, s *edgelink.Series) {
-	n := s.Len()
-	to.TimeUS = append(to.TimeUS, s.Times...)
-	// Each kind has a column in s, in the order of the samples.
-	var ints, uints, floats, texts int
-	for i := range n {
-		var v int64
-		var f float64
-		var text string
-		kind := s.Kind(i)
-		switch kind {
-		case models.KindBool, models.KindInt:
-			v = s.Ints[ints]
-			ints++
-		case models.KindUint:
-			v = int64(s.Uints[uints])
-			uints++
-		case models.KindFloat:
-			f = s.Floats[floats]
-			floats++
-		case models.KindString, models.KindBytes, models.KindJSON:
-			text = s.Texts[texts]
-			texts++
-		}
-		quality, reason := s.Quality(i)
-		to.Series, to.Kind = append(to.Series, id), append(to.Kind, uint8(kind))
-		to.Int, to.Float, to.Text = append(to.Int, v), append(to.Float, f), append(to.Text, text)
-		to.Quality, to.Reason = append(to.Quality, uint8(quality)), append(to.Reason, string(reason))
+// room has room for so many samples in the columns that all have.
+func room(n int) store.Samples {
+	return store.Samples{Series: make([]int64, 0, n), TimeUS: make([]int64, 0, n), Kind: make([]uint8, 0, n)}
+}
+
+// appendSamples adds the samples [lo, hi) of a record, which are of one series.
+func appendSamples(to *store.Samples, id int64, from *edgelink.Columns, lo, hi int) {
+	before, most := len(to.Series), cap(to.Series)
+	for range hi - lo {
+		to.Series = append(to.Series, id)
 	}
+	to.TimeUS, to.Kind = append(to.TimeUS, from.Times[lo:hi]...), append(to.Kind, from.Kinds[lo:hi]...)
+	to.Int, to.Float = extend(to.Int, from.Ints, lo, hi, before, most), extend(to.Float, from.Floats, lo, hi, before, most)
+	to.Text = extend(to.Text, from.Texts, lo, hi, before, most)
+	to.Quality, to.Reason = extend(to.Quality, from.Qualities, lo, hi, before, most), extend(to.Reason, from.Reasons, lo, hi, before, most)
+}
+
+// extend adds elements [lo, hi) of a column to one of before elements. A column
+// that says nothing is nil.
+func extend[T any](to, from []T, lo, hi, before, most int) []T {
+	switch {
+	case from == nil && to == nil:
+		return nil
+	case to == nil:
+		to = make([]T, before, max(most, before+hi-lo))
+	case from == nil:
+		return append(to, make([]T, hi-lo)...)
+	}
+	return append(to, from[lo:hi]...)
 }
 
 // committed tells the sink and ends the items.

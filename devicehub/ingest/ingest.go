@@ -114,8 +114,9 @@ type Ingester struct {
 	stopped chan struct{} // closed when Run has ended
 
 	// Only Run's goroutine uses these.
-	series map[store.SeriesKey]int64
-	logs   map[string]logState // by node uid: where its log is
+	series      map[edgelink.DeviceRef]*known
+	seriesCount int                 // in series
+	logs        map[string]logState // by node uid: where its log is
 
 	mu      sync.Mutex // protects all below
 	queue   []*item    // in the order of arrival; bounded by bytes
@@ -148,6 +149,7 @@ type record struct {
 	seq      uint64
 	backfill bool
 	decoded  *edgelink.Decoded // nil: it cannot be decoded
+	ids      []int64           // of its series, or notServed
 }
 
 // New returns an Ingester. Run must run for batches to be committed.
@@ -175,7 +177,7 @@ func New(cfg Config) *Ingester {
 	}
 	return &Ingester{
 		cfg: cfg, metrics: newMetrics(cfg.Registerer, cfg.Log), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-		series: map[store.SeriesKey]int64{}, logs: map[string]logState{},
+		series: map[edgelink.DeviceRef]*known{}, logs: map[string]logState{},
 		ofNode: map[string]int{}, room: make(chan struct{}), failing: map[string]struct{}{},
 	}
 }

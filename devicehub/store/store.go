@@ -117,7 +117,8 @@ type SeriesKey struct {
 	Property   string
 }
 
-// Samples is a run of samples by columns; every slice has one entry per sample.
+// Samples is a run of samples by columns; every slice has one entry per sample. All
+// but the first three may be nil: all zero.
 type Samples struct {
 	Series  []int64   // ids from SeriesIDs
 	TimeUS  []int64   // microseconds since 1970, any int64
@@ -131,6 +132,19 @@ type Samples struct {
 
 // Len returns how many samples there are.
 func (s *Samples) Len() int { return len(s.Series) }
+
+// At returns the i-th sample.
+func (s *Samples) At(i int) Sample {
+	return Sample{TimeUS: s.TimeUS[i], Kind: s.Kind[i], Int: at(s.Int, i), Float: at(s.Float, i), Text: at(s.Text, i),
+		Quality: at(s.Quality, i), Reason: at(s.Reason, i)}
+}
+
+func at[T any](column []T, i int) (v T) {
+	if column == nil {
+		return v
+	}
+	return column[i]
+}
 
 // Batch is what one ingest transaction takes over from one epoch of a node.
 type Batch struct {

@@ -28,9 +28,15 @@ func (c *Cache) Committed(node string, rank, seq uint64, rec *edgelink.Decoded) 
 	var keys []models.Key
 	c.mu.Lock()
 	touched := map[*device]bool{}
+	now := c.now()
+	var d *device
+	var view registry.DeviceView
 	for i := range rec.Series {
 		s := &rec.Series[i]
-		if d, view := c.servedLocked(node, s.Device); d != nil && d.report(view, s, at, c.now()) {
+		if i == 0 || s.Device != rec.Series[i-1].Device {
+			d, view = c.servedLocked(node, s.Device)
+		}
+		if d != nil && d.report(&view, s, at, now) {
 			touched[d] = true
 		}
 	}
@@ -82,26 +88,32 @@ func (d *device) knows(view registry.DeviceView, property string) bool {
 }
 
 // report takes the samples of one property in one record.
-func (d *device) report(view registry.DeviceView, s *edgelink.Series, at twin.Position, now time.Time) (changed bool) {
+func (d *device) report(view *registry.DeviceView, s *edgelink.Series, at twin.Position, now time.Time) (changed bool) {
 	last := s.At(s.Len() - 1)
 	last.Time = clamp(last.Time)
 	if last.Quality != models.Bad && !at.Before(d.shadow.StateAt) {
 		d.seen(last.Time, now)
 	}
-	if p := d.shadow.Properties[s.Property]; p != nil && !p.At.Before(at) || !d.knows(view, s.Property) {
+	property := s.Property
+	if p := d.shadow.Properties[property]; p != nil && !p.At.Before(at) {
 		return false
+	} else if p == nil {
+		if !d.knows(*view, property) {
+			return false
+		}
+		property = strings.Clone(property) // it is part of a whole record's names
 	}
 	if last.Quality == models.Bad { // the last good value on the way is worth keeping
 		for i := s.Len() - 2; i >= 0; i-- {
 			if quality, _ := s.Quality(i); quality != models.Bad {
 				before := s.At(i)
 				before.Time = clamp(before.Time)
-				changed = d.shadow.Report(s.Property, before, at)
+				changed = d.shadow.Report(property, before, at)
 				break
 			}
 		}
 	}
-	return d.shadow.Report(s.Property, last, at) || changed
+	return d.shadow.Report(property, last, at) || changed
 }
 
 // seen notes that the device answered. A clock that is ahead must not make it

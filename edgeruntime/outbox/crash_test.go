@@ -103,10 +103,8 @@ func TestKill(t *testing.T) {
 				continue
 			}
 			d := decoded(t, rec)
-			for i := range d.Series {
-				for _, n := range d.Series[i].Ints {
-					there[n] = rec.Seq
-				}
+			for _, n := range d.Columns.Ints {
+				there[n] = rec.Seq
 			}
 		}
 		for n, seq := range stored {

@@ -133,12 +133,7 @@ func decoded(t testing.TB, r Record) *edgelink.Decoded {
 
 // numbers returns the numbers in a record.
 func numbers(t testing.TB, r Record) []int64 {
-	var all []int64
-	d := decoded(t, r)
-	for i := range d.Series {
-		all = append(all, d.Series[i].Ints...)
-	}
-	return all
+	return decoded(t, r).Columns.Ints
 }
 
 func gaps(t testing.TB, records []Record) []edgelink.Gap {

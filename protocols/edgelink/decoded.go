@@ -3,7 +3,6 @@ package edgelink
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -16,99 +15,75 @@ import (
 // Decoded is a record as its reader uses it. Everything in it has been checked:
 // indices, lengths, kinds, names in UTF-8 without NUL, no NaN and no infinity.
 type Decoded struct {
-	Series []Series
-	Writes []WriteEvent
-	Locals []LocalDesired
-	States []StateEvent
-	Gaps   []Gap
+	Series  []Series
+	Columns Columns // the samples of all series
+	Writes  []WriteEvent
+	Locals  []LocalDesired
+	States  []StateEvent
+	Gaps    []Gap
 }
 
 // Samples returns the number of samples in all series.
-func (d *Decoded) Samples() int {
-	n := 0
-	for i := range d.Series {
-		n += d.Series[i].Len()
-	}
-	return n
+func (d *Decoded) Samples() int { return len(d.Columns.Times) }
+
+// Columns are samples, an element each. All but Times and Kinds may be nil, when
+// no sample needs them.
+type Columns struct {
+	Times     []int64 // microseconds since 1970
+	Kinds     []uint8 // models.Kind
+	Ints      []int64 // of kinds bool (0 or 1) and int and, by its bits, uint
+	Floats    []float64
+	Texts     []string // of kinds string, bytes and JSON; a string may hold NUL
+	Qualities []uint8  // models.Quality
+	Reasons   []string // of those that are not good
 }
 
-// Series is the samples of one property in typed columns. It is never empty.
+// Series is the samples [Lo, Hi) of the record, which are of one property. It is
+// never empty.
 type Series struct {
 	Device   DeviceRef
 	Property string
-	Times    []int64 // microseconds since 1970, one per sample
-
-	// One value for each sample of the column's kinds, in order. When Uniform,
-	// the column's i-th value is the i-th sample's.
-	Ints   []int64 // bool (0 or 1) and int
-	Uints  []uint64
-	Floats []float64
-	Texts  []string // string, bytes and JSON; a string may hold NUL
-
-	kinds     []byte          // one, or one per sample
-	pos       []int32         // each sample's place in its kind's column; nil when uniform
-	qualities []byte          // one per sample; nil when all are good
-	reasons   []models.Reason // one per sample; nil when all are good
+	Lo, Hi   int
+	columns  *Columns
 }
 
 // Len returns the number of samples.
-func (s *Series) Len() int { return len(s.Times) }
+func (s *Series) Len() int { return s.Hi - s.Lo }
 
-// Uniform returns the kind that all samples have, if they have one.
-func (s *Series) Uniform() (kind models.Kind, ok bool) {
-	return models.Kind(s.kinds[0]), len(s.kinds) == 1
-}
-
-// Kind returns the kind of the i-th sample.
-func (s *Series) Kind(i int) models.Kind {
-	if len(s.kinds) == 1 {
-		return models.Kind(s.kinds[0])
-	}
-	return models.Kind(s.kinds[i])
-}
-
-// AllGood reports whether every sample's quality is good.
-func (s *Series) AllGood() bool { return s.qualities == nil }
+// Times returns the samples' times, in microseconds since 1970.
+func (s *Series) Times() []int64 { return s.columns.Times[s.Lo:s.Hi] }
 
 // Quality returns the i-th sample's quality and, when it is not good, the reason.
 func (s *Series) Quality(i int) (models.Quality, models.Reason) {
-	if s.qualities == nil {
+	if s.columns.Qualities == nil {
 		return models.Good, models.ReasonNone
 	}
-	return models.Quality(s.qualities[i]), s.reasons[i]
+	return models.Quality(s.columns.Qualities[s.Lo+i]), models.Reason(s.columns.Reasons[s.Lo+i])
 }
 
 // Value returns the i-th sample's value.
 func (s *Series) Value(i int) models.Value {
-	at := s.at(i)
-	switch kind := s.Kind(i); kind {
+	c, at := s.columns, s.Lo+i
+	switch kind := models.Kind(c.Kinds[at]); kind {
 	case models.KindBool:
-		return models.Bool(s.Ints[at] != 0)
+		return models.Bool(c.Ints[at] != 0)
 	case models.KindInt:
-		return models.Int(s.Ints[at])
+		return models.Int(c.Ints[at])
 	case models.KindUint:
-		return models.Uint(s.Uints[at])
+		return models.Uint(uint64(c.Ints[at]))
 	case models.KindFloat:
-		return models.Float(s.Floats[at])
+		return models.Float(c.Floats[at])
 	case models.KindString, models.KindBytes, models.KindJSON:
-		v, _ := models.FromRaw(kind, 0, s.Texts[at]) // checked by DecodeRecord
+		v, _ := models.FromRaw(kind, 0, c.Texts[at]) // checked by DecodeRecord
 		return v
 	}
 	return models.Null
 }
 
-// at returns the i-th sample's place in its kind's column.
-func (s *Series) at(i int) int {
-	if s.pos == nil {
-		return i
-	}
-	return int(s.pos[i])
-}
-
 // At returns the i-th sample.
 func (s *Series) At(i int) models.Sample {
 	quality, reason := s.Quality(i)
-	return models.Sample{Value: s.Value(i), Quality: quality, Reason: reason, Time: time.UnixMicro(s.Times[i]).UTC()}
+	return models.Sample{Value: s.Value(i), Quality: quality, Reason: reason, Time: time.UnixMicro(s.columns.Times[s.Lo+i]).UTC()}
 }
 
 // Bounds on what one record or frame may hold, so that a small hostile message
@@ -151,18 +126,24 @@ func DecodeRecord(data []byte) (*Decoded, error) {
 	if fields > maxRecordFields {
 		return nil, malformed("record of %d fields, more than %d", fields, maxRecordFields)
 	}
+	series := rawPool.Get().(*[]rawSeries)
+	defer release(series)
+	var rest []byte
+	if *series, rest, err = splitRecord(*series, data); err != nil {
+		return nil, fmt.Errorf("record: %w", err)
+	}
 	var r pb.Record
-	if err := r.UnmarshalVT(data); err != nil {
+	if err := r.UnmarshalVT(rest); err != nil {
 		return nil, malformed("record: %v", err)
 	}
-	d, err := decode(&r)
+	d, err := decode(&r, *series)
 	if err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	return d, nil
 }
 
-func decode(r *pb.Record) (*Decoded, error) {
+func decode(r *pb.Record, series []rawSeries) (*Decoded, error) {
 	devices := make([]DeviceRef, len(r.Devices))
 	for i, ref := range r.Devices {
 		if err := checkName("device uid", ref.Uid); err != nil {
@@ -170,12 +151,8 @@ func decode(r *pb.Record) (*Decoded, error) {
 		}
 		devices[i] = DeviceRef{UID: ref.Uid, Assignment: ref.Assignment}
 	}
-	reasons := make([]models.Reason, len(r.Reasons))
-	for i, reason := range r.Reasons {
-		if err := checkTexts(reason); err != nil {
-			return nil, err
-		}
-		reasons[i] = models.Reason(reason)
+	if err := checkTexts(r.Reasons...); err != nil {
+		return nil, err
 	}
 	device := func(i uint32) (DeviceRef, error) {
 		if int(i) >= len(devices) {
@@ -184,20 +161,9 @@ func decode(r *pb.Record) (*Decoded, error) {
 		return devices[i], nil
 	}
 
-	d := &Decoded{Series: make([]Series, len(r.Series))}
-	samples := 0
-	for i, from := range r.Series {
-		to := &d.Series[i]
-		var err error
-		if to.Device, err = device(from.Device); err != nil {
-			return nil, fmt.Errorf("series %d: %w", i, err)
-		}
-		if err := to.fill(from, r.BaseUs, reasons); err != nil {
-			return nil, fmt.Errorf("series %d: %w", i, err)
-		}
-		if samples += to.Len(); samples > maxRecordValues {
-			return nil, malformed("more than %d samples", maxRecordValues)
-		}
+	d := &Decoded{}
+	if err := d.fill(series, r, devices); err != nil {
+		return nil, err
 	}
 
 	for i, w := range r.Writes {
@@ -248,188 +214,6 @@ func decode(r *pb.Record) (*Decoded, error) {
 			Samples: g.Samples, From: timeOf(g.FromUs), To: timeOf(g.ToUs)})
 	}
 	return d, nil
-}
-
-// fill takes over the columns of from, which is not used afterwards.
-func (s *Series) fill(from *pb.Series, base int64, reasons []models.Reason) error {
-	if err := checkName("property", from.Property); err != nil {
-		return err
-	}
-	n := len(from.Dt)
-	if n == 0 {
-		return malformed("no samples")
-	}
-	if n > maxRecordValues {
-		return malformed("%d samples, more than %d", n, maxRecordValues)
-	}
-	if len(from.Kinds) != 1 && len(from.Kinds) != n {
-		return malformed("%d kinds for %d samples", len(from.Kinds), n)
-	}
-	s.Property, s.kinds = from.Property, from.Kinds
-	s.Times = from.Dt
-	at := base
-	for i, dt := range s.Times {
-		at += dt // wraps as the writer's subtraction did
-		s.Times[i] = at
-	}
-
-	if err := s.place(from, n); err != nil {
-		return err
-	}
-	if err := s.checkValues(from); err != nil {
-		return err
-	}
-	return s.qualify(from, reasons)
-}
-
-// place finds each sample's place in its column and checks that the columns are
-// as long as the kinds say.
-func (s *Series) place(from *pb.Series, n int) error {
-	var ints, uints, floats, texts int
-	count := func(kind byte) *int {
-		switch models.Kind(kind) {
-		case models.KindBool, models.KindInt:
-			return &ints
-		case models.KindUint:
-			return &uints
-		case models.KindFloat:
-			return &floats
-		case models.KindString, models.KindBytes, models.KindJSON:
-			return &texts
-		}
-		return nil
-	}
-	if len(s.kinds) == 1 {
-		if c := count(s.kinds[0]); c != nil {
-			*c = n
-		}
-	} else {
-		s.pos = make([]int32, n)
-		for i, kind := range s.kinds {
-			if c := count(kind); c != nil {
-				s.pos[i] = int32(*c)
-				*c++
-			}
-		}
-	}
-	for _, kind := range s.kinds {
-		if models.Kind(kind) > models.KindJSON {
-			return malformed("unknown kind %d", kind)
-		}
-	}
-	if len(from.Ints) != ints || len(from.Uints) != uints || len(from.Floats) != floats || len(from.Texts) != texts {
-		return malformed("%d ints, %d uints, %d floats, %d texts where the kinds ask for %d, %d, %d, %d",
-			len(from.Ints), len(from.Uints), len(from.Floats), len(from.Texts), ints, uints, floats, texts)
-	}
-	s.Ints, s.Uints, s.Floats = from.Ints, from.Uints, from.Floats
-	return nil
-}
-
-func (s *Series) checkValues(from *pb.Series) error {
-	if kind, uniform := s.Uniform(); !uniform || kind == models.KindBool {
-		for i := range s.Len() {
-			if s.Kind(i) != models.KindBool {
-				continue
-			}
-			if b := s.Ints[s.at(i)]; b != 0 && b != 1 {
-				return malformed("bool %d", b)
-			}
-		}
-	}
-	for _, u := range s.Uints {
-		if u <= math.MaxInt64 {
-			return malformed("uint %d that fits an int", u)
-		}
-	}
-	for i, f := range s.Floats {
-		if !finite(f) {
-			return malformed("float that is not finite")
-		}
-		if f == 0 {
-			s.Floats[i] = 0 // not -0, which would be another value
-		}
-	}
-	if len(from.Texts) > 0 {
-		return s.fillTexts(from)
-	}
-	return nil
-}
-
-// fillTexts makes the texts substrings of one string: one allocation for all of
-// them, and whoever keeps one text keeps no more than its series.
-func (s *Series) fillTexts(from *pb.Series) error {
-	var all strings.Builder
-	ends := make([]int, 0, len(from.Texts))
-	for i := range s.Len() {
-		kind := s.Kind(i)
-		if kind < models.KindString {
-			continue
-		}
-		text := from.Texts[len(ends)]
-		switch kind {
-		case models.KindString:
-			if !utf8.Valid(text) {
-				return malformed("string that is not UTF-8")
-			}
-			all.Write(text)
-		case models.KindJSON:
-			v, err := models.JSON(text)
-			if err != nil {
-				return malformed("object or array: %v", err)
-			}
-			_, _, canonical := v.Raw()
-			all.WriteString(canonical)
-		default:
-			all.Write(text)
-		}
-		ends = append(ends, all.Len())
-	}
-	s.Texts = make([]string, len(ends))
-	begin := 0
-	for i, end := range ends {
-		s.Texts[i] = all.String()[begin:end]
-		begin = end
-	}
-	return nil
-}
-
-func (s *Series) qualify(from *pb.Series, reasons []models.Reason) error {
-	n := s.Len()
-	if len(from.Qualities) == 0 {
-		if len(from.Reasons) > 0 {
-			return malformed("reasons without qualities")
-		}
-		return nil
-	}
-	if len(from.Qualities) != n {
-		return malformed("%d qualities for %d samples", len(from.Qualities), n)
-	}
-	s.qualities, s.reasons = from.Qualities, make([]models.Reason, n)
-	next := 0
-	for i, q := range s.qualities {
-		if models.Quality(q) == models.Good {
-			continue
-		}
-		if models.Quality(q) > models.Bad {
-			s.qualities[i] = byte(models.Bad) // of a newer release: nothing looks better than it is
-		}
-		if next == len(from.Reasons) {
-			return malformed("%d reasons for more samples that are not good", next)
-		}
-		index := from.Reasons[next]
-		next++
-		if int(index) >= len(reasons) {
-			return malformed("reason %d of %d", index, len(reasons))
-		}
-		s.reasons[i] = reasons[index]
-	}
-	if next != len(from.Reasons) {
-		return malformed("%d reasons for %d samples that are not good", len(from.Reasons), next)
-	}
-	if next == 0 {
-		s.qualities, s.reasons = nil, nil
-	}
-	return nil
 }
 
 // checkName checks a name that series are filed under.

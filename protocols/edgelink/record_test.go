@@ -141,7 +141,6 @@ func TestRecordKeepsEverySample(t *testing.T) {
 func TestRecordKeepsEvents(t *testing.T) {
 	boiler, pump := DeviceRef{UID: "b", Assignment: 3}, DeviceRef{UID: "p"}
 	want := &Decoded{
-		Series: []Series{},
 		Writes: []WriteEvent{
 			{Device: pump, Property: "speed", ID: "01A", State: "failed", Error: "illegal data value", Time: noon, Refused: true},
 			{Device: boiler, Property: "setpoint", ID: "01B", State: "applied", Time: noon, Late: true}},

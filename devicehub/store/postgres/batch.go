@@ -38,19 +38,8 @@ func (c *columns) late(i int) bool {
 }
 
 func (c *columns) sample(i int) store.Sample {
-	v := store.Sample{TimeUS: c.TimeUS[i], Kind: c.Kind[i], Float: c.float(i), Backfill: c.late(i)}
-	if c.Int != nil {
-		v.Int = c.Int[i]
-	}
-	if c.Text != nil {
-		v.Text = c.Text[i]
-	}
-	if c.Quality != nil {
-		v.Quality = c.Quality[i]
-	}
-	if c.Reason != nil {
-		v.Reason = c.Reason[i]
-	}
+	v := c.At(i)
+	v.Backfill = c.late(i)
 	return v
 }
 
@@ -58,7 +47,6 @@ func (c *columns) sample(i int) store.Sample {
 type span struct {
 	series int64
 	from   *columns
-	order  int32 // of from among the others
 	lo, hi int32
 }
 
@@ -101,26 +89,39 @@ func classOf(runs []span) class {
 
 // appendRuns appends the runs of columns in which samples of one series are
 // neighbours.
-func appendRuns(runs []span, c *columns, order int32) []span {
+func appendRuns(runs []span, c *columns) []span {
 	for i := 0; i < len(c.Series); {
 		k := i + 1
 		for k < len(c.Series) && c.Series[k] == c.Series[i] {
 			k++
 		}
-		runs = append(runs, span{series: c.Series[i], from: c, order: order, lo: int32(i), hi: int32(k)})
+		runs = append(runs, span{series: c.Series[i], from: c, lo: int32(i), hi: int32(k)})
 		i = k
 	}
 	return runs
 }
 
-// sortRuns orders runs by series; those of one series stay as they came.
-func sortRuns(runs []span) {
-	byPlace := func(a, b span) int {
-		return cmp.Or(cmp.Compare(a.series, b.series), cmp.Compare(a.order, b.order), cmp.Compare(a.lo, b.lo))
+// sortRuns orders runs by series; those of one series stay as they came. They are
+// ordered by single numbers of series and place: that takes a fifth of the time.
+func sortRuns(runs []span) []span {
+	const placeBits = 24
+	keys := make([]uint64, len(runs))
+	for i := range runs {
+		if uint64(runs[i].series) >= 1<<(64-placeBits) || i >= 1<<placeBits {
+			slices.SortStableFunc(runs, func(a, b span) int { return cmp.Compare(a.series, b.series) })
+			return runs
+		}
+		keys[i] = uint64(runs[i].series)<<placeBits | uint64(i)
 	}
-	if !slices.IsSortedFunc(runs, byPlace) {
-		slices.SortFunc(runs, byPlace)
+	if slices.IsSorted(keys) {
+		return runs
 	}
+	slices.Sort(keys)
+	out := make([]span, len(runs))
+	for i, key := range keys {
+		out[i] = runs[key&(1<<placeBits-1)]
+	}
+	return out
 }
 
 // seriesEnd is where the runs of the first series end.
@@ -395,10 +396,10 @@ func parseBatch(v [][]byte) (b *batch, err error) {
 }
 
 // appendRuns appends the row's runs.
-func (b *batch) appendRuns(runs []span, order int32) []span {
+func (b *batch) appendRuns(runs []span) []span {
 	lo := int32(0)
 	for i, hi := range b.ends {
-		runs = append(runs, span{series: b.series[i], from: &b.columns, order: order, lo: lo, hi: hi})
+		runs = append(runs, span{series: b.series[i], from: &b.columns, lo: lo, hi: hi})
 		lo = hi
 	}
 	return runs

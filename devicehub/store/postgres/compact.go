@@ -295,13 +295,13 @@ func (w *rewriting) take(ctx context.Context, tx pgx.Tx, where string, args ...a
 	}
 	for i, b := range batches {
 		w.ids = append(w.ids, b.id)
-		w.runs = b.appendRuns(w.runs, int32(i))
+		w.runs = b.appendRuns(w.runs)
 		samples += len(b.TimeUS)
 		if i == 0 || b.received.Before(w.received) {
 			w.received = b.received
 		}
 	}
-	sortRuns(w.runs)
+	w.runs = sortRuns(w.runs)
 	return samples, nil
 }
 
@@ -490,7 +490,7 @@ func mergeStretches(ctx context.Context, tx pgx.Tx, over map[stretch]bool) error
 		for _, o := range found[r] {
 			if full == levelForGood || o.level < level {
 				w.ids = append(w.ids, o.id)
-				w.runs = append(w.runs, span{series: o.series, from: o.columns(), order: int32(len(w.runs)), hi: o.n})
+				w.runs = append(w.runs, span{series: o.series, from: o.columns(), hi: o.n})
 			}
 		}
 		w.g.gather(w.runs)

@@ -150,11 +150,10 @@ func (s *Store) Ingest(ctx context.Context, batches []store.Batch) error {
 	b.Queue(`SELECT acknowledge(n, e, f, a) FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS k (n, e, f, a)`, nodes, epochs, after, acked)
 	var runs []span
 	for i := range batches {
-		runs = appendRuns(runs, &columns{Samples: batches[i].Samples, Late: batches[i].Backfill}, int32(i))
+		runs = appendRuns(runs, &columns{Samples: batches[i].Samples, Late: batches[i].Backfill})
 	}
 	if len(runs) > 0 {
-		sortRuns(runs)
-		batchRows(runs, 0, batches[0].Received, func(row *tuple) { b.Queue(insertBatch, batchArgs(row)...) })
+		batchRows(sortRuns(runs), 0, batches[0].Received, func(row *tuple) { b.Queue(insertBatch, batchArgs(row)...) })
 	}
 	var events []store.Event
 	for i := range batches {

@@ -173,14 +173,14 @@ func (s *Store) insertSamples(tx *sql.Tx, batches []store.Batch, n int64) error 
 	many, one := tx.Stmt(s.addMany), tx.Stmt(s.addOne)
 	args := make([]any, 0, manyRows*sampleCols)
 	for b := range batches {
-		v := &batches[b].Samples
-		for i := range v.Series {
+		for i, series := range batches[b].Samples.Series {
 			n++
+			v := batches[b].Samples.At(i)
 			var reason any
-			if v.Reason[i] != "" {
-				reason = v.Reason[i]
+			if v.Reason != "" {
+				reason = v.Reason
 			}
-			args = append(args, v.Series[i], v.TimeUS[i], n, int64(v.Kind[i]), int64(v.Quality[i]), batches[b].Backfill, value(v, i), reason)
+			args = append(args, series, v.TimeUS, n, int64(v.Kind), int64(v.Quality), batches[b].Backfill, value(v), reason)
 			if len(args) == cap(args) {
 				if _, err := many.Exec(args...); err != nil {
 					return err
@@ -197,17 +197,17 @@ func (s *Store) insertSamples(tx *sql.Tx, batches []store.Batch, n int64) error 
 	return nil
 }
 
-// value is the i-th sample's value as it is stored.
-func value(v *store.Samples, i int) any {
-	switch models.Kind(v.Kind[i]) {
+// value is a sample's value as it is stored.
+func value(v store.Sample) any {
+	switch models.Kind(v.Kind) {
 	case models.KindNull:
 		return nil
 	case models.KindBool, models.KindInt, models.KindUint:
-		return v.Int[i]
+		return v.Int
 	case models.KindFloat:
-		return v.Float[i]
+		return v.Float
 	}
-	return []byte(v.Text[i])
+	return []byte(v.Text)
 }
 
 func insertGaps(tx *sql.Tx, gaps []store.Gap) error {

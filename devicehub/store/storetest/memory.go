@@ -384,10 +384,9 @@ func (m *Memory) addSamplesLocked(b *store.Batch) {
 	s := &b.Samples
 	for i, series := range s.Series {
 		m.data.count++
-		m.data.samples[series] = append(m.data.samples[series], numbered{n: m.data.count, Sample: store.Sample{
-			TimeUS: s.TimeUS[i], Kind: s.Kind[i], Int: s.Int[i], Float: s.Float[i], Text: s.Text[i],
-			Quality: s.Quality[i], Reason: s.Reason[i], Backfill: b.Backfill,
-		}})
+		v := s.At(i)
+		v.Backfill = b.Backfill
+		m.data.samples[series] = append(m.data.samples[series], numbered{n: m.data.count, Sample: v})
 	}
 }
 
