@@ -377,10 +377,18 @@ func (s *slot) do(ctx context.Context, step Step) {
 		s.remember(g, step)
 		log.Debug("pod", "step", step.Verb, "why", step.Why)
 		return
-	case Make:
-		err = s.create(ctx, g, step.Container)
-	case Start:
-		err = s.start(ctx, g, step.Container)
+	case Make, Start:
+		select {
+		case s.m.starts <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		if step.Verb == Make {
+			err = s.create(ctx, g, step.Container)
+		} else {
+			err = s.start(ctx, g, step.Container)
+		}
+		<-s.m.starts
 	case Stop:
 		err = s.stop(ctx, g, step.Container)
 	case Suspend:

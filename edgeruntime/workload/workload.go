@@ -86,6 +86,9 @@ var defaultTimes = times{list: 10 * time.Second, settle: 2 * time.Second, deadli
 const (
 	// parallelPulls is how many images are fetched at a time: more share one uplink.
 	parallelPulls = 2
+	// parallelStarts is how many containers are made and started at a time: after a
+	// reboot all want to, and more would only be slower together.
+	parallelStarts = 4
 	// restartReset is how long a container must have run for its failures to be forgotten.
 	restartReset = 10 * time.Minute
 )
@@ -115,6 +118,7 @@ type Manager struct {
 	wake    chan struct{} // one slot: what is wanted has changed
 	lookNow chan struct{} // one slot: containers are to be listed
 	pulls   chan struct{} // as many slots as pulls at a time
+	starts  chan struct{} // and as containers that are being made and started
 
 	mu      sync.Mutex
 	want    wanted
@@ -148,7 +152,7 @@ func New(cfg Config) (*Manager, error) {
 	}
 	m := &Manager{cfg: cfg, life: cfg.Life, secretDir: cfg.SecretDir, times: defaultTimes, ctx: context.Background(),
 		restarting: restarting{policy: backoff.Policy{Min: cfg.RestartDelay, Max: 30 * cfg.RestartDelay, Factor: 2}, reset: restartReset},
-		wake:       make(chan struct{}, 1), lookNow: make(chan struct{}, 1), pulls: make(chan struct{}, parallelPulls), telling: make(chan struct{}, 1),
+		wake:       make(chan struct{}, 1), lookNow: make(chan struct{}, 1), pulls: make(chan struct{}, parallelPulls), starts: make(chan struct{}, parallelStarts), telling: make(chan struct{}, 1),
 		slots: map[key]*slot{}, digests: map[string]string{}, told: map[key]*pb.PodState{}, news: map[key]bool{}}
 	if m.secretDir == "" {
 		m.secretDir = filepath.Join(cfg.DataDir, "..secrets")
