@@ -74,6 +74,7 @@ func (a *api) publishRoute(c *call) (answer, error) {
 		}
 		switch {
 		case reply.Answered:
+			c.w.Header().Set("X-Whimbrel-Answer", "target") // not the hub's own
 			return answer{status: reply.Status, raw: append([]byte{}, reply.Body...), contentType: replyType(reply.ContentType)}, nil
 		case !reply.Matched:
 			return answer{status: http.StatusOK, body: routeTaken{}}, nil
@@ -182,7 +183,7 @@ func (s schemas) publishOp() huma.Operation {
 		namePath(), oneNamespace(), idempotencyHeader(),
 		param("query", "wait", `Wait up to this long for the target's answer, at most 5m, and tell it with 503 or 504 when there is none; "0s": do not wait. Left out: up to 10s, and then 202.`, durationValue{}.Schema(nil)),
 	}, map[string]*huma.Response{
-		"200": ok("The target's own answer, with its own status; or matched false: the route does not want the message.", schemaFor[routeTaken](s)),
+		"200": ok("The target's own answer, with its own status and the header X-Whimbrel-Answer: target; or matched false: the route does not want the message.", schemaFor[routeTaken](s)),
 		"202": ok("Queued; it will be delivered.", schemaFor[routeTaken](s)),
 	})
 	o.Tags = []string{"routes"}

@@ -63,6 +63,7 @@ func writeReply(w http.ResponseWriter, reply models.RouteReply, insists bool) er
 	}
 	switch {
 	case reply.Answered:
+		w.Header().Set("X-Whimbrel-Answer", "target") // not the edge's own
 		if reply.ContentType != "" {
 			w.Header().Set("Content-Type", reply.ContentType)
 		}

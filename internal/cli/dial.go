@@ -82,6 +82,29 @@ func (r remote) ReadDevice(ctx context.Context, namespace, device string, proper
 	return r.c.ReadDevice(ctx, namespace, device, properties, wait)
 }
 
+func (r remote) PublishRoute(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (int, []byte, error) {
+	return r.c.PublishRoute(ctx, namespace, name, contentType, payload, wait)
+}
+
+func (r remote) DeadLetters(ctx context.Context, namespace, name string) (all []models.DeadLetter, err error) {
+	for next := ""; ; {
+		var page []models.DeadLetter
+		page, next, err = r.c.DeadLetters(ctx, namespace, name, next)
+		all = append(all, page...)
+		if err != nil || next == "" {
+			return all, err
+		}
+	}
+}
+
+func (r remote) ReplayDeadLetters(ctx context.Context, namespace, name string, ids []int64) (int, error) {
+	return r.c.ReplayDeadLetters(ctx, namespace, name, ids)
+}
+
+func (r remote) DropDeadLetters(ctx context.Context, namespace, name string, ids []int64) (int, error) {
+	return r.c.DropDeadLetters(ctx, namespace, name, ids)
+}
+
 func (r remote) StreamTwins(ctx context.Context, o selection, send func(twin.Document) error) error {
 	return r.c.StreamTwins(ctx, o.options(), "", func(c client.TwinChange) error {
 		return send(twin.Document{Device: c.Device, Namespace: c.Namespace, Version: c.Version, State: c.State, Properties: c.Properties})

@@ -39,6 +39,14 @@ type hub interface {
 	// that breaks is made again.
 	StreamTwins(ctx context.Context, o selection, send func(twin.Document) error) error
 
+	// PublishRoute gives a route a message and returns the answer; a negative wait
+	// leaves the waiting to the hub.
+	PublishRoute(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (status int, answer []byte, err error)
+	// DeadLetters returns all dead letters of a route, oldest first.
+	DeadLetters(ctx context.Context, namespace, name string) ([]models.DeadLetter, error)
+	ReplayDeadLetters(ctx context.Context, namespace, name string, ids []int64) (int, error)
+	DropDeadLetters(ctx context.Context, namespace, name string, ids []int64) (int, error)
+
 	// History calls send with every page of a property's history.
 	History(ctx context.Context, namespace, device, property string, q models.HistoryQuery, send func(models.History) error) error
 	// ExportHistory writes all of it to w in a media type of package client.
