@@ -2,6 +2,7 @@ package cloudapi
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,6 +71,7 @@ type Config struct {
 type api struct {
 	Config
 	limits  limits
+	salt    []byte // of fingerprints of what is secret, until the process ends
 	schemas schemas
 	spec    []byte // /openapi.json
 	metrics http.Handler
@@ -96,7 +98,7 @@ func New(c Config) (http.Handler, error) {
 	if c.Gatherer == nil {
 		c.Gatherer = prometheus.NewRegistry()
 	}
-	a := &api{Config: c, limits: limits{rate: c.Rate, burst: c.Burst}, metrics: metricsHandler(c)}
+	a := &api{Config: c, limits: limits{rate: c.Rate, burst: c.Burst}, salt: []byte(rand.Text()), metrics: metricsHandler(c)}
 	e := echo.New()
 	e.HTTPErrorHandler = a.unrouted
 	// No paths of huma's own, and no hooks: the hooks add $schema to answers.

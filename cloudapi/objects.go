@@ -1,6 +1,8 @@
 package cloudapi
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -9,7 +11,8 @@ import (
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
-// resource is a kind of object that the API serves, and who may read it.
+// resource is a kind of object that the API serves, and who may read it. Of one
+// that has secrets (models.Redacted) only GET of the one object shows them.
 type resource struct {
 	kind string
 	read models.Role
@@ -38,6 +41,7 @@ var resources = []resource{
 	{kind: "Service", read: models.Viewer},
 	{kind: "ConfigMap", read: models.Viewer},
 	{kind: "Route", read: models.Viewer},
+	{kind: "Secret", read: models.Admin},
 	{kind: "User", read: models.Admin},
 }
 
@@ -113,9 +117,9 @@ func (o *collection) list(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	items := l.Items
-	if items == nil {
-		items = []models.Object{}
+	items := make([]models.Object, len(l.Items))
+	for i, item := range l.Items {
+		items[i] = models.Redacted(item)
 	}
 	return answer{status: http.StatusOK, body: objectList{Kind: o.kind + "List",
 		Metadata: listMeta{ResourceVersion: l.ResourceVersion, Continue: l.Continue}, Items: items}}, nil
@@ -146,10 +150,21 @@ func (o *collection) create(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return c.once(text, func() (answer, error) {
+	return c.once(o.print(text, object), func() (answer, error) {
 		return o.update(c, models.KeyOf(object), models.WriteOptions{By: c.caller.Name, Create: true},
 			func(models.Object) (models.Object, error) { return o.decode(c, text, "") })
 	})
+}
+
+// print is what an Idempotency-Key is kept with of a body. Of one that has
+// secrets it is nothing that they could be guessed from.
+func (o *collection) print(text []byte, object models.Object) []byte {
+	if models.Redacted(object) == object {
+		return text
+	}
+	h := hmac.New(sha256.New, o.api.salt)
+	h.Write(text)
+	return h.Sum(nil)
 }
 
 func (o *collection) replace(c *call) (answer, error) {
@@ -234,7 +249,7 @@ func (o *collection) remove(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{status: http.StatusOK, body: object}, nil
+	return answer{status: http.StatusOK, body: models.Redacted(object)}, nil
 }
 
 func (o *collection) update(c *call, key models.Key, opts models.WriteOptions, change func(models.Object) (models.Object, error)) (answer, error) {
@@ -242,7 +257,7 @@ func (o *collection) update(c *call, key models.Key, opts models.WriteOptions, c
 	if err != nil {
 		return answer{}, err
 	}
-	a := answer{status: http.StatusOK, body: object, etag: etag(object.Meta().ResourceVersion)}
+	a := answer{status: http.StatusOK, body: models.Redacted(object), etag: etag(object.Meta().ResourceVersion)}
 	if created {
 		a.status = http.StatusCreated
 		a.location = location(o.info, object.Meta().Namespace, object.Meta().Name)

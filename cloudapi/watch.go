@@ -35,7 +35,7 @@ func (o *collection) watch(c *call, opts models.ListOptions) (answer, error) {
 	s := &stream{c: c, contentType: "application/json"}
 	err := s.run(func(ctx context.Context) error {
 		return o.api.Objects.Watch(ctx, opts, from, func(ev models.Event) error {
-			return s.event(watchEvent{ev.Type, ev.Object})
+			return s.event(watchEvent{ev.Type, models.Redacted(ev.Object)})
 		})
 	})
 	if !s.started() {

@@ -99,7 +99,7 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 		return nil, fmt.Errorf("make the hub's certificate: %w", err)
 	}
 	h.events = events.New(events.Config{Store: cfg.Store, Log: h.log, Now: h.now})
-	if h.Registry, err = registry.Open(ctx, registry.Config{Store: cfg.Store, CheckRoute: func(o *models.Route) []models.FieldError { return routing.Check(o, cfg.RouteGuard) }, Now: h.now, Log: h.log}); err != nil {
+	if h.Registry, err = registry.Open(ctx, registry.Config{Store: cfg.Store, Key: cfg.Key, CheckRoute: func(o *models.Route) []models.FieldError { return routing.Check(o, cfg.RouteGuard) }, Now: h.now, Log: h.log}); err != nil {
 		return nil, err
 	}
 	if h.twins, err = twins.Open(ctx, twins.Config{Store: cfg.Store, Registry: h.Registry, Now: h.now, Log: h.log}); err != nil {

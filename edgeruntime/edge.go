@@ -52,6 +52,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/workload"
 	"github.com/whimbrel-edge/whimbrel/internal/filelock"
+	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/mappers/bridge"
 )
@@ -61,6 +62,10 @@ const (
 	DefaultMQTTAddr = "127.0.0.1:1883"
 	DefaultAPIAddr  = "127.0.0.1:9060"
 )
+
+// keyName is the file in the data directory with the key that seals Secrets at
+// rest.
+const keyName = "edge.key"
 
 // Config says what an edge is. What is left at its zero value is as it was at
 // the start before, or its default at the first; DataDir is always needed,
@@ -149,7 +154,11 @@ func New(cfg Config) (_ *Edge, err error) {
 	if e.lock, err = filelock.Lock(filepath.Join(cfg.DataDir, "lock")); err != nil {
 		return nil, fmt.Errorf("is an edge running here? %w", err)
 	}
-	if e.store, err = store.Open(ctx, filepath.Join(cfg.DataDir, "edge.db")); err != nil {
+	key, err := pki.LoadSealKey(filepath.Join(cfg.DataDir, keyName))
+	if err != nil {
+		return nil, err
+	}
+	if e.store, err = store.Open(ctx, filepath.Join(cfg.DataDir, "edge.db"), key); err != nil {
 		return nil, err
 	}
 	before, err := e.store.Settings(ctx)

@@ -138,7 +138,7 @@ func joinedDir(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(dir, "pki", "ca.pem"), pki.EncodeCerts(ca.Cert), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := store.Open(t.Context(), filepath.Join(dir, "edge.db"))
+	s, err := store.Open(t.Context(), filepath.Join(dir, "edge.db"), pki.SealKey{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	paho "github.com/eclipse/paho.mqtt.golang"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
+	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
@@ -126,7 +127,7 @@ func (p *puppet) kill() { p.client.Disconnect(0) }
 func acmeDir(t *testing.T) string {
 	t.Helper()
 	dir := joinedDir(t)
-	s, err := store.Open(t.Context(), filepath.Join(dir, "edge.db"))
+	s, err := store.Open(t.Context(), filepath.Join(dir, "edge.db"), pki.SealKey{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,11 +49,34 @@ type DeviceConfig struct {
 	Name       string // for logs
 	Connection json.RawMessage
 	Points     []Point // one per property, in the model's order
+	// Secrets are what the connection's fields refer to that have a name ending in
+	// "From" and say {"secret": …, "key": …}, by field. The device is opened when
+	// all are there, and anew when one changes.
+	Secrets map[string]Secret
 	// DataDir is where the driver may keep files of its own, such as its
 	// certificate, for all its devices. It need not exist yet; "" is nowhere.
 	DataDir string
 	Log     *slog.Logger
 }
+
+// Secret is a value that does not print. It must not get into errors, logs or
+// files.
+type Secret struct{ value string }
+
+// NewSecret returns a Secret of a value.
+func NewSecret(value []byte) Secret { return Secret{string(value)} }
+
+// Reveal returns the value.
+func (s Secret) Reveal() string { return s.value }
+
+// String hides the value.
+func (Secret) String() string { return "(secret)" }
+
+// GoString hides the value.
+func (Secret) GoString() string { return "(secret)" }
+
+// LogValue hides the value.
+func (Secret) LogValue() slog.Value { return slog.StringValue("(secret)") }
 
 // Point is one property as a driver sees it.
 type Point struct {

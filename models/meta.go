@@ -83,6 +83,7 @@ var Kinds = []KindInfo{
 	{Kind: "ControllerRevision", APIVersion: APIVersionApps, Plural: "controllerrevisions", Short: []string{"controllerrevision"}, Namespaced: true, New: func() Object { return &ControllerRevision{} }},
 	{Kind: "Service", APIVersion: APIVersionCore, Plural: "services", Short: []string{"service", "svc"}, Namespaced: true, New: func() Object { return &Service{} }},
 	{Kind: "ConfigMap", APIVersion: APIVersionCore, Plural: "configmaps", Short: []string{"configmap", "cm"}, Namespaced: true, New: func() Object { return &ConfigMap{} }},
+	{Kind: "Secret", APIVersion: APIVersionCore, Plural: "secrets", Short: []string{"secret"}, Namespaced: true, New: func() Object { return &Secret{} }},
 	{Kind: "User", APIVersion: APIVersion, Plural: "users", Short: []string{"user"}, New: func() Object { return &User{} }},
 }
 

@@ -52,6 +52,14 @@ func loadCA(ctx context.Context, secrets Secrets, key pki.SealKey) (*pki.CA, err
 	if err != nil {
 		return nil, fmt.Errorf("load the CA: %w", err)
 	}
+	// A key file with a new first key takes over here.
+	fresh, changed, err := pki.Reseal(key, sealed, sealContext(caSecret))
+	if err == nil && changed {
+		err = secrets.SwapSecret(ctx, caSecret, sealed, fresh)
+	}
+	if err != nil && !errors.Is(err, ErrConflict) { // another hub of the same database was quicker
+		return nil, fmt.Errorf("seal the CA with the new key: %w", err)
+	}
 	return pki.ParseCA(plain)
 }
 

@@ -12,7 +12,7 @@ import (
 
 // Item is one piece of the state that a node is to hold.
 type Item struct {
-	Kind       string // DeviceModel, Device, Desired, Pod, ConfigMap, Service
+	Kind       string // Secret, DeviceModel, Device, Desired, Pod, ConfigMap, Service
 	Namespace  string
 	Name       string
 	UID        string // of the object; of the device, for Desired
@@ -73,9 +73,9 @@ func (f *Follower) Take() []Ref {
 	return out
 }
 
-// itemOrder sends models before their devices, devices before their desired
-// values, and what pods use before the pods.
-var itemOrder = map[string]int{"DeviceModel": 0, "Device": 1, "Desired": 2, "ConfigMap": 3, "Service": 4, "Pod": 5, "Route": 6}
+// itemOrder sends secrets first, models before their devices, devices before
+// their desired values, and what pods use before the pods.
+var itemOrder = map[string]int{"Secret": 0, "DeviceModel": 1, "Device": 2, "Desired": 3, "ConfigMap": 4, "Service": 5, "Pod": 6, "Route": 7}
 
 func compareItems(aKind, aNS, aName, bKind, bNS, bName string) int {
 	if d := itemOrder[aKind] - itemOrder[bKind]; d != 0 {
@@ -115,6 +115,13 @@ func (r *Registry) tellFollowersLocked(c change) {
 	}
 	r.routeChangedLocked(c, mark)
 	switch o := c.entry.object.(type) {
+	case *models.Secret:
+		key := models.KeyOf(o)
+		for node := range r.follower {
+			if r.needsLocked(node, key) {
+				mark(node, refOf(key))
+			}
+		}
 	case *models.DeviceModel:
 		key := models.KeyOf(o)
 		nodes := map[string]bool{}
@@ -127,7 +134,13 @@ func (r *Registry) tellFollowersLocked(c change) {
 	case *models.Device:
 		m := o.Metadata
 		refs := []Ref{{"Device", m.Namespace, m.Name}, {"Desired", m.Namespace, m.Name}, {"DeviceModel", m.Namespace, o.Spec.Model}}
+		for _, key := range c.entry.secrets {
+			refs = append(refs, refOf(key))
+		}
 		if c.before != nil {
+			for _, key := range c.before.secrets {
+				refs = append(refs, refOf(key))
+			}
 			before := c.before.object.(*models.Device)
 			if before.Spec.Model != o.Spec.Model {
 				refs = append(refs, Ref{"DeviceModel", m.Namespace, before.Spec.Model})
@@ -164,6 +177,15 @@ func (r *Registry) Wanted(node string) []Item {
 	}
 	out = append(out, r.wantedWorkloadsLocked(node)...)
 	out = append(out, r.wantedRoutesLocked(node)...)
+	secrets := map[models.Key]bool{}
+	for e := range r.runsLocked(node) {
+		for _, key := range e.secrets {
+			if s := r.objects[key]; s != nil && !secrets[key] {
+				secrets[key] = true
+				out = append(out, Item{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name, UID: s.object.Meta().UID, Revision: uint64(s.revision)})
+			}
+		}
+	}
 	slices.SortFunc(out, func(a, b Item) int { return compareItems(a.Kind, a.Namespace, a.Name, b.Kind, b.Namespace, b.Name) })
 	return out
 }
@@ -201,6 +223,14 @@ func (r *Registry) item(node string, ref Ref) (Item, twin.Desired, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	item := Item{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
+	if key := models.Key(ref); ref.Kind == "Secret" {
+		e := r.objects[key]
+		if e == nil || !r.needsLocked(node, key) {
+			return item, twin.Desired{}, false
+		}
+		item.UID, item.Revision, item.JSON = e.object.Meta().UID, uint64(e.revision), e.json
+		return item, twin.Desired{}, true
+	}
 	if r.workloadWantedLocked(node, ref) {
 		e := r.objects[models.Key{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}]
 		item.UID, item.Revision, item.JSON = e.object.Meta().UID, uint64(e.revision), e.json

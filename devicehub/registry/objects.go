@@ -61,6 +61,9 @@ func (r *Registry) withStatus(e *entry) models.Object {
 		shown := *o
 		status := *r.statuses.DeviceStatus(o, e.assignment)
 		status.Conditions = append(slices.Clone(status.Conditions), r.deviceCondition(o))
+		if c, refers := r.secretCondition(o); refers {
+			status.Conditions = append(status.Conditions, c)
+		}
 		shown.Status = &status
 		return &shown
 	case *models.Node:

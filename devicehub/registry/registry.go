@@ -24,6 +24,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/twin"
 )
@@ -50,6 +51,7 @@ type Statuses interface {
 // Config is what a Registry needs.
 type Config struct {
 	Store store.Objects
+	Key   pki.SealKey // seals Secrets in the store
 	// CheckRoute says what else is wrong with a route; nil: nothing.
 	CheckRoute func(o *models.Route) []models.FieldError
 	Statuses   Statuses // may be set later, before Run, with SetStatuses
@@ -72,6 +74,7 @@ var errForeign = errors.New("the database was changed by somebody else; start ag
 // Registry is the hub's objects. Its methods are safe for concurrent use.
 type Registry struct {
 	store      store.Objects
+	key        pki.SealKey
 	statuses   Statuses
 	checkRoute func(o *models.Route) []models.FieldError
 	now        func() time.Time
@@ -112,7 +115,9 @@ type entry struct {
 	assignment uint64                    // devices
 	props      []models.ResolvedProperty // devices, and models for devices that override nothing; shared
 	schemas    *schemas                  // mappers
-	json       []byte                    // what is stored and sent to edges
+	json       []byte                    // what is sent to edges
+	storedAs   []byte                    // what is stored: the same, but for Secrets; nil when it was loaded
+	secrets    []models.Key              // that the object refers to
 }
 
 type desiredEntry struct {
@@ -137,7 +142,7 @@ type op struct {
 // Open loads the registry from its store. Run must be called for changes to be
 // possible.
 func Open(ctx context.Context, cfg Config) (*Registry, error) {
-	r := &Registry{store: cfg.Store, statuses: cfg.Statuses, checkRoute: cfg.CheckRoute, now: cfg.Now, log: cfg.Log, ops: make(chan *op, queueLength),
+	r := &Registry{store: cfg.Store, key: cfg.Key, statuses: cfg.Statuses, checkRoute: cfg.CheckRoute, now: cfg.Now, log: cfg.Log, ops: make(chan *op, queueLength),
 		stopped: make(chan struct{}), objects: map[models.Key]*entry{}, byUID: map[string]*entry{},
 		byModel: map[models.Key]map[string]bool{}, byNode: map[string]map[string]bool{}, desired: map[string]desiredEntry{}, expiring: map[string]map[string]Expiring{},
 		watchers: map[*watcher]struct{}{}, statusAt: map[models.Key]int64{}, follower: map[string]map[*Follower]struct{}{},
@@ -147,7 +152,18 @@ func Open(ctx context.Context, cfg Config) (*Registry, error) {
 	}
 	var entries []*entry
 	desired := map[string]desiredEntry{}
+	var stale []store.Object // sealed by an older key
 	revision, err := cfg.Store.Load(ctx, func(o store.Object) error {
+		text, fresh, err := unseal(cfg.Key, o)
+		if err != nil {
+			return fmt.Errorf("stored %s %s/%s: %w", o.Kind, o.Namespace, o.Name, err)
+		}
+		if fresh != nil {
+			resealed := o
+			resealed.JSON = fresh
+			stale = append(stale, resealed)
+		}
+		o.JSON = text
 		e, err := decodeStored(o)
 		if err != nil {
 			return fmt.Errorf("stored %s %s/%s: %w", o.Kind, o.Namespace, o.Name, err)
@@ -166,6 +182,9 @@ func Open(ctx context.Context, cfg Config) (*Registry, error) {
 		return nil, fmt.Errorf("load registry: %w", err)
 	}
 	r.revision, r.floor, r.opened = revision, revision, revision
+	if err := r.reseal(ctx, stale); err != nil {
+		return nil, err
+	}
 	for _, e := range entries {
 		r.index(e)
 		if m, ok := e.object.(*models.DeviceModel); ok {
@@ -238,7 +257,7 @@ func decodeStored(o store.Object) (*entry, error) {
 	}
 	obj.Default()
 	stamp(obj, o.UID, o.Generation, o.Revision, o.Created)
-	return &entry{object: obj, revision: o.Revision, assignment: uint64(o.Assignment), json: o.JSON}, nil
+	return &entry{object: obj, revision: o.Revision, assignment: uint64(o.Assignment), json: o.JSON, secrets: secretsOf(obj)}, nil
 }
 
 // stamp fills in the metadata that the hub owns.
@@ -451,6 +470,7 @@ func (r *Registry) show(s *stage) {
 		if c.quiet {
 			continue
 		}
+		r.secretChangedLocked(c)
 		ev := event{revision: c.revision, typ: c.typ, entry: c.entry}
 		if c.before != nil {
 			ev.labels = c.before.object.Meta().Labels

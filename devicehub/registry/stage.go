@@ -167,6 +167,10 @@ func (s *stage) put(o models.Object, e *entry) error {
 	if d, ok := o.(*models.Device); ok && (before == nil || before.object.(*models.Device).Spec.Node != d.Spec.Node) {
 		e.assignment++
 	}
+	e.secrets = secretsOf(o)
+	if e.storedAs, err = s.r.storedForm(o, uid, text); err != nil {
+		return err
+	}
 	s.revision++
 	e.revision = s.revision
 	stamp(o, uid, generation, e.revision, created)
@@ -246,7 +250,7 @@ func (s *stage) stored() store.Commit {
 		}
 		m := e.object.Meta()
 		c.Put = append(c.Put, store.Object{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name, UID: m.UID, Revision: e.revision,
-			Generation: m.Generation, Assignment: int64(e.assignment), Created: *m.CreationTimestamp, JSON: e.json})
+			Generation: m.Generation, Assignment: int64(e.assignment), Created: *m.CreationTimestamp, JSON: e.storedAs})
 	}
 	c.PutDesired = slices.DeleteFunc(c.PutDesired, func(d store.Desired) bool { return gone[d.DeviceUID] })
 	return c

@@ -36,10 +36,28 @@ func (w *watcher) wake() {
 func (r *Registry) StatusChanged(key models.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.statusChangedLocked(key, r.revision)
+}
+
+// secretChangedLocked tells of the devices whose condition a Secret decides.
+func (r *Registry) secretChangedLocked(c change) {
+	secret, ok := c.entry.object.(*models.Secret)
+	if !ok {
+		return
+	}
+	key := models.KeyOf(secret)
+	for _, e := range r.byUID {
+		if slices.Contains(e.secrets, key) {
+			r.statusChangedLocked(models.KeyOf(e.object), c.revision)
+		}
+	}
+}
+
+func (r *Registry) statusChangedLocked(key models.Key, revision int64) {
 	if r.objects[key] == nil {
 		return
 	}
-	r.statusAt[key] = r.revision
+	r.statusAt[key] = revision
 	for w := range r.watchers {
 		if w.kind != key.Kind {
 			continue

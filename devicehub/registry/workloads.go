@@ -115,6 +115,9 @@ func (r *Registry) podRefsLocked(p *models.Pod) []Ref {
 	for key := range r.services[p.Metadata.Namespace] {
 		refs = append(refs, refOf(key))
 	}
+	for _, key := range secretsOf(p) {
+		refs = append(refs, refOf(key))
+	}
 	return refs
 }
 

@@ -27,7 +27,8 @@ func (s *session) deliver(ctx context.Context, hello *pb.Hello, follower *regist
 			held[registry.Ref{Kind: h.Kind, Namespace: h.Namespace, Name: h.Name}] = version{h.Uid, h.Revision}
 		}
 	}
-	d := delivery{s: s, has: map[registry.Ref]version{}, workloads: slices.Contains(hello.Capabilities, edgelink.CapabilityWorkloads)}
+	d := delivery{s: s, has: map[registry.Ref]version{}, workloads: slices.Contains(hello.Capabilities, edgelink.CapabilityWorkloads),
+		secrets: slices.Contains(hello.Capabilities, edgelink.CapabilitySecrets)}
 	full := &pb.Sync{Full: true}
 	for _, w := range s.m.Registry.Wanted(s.id.Name) {
 		if !s.honours(w.Kind) {
@@ -83,6 +84,7 @@ func (s *session) honours(kind string) bool { return kind != "Route" || s.routed
 type delivery struct {
 	s         *session
 	workloads bool                     // the edge runs pods
+	secrets   bool                     // the edge keeps Secrets sealed
 	has       map[registry.Ref]version // what the edge holds when it has taken all that was sent; bounded by what the node is to hold
 	batch     pb.Sync
 	bytes     int
@@ -95,6 +97,8 @@ func (d *delivery) takes(ref registry.Ref) bool {
 	switch ref.Kind {
 	case "Pod", "ConfigMap", "Service":
 		return d.workloads
+	case "Secret":
+		return d.secrets
 	}
 	return true
 }

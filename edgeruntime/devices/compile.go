@@ -1,6 +1,7 @@
 package devices
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -25,8 +26,9 @@ type device struct {
 	protocol   string
 	connection json.RawMessage
 	defs       []models.ResolvedProperty
-	driver     mappers.Driver // nil with a problem
-	problem    string         // why it cannot be served as it is configured
+	secrets    map[string]mappers.Secret // by field of the connection
+	driver     mappers.Driver            // nil with a problem
+	problem    string                    // why it cannot be served as it is configured
 	locked     bool
 	desired    *wish // nil while the hub has said nothing
 	// key is equal for two that one open connection can serve: it leaves out
@@ -55,6 +57,7 @@ func compile(items []store.Item, drivers map[string]mappers.Driver, log *slog.Lo
 	type name struct{ namespace, name string }
 	modelsBy := map[name]*models.DeviceModel{}
 	desired := map[string]*wish{} // by the device's uid
+	secrets := map[name]*models.Secret{}
 	for _, i := range items {
 		var err error
 		switch i.Kind {
@@ -63,6 +66,11 @@ func compile(items []store.Item, drivers map[string]mappers.Driver, log *slog.Lo
 			if err = json.Unmarshal(i.JSON, m); err == nil {
 				m.Default()
 				modelsBy[name{i.Namespace, i.Name}] = m
+			}
+		case store.KindSecret:
+			o := &models.Secret{}
+			if json.Unmarshal(i.JSON, o) == nil { // else it is as if it were not there; the error might tell of it
+				secrets[name{i.Namespace, i.Name}] = o
 			}
 		case store.KindDesired:
 			d := &wish{text: string(i.JSON)}
@@ -91,6 +99,9 @@ func compile(items []store.Item, drivers map[string]mappers.Driver, log *slog.Lo
 		d.model, d.locked, d.connection = object.Spec.Model, object.Spec.Locked, object.Spec.Connection
 		model := modelsBy[name{i.Namespace, object.Spec.Model}]
 		d.resolve(model, &object, drivers)
+		for _, ref := range object.SecretRefs() {
+			d.takeSecret(ref, secrets[name{i.Namespace, ref.Secret}])
+		}
 		d.setKey(model, object.Spec)
 	}
 	return out
@@ -116,6 +127,25 @@ func (d *device) resolve(model *models.DeviceModel, object *models.Device, drive
 	}
 }
 
+// takeSecret resolves one field of the connection; secret is nil when it is not
+// there.
+func (d *device) takeSecret(ref models.ConnectionSecret, secret *models.Secret) {
+	problem := ""
+	if secret == nil {
+		problem = fmt.Sprintf("%s: Secret %s is not there", ref.Field, ref.Secret)
+	} else if value, ok := secret.Data[ref.Key]; !ok {
+		problem = fmt.Sprintf("%s: Secret %s has no key %s", ref.Field, ref.Secret, ref.Key)
+	} else {
+		if d.secrets == nil {
+			d.secrets = map[string]mappers.Secret{}
+		}
+		d.secrets[ref.Field] = mappers.NewSecret(value)
+	}
+	if d.problem == "" {
+		d.problem = problem
+	}
+}
+
 func (d *device) setKey(model *models.DeviceModel, spec models.DeviceSpec) {
 	spec.Locked, spec.Description, spec.Node = false, "", ""
 	key := struct {
@@ -123,8 +153,14 @@ func (d *device) setKey(model *models.DeviceModel, spec models.DeviceSpec) {
 		Assignment uint64
 		Device     models.DeviceSpec
 		Model      *models.DeviceModelSpec
+		Secrets    map[string][]byte // hashes
+		Problem    string
 		Driver     bool
-	}{UID: d.uid, Assignment: d.assignment, Device: spec, Driver: d.driver != nil}
+	}{Problem: d.problem, UID: d.uid, Assignment: d.assignment, Device: spec, Secrets: map[string][]byte{}, Driver: d.driver != nil}
+	for field, secret := range d.secrets {
+		sum := sha256.Sum256([]byte(secret.Reveal()))
+		key.Secrets[field] = sum[:]
+	}
 	if model != nil {
 		m := model.Spec
 		m.Description = ""

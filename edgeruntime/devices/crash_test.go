@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
+	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/twin"
@@ -80,7 +81,7 @@ func diskDevice(dir string, d *fakeDriver, step string) {
 }
 
 func life(t *testing.T, dir, step string) (b *bench, closeStore func()) {
-	s, err := store.Open(context.Background(), filepath.Join(dir, "edge.db"))
+	s, err := store.Open(context.Background(), filepath.Join(dir, "edge.db"), pki.SealKey{})
 	if err != nil {
 		t.Fatal(err)
 	}

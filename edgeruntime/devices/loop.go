@@ -156,7 +156,7 @@ func (l *loop) open() (problem string, err error) {
 	if dir != "" {
 		dir = filepath.Join(dir, d.protocol)
 	}
-	l.device, err = mappers.OpenFitting(d.driver, mappers.DeviceConfig{Name: d.id, Connection: d.connection, Points: mappers.PointsOf(d.defs), DataDir: dir, Log: log})
+	l.device, err = mappers.OpenFitting(d.driver, mappers.DeviceConfig{Name: d.id, Connection: d.connection, Points: mappers.PointsOf(d.defs), Secrets: d.secrets, DataDir: dir, Log: log})
 	if err != nil {
 		var e *models.Error
 		if errors.As(err, &e) {

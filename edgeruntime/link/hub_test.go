@@ -494,7 +494,7 @@ func (e *edge) start() *edge {
 	e.t.Helper()
 	var err error
 	ctx := context.Background()
-	if e.store, err = store.Open(ctx, filepath.Join(e.dir, "edge.db")); err != nil {
+	if e.store, err = store.Open(ctx, filepath.Join(e.dir, "edge.db"), pki.SealKey{}); err != nil {
 		e.t.Fatal(err)
 	}
 	if e.outbox, err = outbox.Open(ctx, outbox.Config{Path: filepath.Join(e.dir, "outbox.db"), Linger: time.Millisecond, Fsync: 20 * time.Millisecond, Log: slog.New(slog.DiscardHandler), Now: time.Now}); err != nil {

@@ -91,7 +91,7 @@ func TestRequests(t *testing.T) {
 	e.start()
 	e.linked()
 	h.set(func() {
-		if got := h.hellos[0].Capabilities; !slices.Equal(got, []string{"routes", "count", "greet", "huge", "panic", "wait"}) {
+		if got := h.hellos[0].Capabilities; !slices.Equal(got, []string{"routes", "secrets", "count", "greet", "huge", "panic", "wait"}) {
 			t.Errorf("capabilities %v", got)
 		}
 	})

@@ -18,6 +18,7 @@ import (
 
 	"github.com/mattn/go-sqlite3" // also registers the driver
 
+	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/migrations"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 	"github.com/whimbrel-edge/whimbrel/twin"
@@ -29,7 +30,7 @@ var ErrDamaged = errors.New("the file is damaged")
 // Item is one thing the hub wants this edge to know. Its JSON is the hub's, and
 // may be of a newer release.
 type Item struct {
-	Kind       string // DeviceModel, Device, Desired, or one of a newer hub
+	Kind       string // Secret, DeviceModel, Device, Desired, or one of a newer hub
 	Namespace  string
 	Name       string
 	UID        string
@@ -40,6 +41,7 @@ type Item struct {
 
 // The kinds that this release knows.
 const (
+	KindSecret      = "Secret"
 	KindDeviceModel = "DeviceModel"
 	KindDevice      = "Device"
 	KindDesired     = "Desired"
@@ -49,8 +51,9 @@ const (
 // Store is an open file. All methods are safe for concurrent use.
 type Store struct {
 	path    string
-	synced  *sql.DB // synchronous=FULL: a commit survives a power loss
-	relaxed *sql.DB // synchronous=NORMAL: a commit survives a kill, and costs no flush of the disk
+	key     pki.SealKey // seals Secrets
+	synced  *sql.DB     // synchronous=FULL: a commit survives a power loss
+	relaxed *sql.DB     // synchronous=NORMAL: a commit survives a kill, and costs no flush of the disk
 
 	// writing keeps the two from waiting for each other inside SQLite, where the
 	// wait is a poll.
@@ -69,8 +72,9 @@ type commit struct {
 }
 
 // Open opens the file or makes it, mode 0600. A file that is damaged is an error
-// that wraps ErrDamaged.
-func Open(ctx context.Context, path string) (_ *Store, err error) {
+// that wraps ErrDamaged. Secrets are sealed with the key; those that it does not
+// open are as if they were not there, and the hub sends them anew.
+func Open(ctx context.Context, path string, key pki.SealKey) (_ *Store, err error) {
 	path, err = filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
@@ -83,7 +87,7 @@ func Open(ctx context.Context, path string) (_ *Store, err error) {
 	if err := f.Close(); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s := &Store{path: path}
+	s := &Store{path: path, key: key}
 	defer func() {
 		if err != nil {
 			_ = s.Close()
@@ -105,7 +109,35 @@ func Open(ctx context.Context, path string) (_ *Store, err error) {
 	if _, err := migrations.EdgeStore.Up(ctx, s.synced); err != nil {
 		return nil, s.wrap("open", err)
 	}
+	if err := s.reseal(ctx); err != nil {
+		return nil, err
+	}
 	return s, nil
+}
+
+// sealContext ties a sealed item to its place: copied elsewhere it does not open.
+func sealContext(namespace, name, uid string) []byte {
+	return []byte("whimbrel/edge/" + KindSecret + "/" + namespace + "/" + name + "/" + uid)
+}
+
+// reseal seals with the first key of the key file what an older one had sealed.
+func (s *Store) reseal(ctx context.Context) error {
+	return s.change(ctx, s.synced, "seal secrets with the new key", func(tx *sql.Tx) error {
+		items, err := readItems(ctx, tx, "WHERE kind = '"+KindSecret+"'")
+		if err != nil {
+			return err
+		}
+		for _, i := range items {
+			fresh, changed, err := pki.Reseal(s.key, i.JSON, sealContext(i.Namespace, i.Name, i.UID))
+			if err != nil || !changed { // what does not open is fetched anew
+				continue
+			}
+			if _, err := tx.ExecContext(ctx, "UPDATE item SET body = ? WHERE kind = ? AND namespace = ? AND name = ?", fresh, i.Kind, i.Namespace, i.Name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // check reads the whole file once: half a wanted state would stop devices that
@@ -163,22 +195,40 @@ func (s *Store) change(ctx context.Context, db *sql.DB, what string, f func(*sql
 
 // Items returns all that the hub wants, ordered by kind, namespace and name.
 func (s *Store) Items(ctx context.Context) (items []Item, err error) {
-	rows, err := s.synced.QueryContext(ctx, "SELECT kind, namespace, name, uid, revision, assignment, body FROM item ORDER BY kind, namespace, name")
+	stored, err := readItems(ctx, s.synced, "")
 	if err != nil {
 		return nil, s.wrap("read items", err)
+	}
+	for _, i := range stored {
+		if i.Kind == KindSecret {
+			if i.JSON, err = pki.Open(s.key, i.JSON, sealContext(i.Namespace, i.Name, i.UID)); err != nil {
+				continue // the key file is another one than before: the hub sends it once more
+			}
+		}
+		items = append(items, i)
+	}
+	return items, nil
+}
+
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// readItems reads items as they are stored.
+func readItems(ctx context.Context, db querier, where string) (items []Item, err error) {
+	rows, err := db.QueryContext(ctx, "SELECT kind, namespace, name, uid, revision, assignment, body FROM item "+where+" ORDER BY kind, namespace, name")
+	if err != nil {
+		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var i Item
 		if err := rows.Scan(&i.Kind, &i.Namespace, &i.Name, &i.UID, &i.Revision, &i.Assignment, &i.JSON); err != nil {
-			return nil, s.wrap("read items", err)
+			return nil, err
 		}
 		items = append(items, i)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, s.wrap("read items", err)
-	}
-	return items, nil
+	return items, rows.Err()
 }
 
 // Held says what of the wanted state is here, as a hello does.
@@ -229,6 +279,12 @@ func (s *Store) ApplySync(ctx context.Context, sync *pb.Sync) error {
 			body := i.Json
 			if body == nil {
 				body = []byte{}
+			}
+			if i.Kind == KindSecret {
+				var err error
+				if body, err = pki.Seal(s.key, body, sealContext(i.Namespace, i.Name, i.Uid)); err != nil {
+					return err
+				}
 			}
 			if _, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO item (kind, namespace, name, uid, revision, assignment, body) VALUES (?,?,?,?,?,?,?)",
 				i.Kind, i.Namespace, i.Name, i.Uid, int64(i.Revision), int64(i.Assignment), body); err != nil {

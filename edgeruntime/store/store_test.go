@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 	"github.com/whimbrel-edge/whimbrel/twin"
@@ -19,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t *testing.T, path string) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), path)
+	s, err := Open(t.Context(), path, pki.SealKey{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +204,7 @@ func TestDamage(t *testing.T) {
 			if err := os.WriteFile(path, damage(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			s, err = Open(t.Context(), path)
+			s, err = Open(t.Context(), path, pki.SealKey{})
 			if err == nil {
 				_ = s.Close()
 			}

@@ -21,6 +21,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine/docker"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
 	"github.com/whimbrel-edge/whimbrel/internal/dockertest"
+	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -66,7 +67,7 @@ func (s *site) load(image string) {
 func (s *site) start() {
 	s.t.Helper()
 	var err error
-	if s.store, err = store.Open(s.t.Context(), filepath.Join(s.dir, "edge.db")); err != nil {
+	if s.store, err = store.Open(s.t.Context(), filepath.Join(s.dir, "edge.db"), pki.SealKey{}); err != nil {
 		s.t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(s.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))

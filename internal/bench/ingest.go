@@ -18,6 +18,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
 	"github.com/whimbrel-edge/whimbrel/internal/pgtest"
+	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
@@ -176,7 +177,7 @@ func (w *fleetWorld) open(ctx context.Context, f *feeder) error {
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return err
 	}
-	if f.store, err = store.Open(ctx, filepath.Join(f.dir, "edge.db")); err != nil {
+	if f.store, err = store.Open(ctx, filepath.Join(f.dir, "edge.db"), pki.NewSealKey()); err != nil {
 		return err
 	}
 	log := slog.New(slog.DiscardHandler)

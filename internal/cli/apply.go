@@ -277,11 +277,11 @@ func diffOne(ctx context.Context, h hub, o models.Object) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	default:
-		if live, err = userPart(current); err != nil {
+		if live, err = userPart(current, hidden(current, o, "live")); err != nil {
 			return nil, err
 		}
 	}
-	wanted, err := userPart(o)
+	wanted, err := userPart(o, hidden(o, current, "in the file"))
 	if err != nil {
 		return nil, err
 	}
@@ -293,9 +293,28 @@ func diffOne(ctx context.Context, h hub, o models.Object) ([]byte, error) {
 	return text, nil
 }
 
+// hidden stands for the values of a Secret: a diff ends in terminals and build
+// logs. Where a value differs from the other side's, what stands there does, too.
+func hidden(o, other models.Object, side string) map[string]string {
+	secret, ok := o.(*models.Secret)
+	if !ok {
+		return nil
+	}
+	beside, _ := other.(*models.Secret)
+	out := map[string]string{}
+	for k, v := range secret.Data {
+		out[k] = "(hidden)"
+		if beside != nil && !bytes.Equal(beside.Data[k], v) {
+			out[k] = "(hidden, as it is " + side + ")"
+		}
+	}
+	return out
+}
+
 // userPart is what a user says of an object, as YAML: what only the hub says is
-// left out, and both sides of a comparison are decoded the same way.
-func userPart(o models.Object) ([]byte, error) {
+// left out, and both sides of a comparison are decoded the same way. instead
+// stands for the values of a Secret.
+func userPart(o models.Object, instead map[string]string) ([]byte, error) {
 	var b bytes.Buffer
 	if err := line(&b, o); err != nil {
 		return nil, err
@@ -305,7 +324,16 @@ func userPart(o models.Object) ([]byte, error) {
 		return nil, err
 	}
 	b.Reset()
-	if err := line(&b, again); err != nil {
+	if secret, ok := again.(*models.Secret); ok {
+		shown := struct {
+			*models.Secret
+			Data map[string]string `json:"data"`
+		}{secret, instead}
+		err = line(&b, shown)
+	} else {
+		err = line(&b, again)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return toYAML(b.Bytes())

@@ -115,6 +115,14 @@ func (d *description) object(ctx context.Context, h hub, o models.Object) error 
 		return d.events(ctx, h, o)
 	case *models.Mapper:
 		return d.mapper(o)
+	case *models.Secret:
+		d.field("Type", "%s", o.SecretType)
+		t := &table{titles: []string{"KEY!", "BYTES"}}
+		for _, k := range secretKeys(o) {
+			t.row(k, strconv.Itoa(len(o.Data[k])))
+		}
+		d.table("Data (get secret "+o.Metadata.Name+" -o yaml shows the values)", t)
+		return nil
 	case *models.User:
 		return d.user(ctx, h, o)
 	case *models.Deployment:

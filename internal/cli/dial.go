@@ -60,6 +60,11 @@ func (r remote) Create(ctx context.Context, o models.Object) error {
 	return err
 }
 
+func (r remote) Patch(ctx context.Context, key models.Key, patch []byte, version string) error {
+	_, err := r.c.Patch(ctx, key, patch, client.IfMatch(version))
+	return err
+}
+
 func (r remote) Delete(ctx context.Context, key models.Key) error {
 	_, err := r.c.Delete(ctx, key)
 	return err

@@ -22,6 +22,8 @@ type hub interface {
 	Replace(ctx context.Context, o models.Object, version string) error
 	// Create makes an object that must not be there yet.
 	Create(ctx context.Context, o models.Object) error
+	// Patch changes an object by a merge patch, if it has the version still.
+	Patch(ctx context.Context, key models.Key, patch []byte, version string) error
 	Delete(ctx context.Context, key models.Key) error
 	// Watch calls send with every change after a resourceVersion ("": first with
 	// all there is) until ctx ends or send fails. A connection that breaks is made

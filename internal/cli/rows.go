@@ -3,6 +3,8 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +27,7 @@ var objectTitles = map[string][]string{
 	"Service":            {"IN", "NAME!", "PORTS", "AGE", "SELECTOR", "LABELS"},
 	"ConfigMap":          {"IN", "NAME!", "DATA", "AGE", "LABELS"},
 	"Route":              {"IN", "NAME!", "FROM", "TO", "DELIVERED", "FAILED", "DROPPED", "QUEUED", "AGE", "LASTERROR", "LABELS"},
+	"Secret":             {"IN", "NAME!", "TYPE", "KEYS", "AGE", "LABELS"},
 	"User":               {"IN", "NAME!", "ROLE", "NAMESPACE", "AGE", "LABELS"},
 }
 
@@ -85,6 +88,8 @@ func objectRow(o models.Object, now time.Time) []string {
 		from, to := routeEnds(o)
 		return []string{meta.Namespace, meta.Name, from, to, fmt.Sprint(s.Delivered), fmt.Sprint(s.Failed), fmt.Sprint(s.Dropped), fmt.Sprint(s.Queued), made,
 			orNothing(s.LastError), labels(meta.Labels)}
+	case *models.Secret:
+		return []string{meta.Namespace, meta.Name, o.SecretType, strings.Join(secretKeys(o), ","), made, labels(meta.Labels)}
 	case *models.User:
 		return []string{meta.Namespace, meta.Name, string(o.Spec.Role), userNamespace(o), made, labels(meta.Labels)}
 	}
@@ -117,6 +122,18 @@ func routeEnds(o *models.Route) (from, to string) {
 		to = t.Broker.URL + " " + t.Broker.Topic
 	}
 	return from, to
+}
+
+// secretKeys are the names of a Secret's keys, whether or not its values are
+// shown.
+func secretKeys(s *models.Secret) []string {
+	if len(s.Data) > 0 {
+		return slices.Sorted(maps.Keys(s.Data))
+	}
+	if s.Status != nil {
+		return s.Status.Keys
+	}
+	return nil
 }
 
 func tokenRow(t client.TokenInfo, now time.Time) []string {

@@ -31,14 +31,14 @@ func TestSeal(t *testing.T) {
 		if _, err := Open(key, sealed, []byte("other")); !errors.Is(err, ErrUnseal) {
 			t.Errorf("another context: %v", err)
 		}
-		for i := range min(len(sealed), 40) {
+		for i := range min(len(sealed), 120) {
 			damaged := append([]byte{}, sealed...)
 			damaged[i] ^= 0x80
 			if _, err := Open(key, damaged, []byte("ca")); !errors.Is(err, ErrUnseal) {
 				t.Errorf("byte %d changed: %v", i, err)
 			}
 		}
-		for n := range min(len(sealed), 40) {
+		for n := range min(len(sealed), 94) {
 			if _, err := Open(key, sealed[:n], []byte("ca")); !errors.Is(err, ErrUnseal) {
 				t.Errorf("cut to %d bytes: %v", n, err)
 			}
@@ -48,6 +48,57 @@ func TestSeal(t *testing.T) {
 	b, _ := Seal(key, []byte("x"), nil)
 	if string(a) == string(b) {
 		t.Error("two seals of one text are equal")
+	}
+}
+
+func TestRotation(t *testing.T) {
+	line := func(k SealKey) string { return base64.StdEncoding.EncodeToString(k.bytes[:]) + "\n" }
+	old, fresh := NewSealKey(), NewSealKey()
+	both, err := ParseSealKey([]byte(line(fresh) + "\n" + line(old)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	aad := []byte("here")
+	sealed, err := Seal(old, []byte("secret"), aad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := encrypt([]byte{sealPlain}, old.bytes, []byte("secret"), aad) // as an earlier release sealed
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, sealed := range map[string][]byte{"envelope": sealed, "without envelope": plain} {
+		if have, err := Open(both, sealed, aad); err != nil || string(have) != "secret" {
+			t.Errorf("%s: opened %q, %v", name, have, err)
+		}
+		if _, err := Open(fresh, sealed, aad); !errors.Is(err, ErrUnseal) {
+			t.Errorf("%s: the new key alone: %v", name, err)
+		}
+		again, changed, err := Reseal(both, sealed, aad)
+		if err != nil || !changed {
+			t.Fatalf("%s: %v, %v", name, changed, err)
+		}
+		if have, err := Open(fresh, again, aad); err != nil || string(have) != "secret" {
+			t.Errorf("%s: resealed, opened %q, %v", name, have, err)
+		}
+		if _, err := Open(old, again, aad); !errors.Is(err, ErrUnseal) {
+			t.Errorf("%s: resealed, the old key: %v", name, err)
+		}
+		if same, changed, err := Reseal(both, again, aad); err != nil || changed || string(same) != string(again) {
+			t.Errorf("%s: resealed twice: %v, %v", name, changed, err)
+		}
+		if _, _, err := Reseal(fresh, sealed, aad); !errors.Is(err, ErrUnseal) {
+			t.Errorf("%s: resealed without the key: %v", name, err)
+		}
+		if _, _, err := Reseal(both, sealed, []byte("elsewhere")); !errors.Is(err, ErrUnseal) {
+			t.Errorf("%s: resealed elsewhere: %v", name, err)
+		}
+	}
+	if _, err := ParseSealKey([]byte(line(fresh) + "nonsense\n")); err == nil {
+		t.Error("a key file with a broken second key was accepted")
+	}
+	if _, err := ParseSealKey([]byte(strings.Repeat(line(fresh), maxSealKeys+1))); err == nil {
+		t.Error("too many keys were accepted")
 	}
 }
 
@@ -69,7 +120,7 @@ func TestKeyFileForms(t *testing.T) {
 		"raw": raw, "std": base64.StdEncoding.EncodeToString([]byte(raw)) + "\n",
 		"url, unpadded": " " + base64.RawURLEncoding.EncodeToString([]byte(raw)),
 	} {
-		if have, err := ParseSealKey([]byte(text)); err != nil || have != want {
+		if have, err := ParseSealKey([]byte(text)); err != nil || have.bytes != want.bytes || len(have.older) != 0 {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -96,7 +147,7 @@ func TestLoadSealKeyMakesOneForAll(t *testing.T) {
 	}
 	wg.Wait()
 	for _, k := range keys {
-		if k != keys[0] || k == (SealKey{}) {
+		if k.bytes != keys[0].bytes || k.bytes == [32]byte{} {
 			t.Fatal("concurrent starts got different keys")
 		}
 	}
@@ -134,7 +185,8 @@ func FuzzOpen(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(sealed)
-	f.Add([]byte{sealVersion})
+	f.Add([]byte{sealPlain})
+	f.Add([]byte{sealEnvelope})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if plain, err := Open(NewSealKey(), data, nil); err == nil {
 			t.Errorf("opened %q with a random key", plain)

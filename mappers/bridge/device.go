@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -61,6 +62,9 @@ var (
 )
 
 func newDevice(m *Mapper, cfg mappers.DeviceConfig) (*device, error) {
+	for _, field := range slices.Sorted(maps.Keys(cfg.Secrets)) {
+		return nil, models.Invalid("/spec/connection/"+field, "secrets are not handed to mappers in processes of their own: let the mapper have it from its own configuration")
+	}
 	d := &device{m: m, name: cfg.Name, points: slices.Clone(cfg.Points), index: map[string]int{}, wake: make(chan struct{}, 1),
 		changed: make(chan struct{}), shown: map[int]canonical{}}
 	d.config = assignment{Device: cfg.Name, Connection: compact(cfg.Connection)}

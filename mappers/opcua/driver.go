@@ -52,8 +52,15 @@ func (d *Driver) Info() mappers.Info {
 	return mappers.Info{Name: Name, Version: Version, Connection: connectionSchema, Address: addressSchema, Property: propertySchema}
 }
 
+// secretRef is where a field comes from. The edge has looked it up
+// (mappers.DeviceConfig.Secrets).
+type secretRef struct {
+	Secret string `json:"secret"`
+	Key    string `json:"key"`
+}
+
 // connection is Device.spec.connection as users write it
-// (connection.schema.json), and what is reserved there.
+// (connection.schema.json).
 type connection struct {
 	URL                string           `json:"url"`
 	Policy             string           `json:"policy"`
@@ -61,8 +68,8 @@ type connection struct {
 	Trust              []string         `json:"trust"`
 	Username           string           `json:"username"`
 	Password           *string          `json:"password"`
-	PasswordFrom       json.RawMessage  `json:"passwordFrom"`
-	CertificateFrom    json.RawMessage  `json:"certificateFrom"`
+	PasswordFrom       *secretRef       `json:"passwordFrom"`
+	CertificateFrom    *secretRef       `json:"certificateFrom"`
 	Subscribe          *bool            `json:"subscribe"`
 	PublishingInterval *models.Duration `json:"publishingInterval"`
 	SamplingInterval   *models.Duration `json:"samplingInterval"`
@@ -78,7 +85,8 @@ type target struct {
 	mode       string // or auto
 	trust      []string
 	username   string
-	password   string
+	password   mappers.Secret
+	user       *wire.Identity // who signs in with a certificate; nil for others
 	subscribe  bool
 	publishing time.Duration // 0: by the properties
 	sampling   time.Duration // below 0: each property's own
@@ -106,7 +114,7 @@ var (
 
 // Open implements mappers.Driver.
 func (d *Driver) Open(cfg mappers.DeviceConfig) (mappers.Device, error) {
-	c := checker{at: "/spec/connection"}
+	c := checker{at: "/spec/connection", secrets: cfg.Secrets}
 	t := c.target(cfg.Connection)
 	t.device = cfg.Name
 	points := make([]point, len(cfg.Points))
@@ -127,8 +135,9 @@ func (d *Driver) Open(cfg mappers.DeviceConfig) (mappers.Device, error) {
 
 // checker collects what is wrong with a document, with pointers from its root.
 type checker struct {
-	at     string
-	fields []models.FieldError
+	at      string
+	secrets map[string]mappers.Secret
+	fields  []models.FieldError
 }
 
 func (c *checker) fail(field, format string, args ...any) {
@@ -245,17 +254,43 @@ func (c *checker) security(t *target, conn connection) {
 
 // user checks who signs in.
 func (c *checker) user(t *target, conn connection) {
-	for field, given := range map[string]json.RawMessage{"/passwordFrom": conn.PasswordFrom, "/certificateFrom": conn.CertificateFrom} {
-		if given != nil {
-			c.fail(field, "is not supported yet: there are no secrets to take it from")
-		}
-	}
 	t.username = conn.Username
 	if conn.Password != nil {
-		if t.password = *conn.Password; t.username == "" {
+		if t.password = mappers.NewSecret([]byte(*conn.Password)); t.username == "" {
 			c.fail("/password", "needs a username")
 		}
 	}
+	if conn.PasswordFrom != nil {
+		t.password = c.secret("passwordFrom")
+		switch {
+		case t.username == "":
+			c.fail("/passwordFrom", "needs a username")
+		case conn.Password != nil:
+			c.fail("/passwordFrom", "cannot stand beside password: leave one of them out")
+		}
+	}
+	if conn.CertificateFrom != nil {
+		text := c.secret("certificateFrom").Reveal()
+		if t.username != "" {
+			c.fail("/certificateFrom", "cannot stand beside username: a user signs in with one of them")
+		}
+		if text == "" {
+			return
+		}
+		var err error
+		if t.user, err = wire.ParseIdentity([]byte(text)); err != nil {
+			c.fail("/certificateFrom", "the secret must be a certificate and its private key in PEM: %s", err)
+		}
+	}
+}
+
+// secret returns what a field of the connection refers to.
+func (c *checker) secret(field string) mappers.Secret {
+	secret, ok := c.secrets[field]
+	if !ok {
+		c.fail("/"+field, "must be {secret: NAME, key: KEY} of a Secret that is there")
+	}
+	return secret
 }
 
 // address is a property's address as users write it (address.schema.json).

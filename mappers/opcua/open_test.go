@@ -2,12 +2,15 @@ package opcua
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
+	wire "github.com/whimbrel-edge/whimbrel/protocols/opcua"
 )
 
 func TestOpenRefuses(t *testing.T) {
@@ -24,6 +27,8 @@ func TestOpenRefuses(t *testing.T) {
 		`{` + url + `, "trust": ["sha1:00"]}`:                             "/trust/0",
 		`{` + url + `, "password": "x"}`:                                  "/password",
 		`{` + url + `, "passwordFrom": {"secret": "a", "key": "b"}}`:      "/passwordFrom",
+		`{` + url + `, "username": "u", "passwordFrom": {"secret": "a"}}`: "/passwordFrom",
+		`{` + url + `, "passwordFrom": {"name": "a", "key": "b"}}`:        "/passwordFrom/name",
 		`{` + url + `, "certificateFrom": {"secret": "a", "key": "b"}}`:   "/certificateFrom",
 		`{` + url + `, "timeout": "0s"}`:                                  "/timeout",
 		`{` + url + `, "publishingInterval": "1ms"}`:                      "/publishingInterval",
@@ -53,6 +58,60 @@ func TestOpenRefuses(t *testing.T) {
 	_, err := New().Open(mappers.DeviceConfig{Connection: json.RawMessage(`{` + url + `}`),
 		Points: []mappers.Point{pt("p", models.TypeObject, models.Read, `{"node": "i=1"}`)}})
 	pointsTo(t, "an object", err, "/spec/properties/p/address")
+}
+
+func TestOpenTakesSecrets(t *testing.T) {
+	id, err := wire.MakeIdentity(wire.Application{Name: "operator", URI: "urn:operator"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := wire.MakeIdentity(wire.Application{Name: "other", URI: "urn:other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := func(id *wire.Identity) []byte {
+		_, rest := pem.Decode(id.PEM())
+		return rest
+	}
+	key := id.PEM()[:len(id.PEM())-len(cert(id))]
+	const from = `: {"secret": "s", "key": "k"}`
+	open := func(fields string, secrets map[string][]byte) error {
+		given := map[string]mappers.Secret{}
+		for field, value := range secrets {
+			given[field] = mappers.NewSecret(value)
+		}
+		d, err := New().Open(mappers.DeviceConfig{Connection: json.RawMessage(`{"url": "opc.tcp://h", ` + fields + `}`), Secrets: given})
+		if err == nil {
+			_ = d.Close()
+		}
+		return err
+	}
+	for _, c := range []struct {
+		fields  string
+		secrets map[string][]byte
+		pointer string // "" for none
+	}{
+		{`"username": "u", "passwordFrom"` + from, map[string][]byte{"passwordFrom": []byte("p4ssw0rd")}, ""},
+		{`"username": "u", "password": "x", "passwordFrom"` + from, map[string][]byte{"passwordFrom": []byte("p4ssw0rd")}, "/passwordFrom"},
+		{`"certificateFrom"` + from, map[string][]byte{"certificateFrom": id.PEM()}, ""},
+		{`"username": "u", "certificateFrom"` + from, map[string][]byte{"certificateFrom": id.PEM()}, "/certificateFrom"},
+		{`"certificateFrom"` + from, map[string][]byte{"certificateFrom": []byte("p4ssw0rd")}, "/certificateFrom"},
+		{`"certificateFrom"` + from, map[string][]byte{"certificateFrom": key}, "/certificateFrom"},
+		{`"certificateFrom"` + from, map[string][]byte{"certificateFrom": cert(id)}, "/certificateFrom"},
+		{`"certificateFrom"` + from, map[string][]byte{"certificateFrom": append(slices.Clone(key), cert(other)...)}, "/certificateFrom"},
+	} {
+		err := open(c.fields, c.secrets)
+		if c.pointer == "" {
+			if err != nil {
+				t.Errorf("%s: %v", c.fields, err)
+			}
+			continue
+		}
+		pointsTo(t, c.fields, err, "/spec/connection"+c.pointer)
+		if err != nil && (strings.Contains(err.Error(), "p4ssw0rd") || strings.Contains(err.Error(), "MII")) {
+			t.Errorf("the error tells of the secret: %v", err)
+		}
+	}
 }
 
 func pointsTo(t *testing.T, what string, err error, pointer string) {

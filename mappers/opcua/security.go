@@ -26,7 +26,8 @@ var modeOf = map[string]ua.MessageSecurityMode{
 	none: ua.MessageSecurityModeNone, "Sign": ua.MessageSecurityModeSign, "SignAndEncrypt": ua.MessageSecurityModeSignAndEncrypt,
 }
 
-var tokenNames = map[ua.UserTokenType]string{ua.UserTokenTypeAnonymous: "anonymous", ua.UserTokenTypeUserName: "username/password"}
+var tokenNames = map[ua.UserTokenType]string{ua.UserTokenTypeAnonymous: "anonymous", ua.UserTokenTypeUserName: "username/password",
+	ua.UserTokenTypeCertificate: "certificate"}
 
 // strength orders the policies; those that are broken or unknown have none.
 var strength = map[string]int{none: 1, "Basic256Sha256": 2, "Aes128_Sha256_RsaOaep": 3, "Aes256_Sha256_RsaPss": 4}
@@ -70,17 +71,35 @@ const reasonUntrusted models.Reason = "untrusted-certificate"
 
 // trusted refuses a server that shows no certificate, or one that is not among
 // those to trust.
-func trusted(certificate []byte, trust []string) error {
+func trusted(certificate []byte, t target) error {
 	certs, err := x509.ParseCertificates(certificate)
 	if err != nil || len(certs) == 0 {
 		return mappers.Fail(reasonUntrusted, errors.New("the server shows no certificate"))
 	}
 	sum := sha256.Sum256(certs[0].Raw)
 	fingerprint := "sha256:" + hex.EncodeToString(sum[:])
-	if slices.Contains(trust, fingerprint) {
+	if slices.Contains(t.trust, fingerprint) {
 		return nil
 	}
-	return mappers.Fail(reasonUntrusted, fmt.Errorf("the server's certificate is not trusted; if %s is its fingerprint, add that to connection.trust", fingerprint))
+	if t.device == "" { // nobody's yet
+		return mappers.Fail(reasonUntrusted, fmt.Errorf("the server's certificate is not trusted; if %s is its fingerprint, say so", fingerprint))
+	}
+	return mappers.Fail(reasonUntrusted, fmt.Errorf("the server's certificate is not trusted; if %s is its fingerprint, run: whimbrel trust %s %s", fingerprint, t.device, fingerprint))
+}
+
+// proves reports whether a user's certificate would come with a signature: at an
+// endpoint without security its policy must ask for one.
+func proves(ep *ua.EndpointDescription) bool {
+	for _, p := range ep.UserIdentityTokens {
+		if p.TokenType == ua.UserTokenTypeCertificate {
+			policy := p.SecurityPolicyURI
+			if policy == "" {
+				policy = ep.SecurityPolicyURI
+			}
+			return policy != policyURI+none
+		}
+	}
+	return false
 }
 
 // identities makes or loads an identity per data directory, once.

@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,13 +14,19 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
+	wire "github.com/whimbrel-edge/whimbrel/protocols/opcua"
 	"github.com/whimbrel-edge/whimbrel/simulators/opcuasim"
 )
 
 // attempt opens a device and reads once.
 func attempt(t *testing.T, d *Driver, dir, connection string) (models.Value, error) {
 	t.Helper()
-	dev, err := d.Open(mappers.DeviceConfig{Name: "secured", Connection: json.RawMessage(connection), DataDir: dir,
+	return attemptWith(t, d, dir, connection, nil)
+}
+
+func attemptWith(t *testing.T, d *Driver, dir, connection string, secrets map[string]mappers.Secret) (models.Value, error) {
+	t.Helper()
+	dev, err := d.Open(mappers.DeviceConfig{Name: "secured", Secrets: secrets, Connection: json.RawMessage(connection), DataDir: dir,
 		Points: []mappers.Point{pt("still", models.TypeInt, models.ReadWrite, `{"node": "ns=2;s=still"}`)}})
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +87,7 @@ func TestSecurity(t *testing.T) {
 		reason models.Reason
 		says   string
 	}{
-		{`"policy": "auto"`, reasonUntrusted, fingerprint},
+		{`"policy": "auto"`, reasonUntrusted, "whimbrel trust secured " + fingerprint},
 		{`"mode": "Sign", "trust": ["sha256:` + strings.Repeat("0", 64) + `"]`, reasonUntrusted, fingerprint},
 		{`"username": "operator", "password": "wrong"`, reasonIdentity, "permission"},
 		{`"username": "nobody"`, reasonIdentity, "permission"},
@@ -88,6 +96,64 @@ func TestSecurity(t *testing.T) {
 		if err == nil || mappers.FailureOf(err).Reason != tc.reason || !mappers.FailureOf(err).Unsent || !strings.Contains(err.Error(), tc.says) {
 			t.Errorf("%s: %v, want %s naming %s", tc.fields, err, tc.reason, tc.says)
 		}
+	}
+}
+
+func TestUsersWithSecrets(t *testing.T) {
+	t.Parallel()
+	identity := func(name string) *wire.Identity {
+		id, err := wire.MakeIdentity(wire.Application{Name: name, URI: "urn:" + name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	operator, stranger := identity("operator"), identity("stranger")
+	file := filepath.Join(t.TempDir(), "operator.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: operator.Certificate}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sim := counting(t, func(c *opcuasim.Config) {
+		c.Security = []string{"all"}
+		c.Users = map[string]string{"operator": "s3cret"}
+		c.UserCertificates = []string{file}
+	})
+	dir, trust := t.TempDir(), fmt.Sprintf(`"trust": [%q]`, fingerprintOf(sim))
+	const password, certificate = `, "username": "operator", "passwordFrom": {"secret": "s", "key": "k"}`, `, "certificateFrom": {"secret": "s", "key": "k"}`
+	for _, tc := range []struct {
+		fields string
+		value  []byte
+		reason models.Reason // "" when it works
+	}{
+		{`"policy": "auto", ` + trust + password, []byte("s3cret"), ""},
+		{`"policy": "auto", ` + trust + password, []byte("wrong"), reasonIdentity},
+		{`"policy": "Basic256Sha256", "mode": "Sign", ` + trust + certificate, operator.PEM(), ""},
+		{`"policy": "Aes128_Sha256_RsaOaep", ` + trust + certificate, operator.PEM(), ""},
+		{`"policy": "Aes256_Sha256_RsaPss", "mode": "SignAndEncrypt", ` + trust + certificate, operator.PEM(), ""},
+		{trust + certificate, operator.PEM(), ""}, // without security, but for the proof
+		{`"policy": "auto", ` + trust + certificate, stranger.PEM(), reasonIdentity},
+		{`"policy": "auto", ` + trust, nil, reasonIdentity}, // anonymous
+	} {
+		secrets := map[string]mappers.Secret{"passwordFrom": mappers.NewSecret(tc.value), "certificateFrom": mappers.NewSecret(tc.value)}
+		v, err := attemptWith(t, New(), dir, fmt.Sprintf(`{"url": %q, %s}`, sim.URL(), tc.fields), secrets)
+		switch {
+		case tc.reason == "" && (err != nil || v != models.Int(9)):
+			t.Errorf("%s: %v, %v", tc.fields, v, err)
+		case tc.reason != "" && (err == nil || mappers.FailureOf(err).Reason != tc.reason):
+			t.Errorf("%s: %v, want %s", tc.fields, err, tc.reason)
+		}
+	}
+	// One that shows a certificate and cannot prove that it is its own.
+	thief := &wire.Identity{Key: stranger.Key, Certificate: operator.Certificate}
+	still, err := wire.ParseRef("ns=2;s=still")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev := newDevice(target{device: "thief", url: sim.URL(), policy: auto, mode: auto, trust: []string{fingerprintOf(sim)}, user: thief, timeout: defaultTimeout},
+		[]point{{node: still, readable: true, kind: models.TypeInt, index: -1}}, func() (*wire.Identity, error) { return operator, nil }, slog.New(slog.DiscardHandler))
+	defer dev.Close()
+	if err := dev.Read(t.Context(), []int{0}, make([]mappers.Result, 1)); err == nil || mappers.FailureOf(err).Reason != reasonIdentity {
+		t.Errorf("a thief: %v", err)
 	}
 }
 

@@ -206,12 +206,16 @@ func (l *link) options(endpoints []*ua.EndpointDescription) ([]gopcua.Option, er
 		gopcua.SessionName("whimbrel " + l.target.device),
 	}
 	token := ua.UserTokenTypeAnonymous
-	if l.target.username != "" {
+	switch user := l.target.user; {
+	case user != nil:
+		token = ua.UserTokenTypeCertificate
+		options = append(options, gopcua.AuthCertificate(user.Certificate), gopcua.AuthPrivateKey(user.Key))
+	case l.target.username != "":
 		token = ua.UserTokenTypeUserName
-		options = append(options, gopcua.AuthUsername(l.target.username, l.target.password))
+		options = append(options, gopcua.AuthUsername(l.target.username, l.target.password.Reveal()))
 	}
 	if ep.SecurityMode != ua.MessageSecurityModeNone {
-		if err := trusted(ep.ServerCertificate, l.target.trust); err != nil {
+		if err := trusted(ep.ServerCertificate, l.target); err != nil {
 			return nil, err
 		}
 		id, err := l.identify()
@@ -222,6 +226,9 @@ func (l *link) options(endpoints []*ua.EndpointDescription) ([]gopcua.Option, er
 	}
 	if !offers(ep, token) {
 		return nil, &mappers.Failure{Reason: reasonIdentity, Refused: true, Err: fmt.Errorf("the server does not accept %s users", tokenNames[token])}
+	}
+	if token == ua.UserTokenTypeCertificate && !proves(ep) {
+		return nil, refused(errors.New("a user with a certificate needs security, to prove that the certificate is theirs; set policy or mode"))
 	}
 	return append(options, gopcua.SecurityFromEndpoint(ep, token)), nil
 }
@@ -262,7 +269,7 @@ func failure(err error) *mappers.Failure {
 	case errors.As(err, &status) && gone(status):
 		return mappers.Fail(models.ReasonNotConnected, err)
 	case errors.Is(err, ua.StatusBadUserAccessDenied), errors.Is(err, ua.StatusBadIdentityTokenRejected),
-		errors.Is(err, ua.StatusBadIdentityTokenInvalid):
+		errors.Is(err, ua.StatusBadIdentityTokenInvalid), errors.Is(err, ua.StatusBadUserSignatureInvalid):
 		return mappers.Fail(reasonIdentity, err)
 	case errors.As(err, &status):
 		return mappers.Fail(wire.ReasonOf(status), err)

@@ -13,11 +13,15 @@ const (
 
 // Capabilities returns the named capabilities this release has beside the
 // methods of requests, for hello and welcome.
-func Capabilities() []string { return []string{CapabilityRoutes} }
+func Capabilities() []string { return []string{CapabilityRoutes, CapabilitySecrets} }
 
 // CapabilityRoutes is of both ends: they exchange RouteMessages, RouteAcks,
 // RouteReply and RouteCounts, and the edge takes items of the kind Route.
 const CapabilityRoutes = "routes"
+
+// CapabilitySecrets is of an edge that takes items of the kind Secret, and
+// keeps them sealed.
+const CapabilitySecrets = "secrets"
 
 // CapabilityWorkloads is of an edge that runs pods: it takes items of the kinds
 // Pod, ConfigMap, Secret and Service, and sends PodStatuses.

@@ -81,28 +81,67 @@ func KeepIdentity(path string, app Application) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := &Identity{}
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		switch block.Type {
-		case "RSA PRIVATE KEY":
-			if id.Key, err = x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
-				return nil, fmt.Errorf("%s: %w", path, err)
-			}
-		case "CERTIFICATE":
-			id.Certificate = block.Bytes
-		}
-	}
-	if id.Key == nil || id.Certificate == nil {
-		return nil, fmt.Errorf("%s holds no key and certificate", path)
+	id, err := ParseIdentity(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return id, nil
 }
 
-func (id *Identity) save(path string) error {
+// ParseIdentity reads a key and its certificate in PEM, in any order. Of several
+// certificates the first is its own. Errors tell nothing of the key.
+func ParseIdentity(text []byte) (*Identity, error) {
+	id := &Identity{}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		switch block.Type {
+		case "RSA PRIVATE KEY":
+			key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+			if err != nil {
+				return nil, errors.New("the private key cannot be read")
+			}
+			id.Key = key
+		case "PRIVATE KEY":
+			key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+			if err != nil {
+				return nil, errors.New("the private key cannot be read")
+			}
+			var isRSA bool
+			if id.Key, isRSA = key.(*rsa.PrivateKey); !isRSA {
+				return nil, errors.New("the private key must be RSA, as the security policies are")
+			}
+		case "ENCRYPTED PRIVATE KEY":
+			return nil, errors.New("the private key has a passphrase; give it without one")
+		case "CERTIFICATE":
+			if id.Certificate == nil {
+				id.Certificate = block.Bytes
+			}
+		}
+	}
+	switch {
+	case id.Certificate == nil:
+		return nil, errors.New("holds no certificate in PEM (BEGIN CERTIFICATE)")
+	case id.Key == nil:
+		return nil, errors.New("holds no private key in PEM (BEGIN PRIVATE KEY)")
+	}
+	cert, err := x509.ParseCertificate(id.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("the certificate cannot be read: %w", err)
+	}
+	if !id.Key.PublicKey.Equal(cert.PublicKey) {
+		return nil, errors.New("the private key is not the certificate's")
+	}
+	return id, nil
+}
+
+// PEM is the identity as ParseIdentity reads it.
+func (id *Identity) PEM() []byte {
 	text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(id.Key)})
-	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: id.Certificate})...)
+	return append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: id.Certificate})...)
+}
+
+func (id *Identity) save(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return atomicfile.WriteFile(path, text, 0o600)
+	return atomicfile.WriteFile(path, id.PEM(), 0o600)
 }

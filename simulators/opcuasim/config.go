@@ -2,10 +2,14 @@ package opcuasim
 
 import (
 	"cmp"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -54,6 +58,9 @@ type Config struct {
 	// unless Anonymous is true.
 	Users     map[string]string `yaml:"users"`
 	Anonymous *bool             `yaml:"anonymous"`
+	// UserCertificates are files with the certificates (PEM) that users may sign in
+	// with. With them, too, anonymous sessions are refused unless Anonymous is true.
+	UserCertificates []string `yaml:"userCertificates"`
 	// MaxMonitoredItems is how many items all subscriptions of a session may
 	// monitor; further ones are refused with BadTooManyMonitoredItems. 0 is any
 	// number, -1 none.
@@ -128,7 +135,7 @@ func compile(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, byName: map[string]*node{}, byID: map[string]*node{}, active: map[string]bool{}, again: map[*node]bool{},
 		cable: cable{addr: cfg.Listen}}
-	s.anonymous = len(cfg.Users) == 0
+	s.anonymous = len(cfg.Users) == 0 && len(cfg.UserCertificates) == 0
 	if cfg.Anonymous != nil {
 		s.anonymous = *cfg.Anonymous
 	}
@@ -150,8 +157,19 @@ func compile(cfg Config) (*Server, error) {
 	if cfg.Certificate != "" && !slices.ContainsFunc(s.security, func(x security) bool { return !x.none() }) {
 		wrong("certificate goes with a security other than None")
 	}
-	if !s.anonymous && len(cfg.Users) == 0 {
+	if !s.anonymous && len(cfg.Users) == 0 && len(cfg.UserCertificates) == 0 {
 		wrong("nobody may connect: anonymous is false and there are no users")
+	}
+	if len(cfg.UserCertificates) > 0 && !slices.ContainsFunc(s.security, func(x security) bool { return !x.none() }) {
+		wrong("userCertificates go with a security other than None: users have to prove that theirs are their own")
+	}
+	for i, path := range cfg.UserCertificates {
+		cert, err := loadCertificate(path)
+		if err != nil {
+			wrong("userCertificates %d: %w", i+1, err)
+			continue
+		}
+		s.users = append(s.users, cert)
 	}
 	b := builder{signals: cfg.Signals, inputs: map[string]any{}}
 	for _, nc := range cfg.Nodes {
@@ -183,6 +201,28 @@ func compile(cfg Config) (*Server, error) {
 	}
 	s.set = set
 	return s, nil
+}
+
+// loadCertificate reads the first certificate of a PEM file.
+func loadCertificate(path string) (*x509.Certificate, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if _, ok := cert.PublicKey.(*rsa.PublicKey); !ok {
+			return nil, fmt.Errorf("%s: its key is not RSA", path)
+		}
+		return cert, nil
+	}
+	return nil, fmt.Errorf("%s holds no certificate in PEM", path)
 }
 
 // builder gathers what the nodes make of signals.

@@ -17,6 +17,7 @@
 //	certificate: press.pem         # keeps the server's; default: another one each time
 //	users: {operator: secret}      # nobody may be anonymous then, unless
 //	anonymous: true                # this says so
+//	userCertificates: [operator.pem]  # who may sign in with a certificate
 //	maxMonitoredItems: 0           # more are refused; 0 is any number, -1 none
 //	signals:                       # see package signal
 //	  temperature: {sine: {min: 15, max: 25, period: 10m}}
@@ -40,6 +41,7 @@ package opcuasim
 import (
 	"context"
 	"crypto/rsa"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -62,6 +64,7 @@ type Server struct {
 	cfg       Config
 	security  []security
 	anonymous bool
+	users     []*x509.Certificate
 	nodes     []*node
 	byName    map[string]*node
 	byID      map[string]*node

@@ -1,6 +1,9 @@
 package opcuasim
 
 import (
+	"bytes"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/binary"
 	"reflect"
 	"slices"
@@ -78,11 +81,14 @@ func (s *Server) tokens(ep *ua.EndpointDescription) []*ua.UserTokenPolicy {
 	if s.anonymous {
 		out = append(out, &ua.UserTokenPolicy{PolicyID: "anonymous", TokenType: ua.UserTokenTypeAnonymous})
 	}
+	uri := ep.SecurityPolicyURI
+	if ep.SecurityMode == ua.MessageSecurityModeNone && s.key != nil {
+		uri = policyURI + "Basic256Sha256"
+	}
+	if len(s.users) > 0 {
+		out = append(out, &ua.UserTokenPolicy{PolicyID: "certificate", TokenType: ua.UserTokenTypeCertificate, SecurityPolicyURI: uri})
+	}
 	if len(s.cfg.Users) > 0 {
-		uri := ep.SecurityPolicyURI
-		if ep.SecurityMode == ua.MessageSecurityModeNone && s.key != nil {
-			uri = policyURI + "Basic256Sha256"
-		}
 		out = append(out, &ua.UserTokenPolicy{PolicyID: "username", TokenType: ua.UserTokenTypeUserName, SecurityPolicyURI: uri})
 	}
 	return out
@@ -100,7 +106,7 @@ func (s *Server) activateSession(sc *uasc.SecureChannel, r ua.Request, _ uint32)
 	if err := sc.VerifySessionSignature(certificate, nonce, req.ClientSignature.Signature); err != nil {
 		return nil, ua.StatusBadApplicationSignatureInvalid
 	}
-	if status := s.admit(req.UserIdentityToken, len(nonce)); status != ua.StatusOK {
+	if status := s.admit(req, nonce); status != ua.StatusOK {
 		return nil, status
 	}
 	s.mu.Lock()
@@ -110,10 +116,10 @@ func (s *Server) activateSession(sc *uasc.SecureChannel, r ua.Request, _ uint32)
 }
 
 // admit checks who a session is for.
-func (s *Server) admit(token *ua.ExtensionObject, nonce int) ua.StatusCode {
+func (s *Server) admit(req *ua.ActivateSessionRequest, nonce []byte) ua.StatusCode {
 	var who any
-	if token != nil {
-		who = token.Value
+	if req.UserIdentityToken != nil {
+		who = req.UserIdentityToken.Value
 	}
 	switch who := who.(type) {
 	case nil, *ua.AnonymousIdentityToken:
@@ -123,13 +129,37 @@ func (s *Server) admit(token *ua.ExtensionObject, nonce int) ua.StatusCode {
 		return ua.StatusBadIdentityTokenRejected
 	case *ua.UserNameIdentityToken:
 		password, known := s.cfg.Users[who.UserName]
-		given, ok := s.password(who, nonce)
+		given, ok := s.password(who, len(nonce))
 		if known && ok && given == password {
 			return ua.StatusOK
 		}
 		return ua.StatusBadUserAccessDenied
+	case *ua.X509IdentityToken:
+		at := slices.IndexFunc(s.users, func(c *x509.Certificate) bool { return bytes.Equal(c.Raw, who.CertificateData) })
+		if at < 0 {
+			return ua.StatusBadIdentityTokenRejected
+		}
+		if !s.signed(s.users[at], req.UserTokenSignature, nonce) {
+			return ua.StatusBadUserSignatureInvalid
+		}
+		return ua.StatusOK
 	}
 	return ua.StatusBadIdentityTokenInvalid
+}
+
+// signed reports whether a user has signed the server's certificate and nonce.
+func (s *Server) signed(user *x509.Certificate, sig *ua.SignatureData, nonce []byte) bool {
+	key, ok := user.PublicKey.(*rsa.PublicKey)
+	if !ok || sig == nil {
+		return false
+	}
+	for _, p := range policies {
+		e, err := uapolicy.Asymmetric(policyURI+p, s.key, key)
+		if err == nil && e.SignatureURI() == sig.Algorithm {
+			return e.VerifySignature(slices.Concat(s.cert, nonce), sig.Signature) == nil
+		}
+	}
+	return false
 }
 
 // password decrypts: the secret is its length, the password and the nonce.
