@@ -382,6 +382,12 @@ func validateAs(schema schema, doc json.RawMessage, at string, explained bool) [
 			}
 		case *kind.Not: // which says nothing of what is ruled out, or why
 			add(models.FieldError{Pointer: pointer, Detail: "is ruled out: " + cmp.Or(schema.describe(leaf.SchemaURL), "see the mapper's schema")})
+		case *kind.FalseSchema: // a field that some other field rules out
+			detail := "must be left out"
+			if why := schema.describe(leaf.SchemaURL); why != "" {
+				detail += ": " + why
+			}
+			add(models.FieldError{Pointer: pointer, Detail: detail})
 		default:
 			add(models.FieldError{Pointer: pointer, Detail: leaf.ErrorKind.LocalizedString(printer)})
 		}

@@ -79,6 +79,8 @@ func TestMisfitsAreRefusedWithAnExplanation(t *testing.T) {
 		{"modbus", "type: string, address: {table: holding, register: 1}", "address/encoding", "type string needs encoding string and length"},
 		{"modbus", "type: array, address: {table: holding, register: 1}", "type", "Modbus has no other values"},
 		{"modbus", "type: int, address: {table: holding, register: 1, nullValue: 70000}", "address/nullValue", "one register can hold"},
+		{"modbus", "type: bool, address: {table: coil, register: 1, bit: 3}", "address/bit", "must be left out: the tables coil and discrete hold bits"},
+		{"modbus", "type: int, address: {table: holding, register: 1, length: 2}", "address/length", "must be left out: length goes with encoding string"},
 		{"opcua", "type: object, address: {node: i=1}", "type", "nodes hold no objects"},
 		{"serial", "type: float, access: ReadWrite, address: {read: a}", "address/write", "is needed to write the property"},
 		{"serial", "type: float, address: {read: a, write: 'b {value}'}", "address/write", "access is Read"},
