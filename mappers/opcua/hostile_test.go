@@ -91,6 +91,7 @@ func TestHostileAnswersHarmOnlyTheirDevice(t *testing.T) {
 		"a buffer of 4 bytes":  {ack, buffer(4, 0, 0, 0)},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			sim := opcuasim.Start(t, opcuasim.Config{Nodes: []opcuasim.Node{{Name: "profile", Type: "Int32", Array: true, Value: []any{0x11223344, 1, 2}}}})
 			var forging atomic.Bool
 			forging.Store(true)

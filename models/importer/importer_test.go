@@ -164,6 +164,7 @@ func FuzzSunSpec(f *testing.F) { fuzz(f, importer.SunSpec, "*.json") }
 func FuzzNodeSet(f *testing.F) { fuzz(f, importer.NodeSet, "*.xml") }
 
 func TestInputIsBounded(t *testing.T) {
+	t.Cleanup(importer.LowerBounds())
 	for format, line := range map[importer.Format]string{
 		importer.CSV:     "abcdefgh,coil,1\n",
 		importer.SunSpec: "                \n",
