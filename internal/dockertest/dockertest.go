@@ -120,7 +120,9 @@ func (e *Engine) spawn() (*process, error) {
 		"--pidfile", filepath.Join(e.dir, "docker.pid"), "--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false",
 		"--default-address-pool", "base="+e.pool+",size=24", "--log-level", "warn")
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	// Mounts of its own: those of another engine, seen from here, could not be
+	// removed there.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM, Unshareflags: syscall.CLONE_NEWNS}
 	p := &process{exited: make(chan struct{})}
 	started := make(chan error)
 	go func() { // ends with the process; every stop waits for exited
