@@ -136,6 +136,7 @@ func (a *api) routes() ([]route, error) {
 	routes = append(routes, a.historyRoutes()...)
 	routes = append(routes, a.auditRoutes()...)
 	routes = append(routes, a.eventRoutes()...)
+	routes = append(routes, a.writeRoutes()...)
 	return append(routes, a.tokenRoutes()...), nil
 }
 

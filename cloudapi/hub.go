@@ -38,6 +38,9 @@ type Twins interface {
 	// PatchDesired checks and stores a merge patch of desired values and returns
 	// the twin and the write's id for each property that the patch sets.
 	PatchDesired(ctx context.Context, namespace, name string, patch map[string]models.Value, o models.DesiredOptions) (twin.Document, map[string]string, error)
+	// Writes returns a page of a device's ledger of writes, the newest first; Limit
+	// is set.
+	Writes(ctx context.Context, namespace, name string, q models.LedgerQuery) (entries []twin.LedgerEntry, next string, err error)
 	// AwaitWrites blocks until every write is confirmed (nil), one is refused or
 	// failed (KindRefused), the node is offline (KindUnavailable, at once) or ctx
 	// ends (KindTimeout).

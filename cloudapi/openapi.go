@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -462,6 +463,21 @@ func (s schemas) eventsOp() huma.Operation {
 		"Event", schemaFor[eventList](s), schemaFor[models.LoggedEvent](s))})
 	o.Tags = []string{"events"}
 	return s.problems(o, 410, 422)
+}
+
+func uidParam() *huma.Param {
+	return param("query", "uid", "Of a device of this name that was deleted: its metadata.uid. What is kept of it is kept for 30 days.", text())
+}
+
+func (s schemas) writesOp() huma.Operation {
+	o := op(http.MethodGet, Prefix+"/devices/{name}/writes", "listWrites", "Who wrote what, and what became of it", append([]*huma.Param{
+		namePath(), oneNamespace(), uidParam(),
+		param("query", "property", "Only writes of this property.", text()),
+		param("query", "state", "Only writes in this state: "+strings.Join(writeStates, ", ")+".", text()),
+		sinceParam()}, pageParams()...),
+		map[string]*huma.Response{"200": ok("Desired writes, the newest first.", schemaFor[writeList](s))})
+	o.Tags = []string{"twins"}
+	return s.problems(o, 404, 422)
 }
 
 func (s schemas) auditOp() huma.Operation {

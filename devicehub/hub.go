@@ -122,7 +122,7 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 		NewID: func() string { return ulid.Make().String() }, Now: h.now, Log: h.log, Registerer: cfg.Registerer}); err != nil {
 		return nil, err
 	}
-	h.ingest = ingest.New(ingest.Config{Store: cfg.Store, Devices: devices{h}, Sink: h.twins, Log: h.log, Registerer: cfg.Registerer, Now: h.now})
+	h.ingest = ingest.New(ingest.Config{Store: cfg.Store, Devices: devices{h}, Sink: h.twins, Happened: h.events.Stored, Log: h.log, Registerer: cfg.Registerer, Now: h.now})
 	h.workloads = workloads.New(workloads.Config{Registry: h.Registry, Events: h.events, Now: h.now, Log: h.log})
 	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.twins, Workloads: h.workloads, Log: cfg.Store, Identity: h.Identity, Routes: h.routing,
 		Events: h.events, Lineage: h.lineage, Now: h.now, Logger: h.log})
@@ -171,7 +171,7 @@ func (h *Hub) Ready() <-chan struct{} { return h.ready }
 
 // Run runs the hub until ctx ends or a part of it fails for good. Its loops:
 // the registry's sequencer, the twins' checkpoints, the keeper of history, the
-// book of events, the ingester, the workloads' controller, the link's server.
+// book of events, the tidying, the ingester, the workloads' controller, the link's server.
 func (h *Hub) Run(ctx context.Context) error {
 	// The parts end in an order: sessions first, so that what they handed over is
 	// committed; then ingest; then what it needs.
@@ -179,7 +179,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	defer stopBase(nil)
 	middle, stopMiddle := context.WithCancelCause(base)
 	defer stopMiddle(nil)
-	failed := make(chan error, 5)
+	failed := make(chan error, 8)
 	var baseWait, middleWait sync.WaitGroup
 	start := func(wait *sync.WaitGroup, ctx context.Context, name string, run func(context.Context) error) {
 		wait.Go(func() {
@@ -193,6 +193,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	start(&baseWait, base, "history", (&history.Keeper{Store: h.cfg.Store, Rules: h.Registry.Retention, Now: h.now, Log: h.log}).Run)
 	start(&baseWait, base, "events", h.events.Run)
 	start(&baseWait, base, "routes", h.routing.Run)
+	start(&baseWait, base, "tidying", h.tidy)
 	start(&middleWait, middle, "ingest", h.ingest.Run)
 	start(&middleWait, middle, "workloads", h.workloads.Run)
 	err := h.Registry.Seed(ctx, h.cfg.Mappers)
@@ -255,18 +256,31 @@ func (s statuses) WriteState(deviceUID, property, id string) twin.WriteState {
 	return s.h.twins.WriteState(deviceUID, property, id)
 }
 
+func (s statuses) Reported(deviceUID, property string) twin.Reported {
+	return s.h.twins.Reported(deviceUID, property)
+}
+
 // devices is what ingest needs of the registry.
 type devices struct{ h *Hub }
 
-func (d devices) AcceptLocal(ctx context.Context, deviceUID string, l twin.Local) error {
+func (d devices) AcceptLocal(ctx context.Context, deviceUID string, l twin.Local) (registry.Judgement, error) {
 	verdict, err := d.h.Registry.AcceptLocal(ctx, deviceUID, l)
-	if err == nil && verdict == twin.Accepted {
+	if err == nil && verdict.Verdict == twin.Accepted {
 		d.h.twins.DesiredChanged(deviceUID, l.Property)
 	}
-	if err == nil && verdict == twin.Overridden {
+	if err == nil && verdict.Verdict == twin.Overridden {
 		d.h.log.Warn("a write made at the edge was overridden by the cloud's", "device", deviceUID, "property", l.Property, "write", l.ID, "by", l.By)
 	}
-	return err
+	return verdict, err
+}
+
+func (d devices) Reference(deviceUID string) (models.ObjectReference, bool) {
+	view, ok := d.h.Registry.DeviceByUID(deviceUID)
+	if !ok {
+		return models.ObjectReference{}, false
+	}
+	m := view.Device.Metadata
+	return models.ObjectReference{Kind: "Device", Namespace: m.Namespace, Name: m.Name, UID: m.UID}, true
 }
 
 func (d devices) Current(deviceUID string) (assignment uint64, node string, ok bool) {

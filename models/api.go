@@ -42,6 +42,16 @@ type WriteOptions struct {
 	Create  bool   // the object must not exist
 }
 
+// LedgerQuery chooses writes of a device.
+type LedgerQuery struct {
+	UID      string // of a device that was deleted, "" for the one there is
+	Property string // "" for all
+	State    string // "" for all
+	Since    time.Time
+	Limit    int
+	Continue string
+}
+
 // DesiredOptions are the circumstances of a change to desired values.
 type DesiredOptions struct {
 	By      string

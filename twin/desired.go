@@ -105,7 +105,9 @@ type Local struct {
 	After    string       `json:"after,omitempty"` // id of the local write of this property that the hub hears of before it
 	Time     time.Time    `json:"time"`
 	By       string       `json:"by,omitempty"`
-	Reason   string       `json:"reason,omitempty"`  // stays at the edge
+	Reason   string       `json:"reason,omitempty"`
+	Origin   string       `json:"origin,omitempty"`  // by which way it came, such as "mqtt"
+	Before   Reported     `json:"before,omitzero"`   // what was reported when it was made
 	ClientID models.Value `json:"clientId,omitzero"` // the "$id" to echo; stays at the edge
 }
 
@@ -142,6 +144,6 @@ func (d Desired) Accept(l Local) (Desired, Verdict) {
 	}
 	next := d.Clone()
 	next.Version++
-	next.Properties[l.Property] = DesiredValue{Value: l.Value, ID: l.ID, Version: next.Version, Time: l.Time, By: l.By}
+	next.Properties[l.Property] = DesiredValue{Value: l.Value, ID: l.ID, Version: next.Version, Time: l.Time, By: l.By, Reason: l.Reason}
 	return next, Accepted
 }

@@ -55,6 +55,9 @@ type WriteDoc struct {
 	Late  bool       `json:"late,omitempty"` // confirmed, but after it had expired
 }
 
+// Doc shows r as documents do, nil when nothing is known.
+func (r Reported) Doc() *ReportedDoc { return r.doc(nil) }
+
 func (r Reported) doc(enum map[int64]string) *ReportedDoc {
 	if !r.Known() {
 		return nil

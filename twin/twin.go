@@ -251,6 +251,9 @@ type WriteChange struct {
 	Write    Write
 	ClientID models.Value
 	Local    bool // made at this edge, and not the hub's desired value yet
+	// Asked is the local write itself, with the first word of it: the hub may never
+	// hear of it otherwise, when others follow before it was told.
+	Asked *Local
 }
 
 func (t *Twin) changed(i int) WriteChange {
@@ -376,6 +379,7 @@ func (t *Twin) aim(i int, now time.Time) (changes []WriteChange) {
 		*e = effort{}
 		return changes
 	}
+	asked := t.localOf(want.ID)
 	*e = effort{Write: Write{ID: want.ID, State: Pending, Time: now}, Value: want.Value, Version: want.Version, ClientID: client, Trace: want.Trace}
 	if want.Settled.Final() && t.defs[i].Write == models.Once {
 		// Some edge has written it already: this one, before it lost its disk, or the
@@ -386,7 +390,19 @@ func (t *Twin) aim(i int, now time.Time) (changes []WriteChange) {
 	if want.ExpiresInMS > 0 {
 		e.Deadline = now.Add(time.Duration(want.ExpiresInMS) * time.Millisecond)
 	}
-	return append(changes, t.changed(i))
+	first := t.changed(i)
+	first.Asked = asked
+	return append(changes, first)
+}
+
+// localOf returns the local write with an id, nil when there is none.
+func (t *Twin) localOf(id string) *Local {
+	for i := range t.locals {
+		if t.locals[i].ID == id {
+			return new(t.locals[i])
+		}
+	}
+	return nil
 }
 
 // Expire ends the pending writes whose time is over.
@@ -425,7 +441,7 @@ func (t *Twin) Due(now time.Time) (orders []Order, changes []WriteChange) {
 			e.tries = 0 // it stuck for longer than it was waited for: this is a new drift, not the same fight
 		}
 		e.Value = v
-		e.inFlight, e.Sent = true, true
+		e.inFlight, e.Sent, e.SentAt = true, true, now
 		orders = append(orders, Order{Property: i, ID: e.ID, Value: e.Value, Once: def.Write == models.Once, Trace: e.Trace})
 	}
 	return orders, changes
@@ -477,6 +493,9 @@ func (t *Twin) Settle(r Result, now time.Time) (changes []WriteChange) {
 		return nil // superseded meanwhile, and told so
 	}
 	e.inFlight = false
+	if !r.Sent.IsZero() {
+		e.SentAt = r.Sent
+	}
 	once := t.defs[r.Property].Write == models.Once
 	expired := e.State == Expired
 	switch r.Outcome {
@@ -493,7 +512,7 @@ func (t *Twin) Settle(r Result, now time.Time) (changes []WriteChange) {
 		e.backOff(now) // of the next assertion, if it does not stick
 		return append(changes, t.changed(r.Property))
 	case NotSent:
-		e.Sent = false
+		e.Sent, e.SentAt = false, time.Time{}
 		e.backOff(now)
 		e.Error = r.Err
 		return nil

@@ -31,6 +31,7 @@ type Write struct {
 	Refused bool       `json:"refused,omitempty"` // failed because the device or its mapper said no
 	Late    bool       `json:"late,omitempty"`    // confirmed after it had expired
 	Time    time.Time  `json:"time"`              // of the last change of State
+	SentAt  time.Time  `json:"sentAt,omitzero"`   // when it was last handed to the device
 }
 
 // Outcome is what a mapper says of a write it was given.
@@ -51,6 +52,7 @@ type Result struct {
 	Outcome  Outcome
 	ReadBack *models.Sample // what the device reads now, when it could be read
 	Err      string
+	Sent     time.Time // when the mapper took it up, zero when that is not known
 }
 
 // Order is a write that is due now.

@@ -69,6 +69,7 @@ type device struct {
 	changed   map[string]uint64                // by property, the twinCursor of the last change
 	touched   uint64                           // the twinCursor of the last change of anything
 	history   map[string][]models.HistoryPoint // by property, as they came
+	ledger    []twin.LedgerEntry               // oldest first, as they were asked
 }
 
 var (

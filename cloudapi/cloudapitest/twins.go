@@ -185,6 +185,7 @@ func (h *Hub) PatchDesired(_ context.Context, namespace, name string, patch map[
 	writes := map[string]string{}
 	if d.desired.Version != before {
 		for prop := range fitted {
+			d.note(prop)
 			d.shadow.Touch(prop)
 			h.touchLocked(d, prop)
 			if v, live := d.desired.Live(prop); live {

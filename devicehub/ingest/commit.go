@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +26,8 @@ type plan struct {
 	acked   map[logKey]uint64 // afterwards, for every log of the group
 	samples int
 	aside   map[string]int // records set aside, by reason
+	states  map[string]state
+	served  map[served]bool
 }
 
 // news is a record for the sink.
@@ -72,6 +76,12 @@ func (g *Ingester) ingest(ctx context.Context, group []*item) {
 			}
 			continue
 		}
+		if err := g.loadStates(ctx, group); err != nil {
+			if !again("read states", err) {
+				return
+			}
+			continue
+		}
 		p := g.plan(group, base)
 		if len(p.batches) > 0 {
 			err = g.cfg.Store.Ingest(ctx, p.batches)
@@ -113,6 +123,8 @@ func (g *Ingester) resolve(ctx context.Context, group []*item, p *plan, base map
 	for _, it := range group {
 		delete(g.logs, it.from.NodeUID)
 	}
+	clear(g.states)
+	clear(g.served)
 	now, lost, err := g.acked(ctx, group)
 	if err != nil {
 		return group, false
@@ -268,9 +280,28 @@ func (g *Ingester) knownOf(device edgelink.DeviceRef) *known {
 	return k
 }
 
-// findSeriesOf notes the ids of one record's series.
+// findSeriesOf notes the ids of one record's series, and of those of the states
+// that it tells.
 func (g *Ingester) findSeriesOf(node string, r *record, serves map[claim]bool, missing func(store.SeriesKey)) {
-	r.ids = r.ids[:0]
+	r.ids, r.stateIDs, r.refused = r.ids[:0], r.stateIDs[:0], nil
+	for _, s := range r.decoded.States {
+		id := int64(notServed)
+		if g.judge(node, s.Device, serves) {
+			var ok bool
+			if id, ok = g.knownOf(s.Device).id(StateSeries); !ok {
+				missing(stateKey(s.Device))
+			}
+		}
+		r.stateIDs = append(r.stateIDs, id)
+	}
+	for _, w := range r.decoded.Writes {
+		if !g.judge(node, w.Device, serves) {
+			if r.refused == nil {
+				r.refused = map[edgelink.DeviceRef]bool{}
+			}
+			r.refused[w.Device] = true
+		}
+	}
 	var device edgelink.DeviceRef
 	var of *known
 	holds := false
@@ -278,14 +309,7 @@ func (g *Ingester) findSeriesOf(node string, r *record, serves map[claim]bool, m
 		s := &r.decoded.Series[i]
 		if i == 0 || s.Device != device {
 			device = s.Device
-			c := claim{node, device}
-			var asked bool
-			if holds, asked = serves[c]; !asked {
-				assignment, serving, ok := g.cfg.Devices.Current(device.UID)
-				holds = ok && (assignment != device.Assignment || serving == node)
-				serves[c] = holds
-			}
-			if holds {
+			if holds = g.judge(node, device, serves); holds {
 				of = g.knownOf(device)
 			}
 		}
@@ -301,9 +325,21 @@ func (g *Ingester) findSeriesOf(node string, r *record, serves map[claim]bool, m
 	}
 }
 
+// judge says whether a node's claim to serve a device holds.
+func (g *Ingester) judge(node string, device edgelink.DeviceRef, serves map[claim]bool) bool {
+	c := claim{node, device}
+	holds, asked := serves[c]
+	if !asked {
+		assignment, serving, ok := g.cfg.Devices.Current(device.UID)
+		holds = ok && (assignment != device.Assignment || serving == node)
+		serves[c] = holds
+	}
+	return holds
+}
+
 // plan makes batches of the records that are new. It decides only.
 func (g *Ingester) plan(group []*item, base map[logKey]uint64) plan {
-	p := plan{acked: map[logKey]uint64{}, aside: map[string]int{}}
+	p := plan{acked: map[logKey]uint64{}, aside: map[string]int{}, states: map[string]state{}, served: map[served]bool{}}
 	now := g.cfg.Now()
 	for _, it := range group {
 		key := logKey{it.from.NodeUID, it.epoch}
@@ -330,6 +366,7 @@ func (g *Ingester) plan(group []*item, base map[logKey]uint64) plan {
 				b.Samples = room(it.samples)
 			}
 			p.addRecord(b, it.from, r, now)
+			g.addNews(&p, b, it.from, r, now)
 			p.news = append(p.news, news{from: it.from, seq: r.seq, decoded: r.decoded})
 		}
 		p.acked[key] = at
@@ -431,6 +468,14 @@ func (g *Ingester) committed(group []*item, p *plan, started time.Time) {
 	}
 	for _, it := range group { // of a node's epochs the last one is what comes next
 		g.logs[it.from.NodeUID] = logState{epoch: it.epoch, acked: p.acked[logKey{it.from.NodeUID, it.epoch}]}
+	}
+	maps.Copy(g.states, p.states)
+	if len(g.served) > lastKept {
+		clear(g.served)
+	}
+	maps.Copy(g.served, p.served)
+	if g.cfg.Happened != nil && slices.ContainsFunc(p.batches, func(b store.Batch) bool { return len(b.Events) > 0 }) {
+		g.cfg.Happened()
 	}
 	g.metrics.committed(p, time.Since(started))
 	for _, it := range group {

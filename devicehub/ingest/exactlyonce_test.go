@@ -21,7 +21,7 @@ import (
 // weather is a store that fails at random, before and after the fact, and that
 // dies with its hub: what a dead hub had sent may still be committed later.
 type weather struct {
-	store.Log
+	Store
 	rng  func(n int) int
 	mu   *sync.Mutex // for rng
 	calm *bool
@@ -50,14 +50,14 @@ func (w *weather) Epochs(ctx context.Context, node string) ([]store.Epoch, error
 	if w.alive() != nil || w.strikes(10) {
 		return nil, errWeather
 	}
-	return w.Log.Epochs(ctx, node)
+	return w.Store.Epochs(ctx, node)
 }
 
 func (w *weather) SeriesIDs(ctx context.Context, keys []store.SeriesKey) ([]int64, error) {
 	if w.alive() != nil || w.strikes(10) {
 		return nil, errWeather
 	}
-	return w.Log.SeriesIDs(ctx, keys)
+	return w.Store.SeriesIDs(ctx, keys)
 }
 
 func (w *weather) Ingest(ctx context.Context, batches []store.Batch) error {
@@ -68,18 +68,18 @@ func (w *weather) Ingest(ctx context.Context, batches []store.Batch) error {
 	case w.strikes(6):
 		return errWeather
 	case w.strikes(6): // committed, and nobody hears of it
-		if err := w.Log.Ingest(ctx, batches); err != nil {
+		if err := w.Store.Ingest(ctx, batches); err != nil {
 			return err
 		}
 		return errWeather
 	case w.strikes(8): // committed later, when another attempt or another hub may have been quicker
 		w.late.Go(func() {
 			time.Sleep(time.Duration(1+len(batches)%5) * time.Millisecond)
-			_ = w.Log.Ingest(context.WithoutCancel(ctx), batches)
+			_ = w.Store.Ingest(context.WithoutCancel(ctx), batches)
 		})
 		return errWeather
 	}
-	return w.Log.Ingest(ctx, batches)
+	return w.Store.Ingest(ctx, batches)
 }
 
 // TestExactlyOnce has edges send their logs through hubs that die and stores
@@ -126,7 +126,7 @@ func exactlyOnce(t *testing.T, db store.Store, seed uint64) {
 	boot := func() {
 		h := &hub{sink: &sink{}, dead: make(chan struct{})}
 		h.Ingester = New(Config{
-			Store:   &weather{Log: db, rng: rng.IntN, mu: &mu, calm: &calm, dead: h.dead, late: &late},
+			Store:   &weather{Store: db, rng: rng.IntN, mu: &mu, calm: &calm, dead: h.dead, late: &late},
 			Devices: fleet, Sink: h.sink, Log: slog.New(slog.DiscardHandler), Retry: quick(), StopWait: 20 * time.Millisecond, GroupWait: time.Millisecond, GroupSamples: 50, QueueBytes: 20_000,
 		})
 		ctx, cancel := context.WithCancel(t.Context())

@@ -22,8 +22,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/internal/backoff"
+	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 	"github.com/whimbrel-edge/whimbrel/twin"
@@ -35,7 +37,9 @@ type Devices interface {
 	// when it returns nil, and harmless to repeat. What can never be accepted, by
 	// the conflict rule or because the device is gone, is no error; an error means
 	// that another try may help.
-	AcceptLocal(ctx context.Context, deviceUID string, l twin.Local) error
+	AcceptLocal(ctx context.Context, deviceUID string, l twin.Local) (registry.Judgement, error)
+	// Reference names a device; ok is false for one that does not exist.
+	Reference(deviceUID string) (of models.ObjectReference, ok bool)
 	// Current returns a device's assignment and the name of the node that it is
 	// assigned to; ok is false for a device that does not exist.
 	Current(deviceUID string) (assignment uint64, node string, ok bool)
@@ -89,9 +93,16 @@ const nodeShare = 4
 // seriesKept bounds the cache of series ids. When it is full it starts anew.
 const seriesKept = 1 << 18
 
+// Store is what an Ingester needs of the store.
+type Store interface {
+	store.Log
+	LastSamples(ctx context.Context, deviceUID string, properties []string, atUS int64) (map[string]store.Sample, error)
+}
+
 // Config is what an Ingester needs. Store, Devices, Sink and Log are required.
 type Config struct {
-	Store      store.Log
+	Store      Store
+	Happened   func() // called when events were committed; may be nil
 	Devices    Devices
 	Sink       Sink
 	Log        *slog.Logger
@@ -117,6 +128,8 @@ type Ingester struct {
 	series      map[edgelink.DeviceRef]*known
 	seriesCount int                 // in series
 	logs        map[string]logState // by node uid: where its log is
+	states      map[string]state    // by device uid: as they are stored
+	served      map[served]bool     // what is stored of it
 
 	mu      sync.Mutex // protects all below
 	queue   []*item    // in the order of arrival; bounded by bytes
@@ -148,8 +161,11 @@ type item struct {
 type record struct {
 	seq      uint64
 	backfill bool
-	decoded  *edgelink.Decoded // nil: it cannot be decoded
-	ids      []int64           // of its series, or notServed
+	decoded  *edgelink.Decoded           // nil: it cannot be decoded
+	ids      []int64                     // of its series, or notServed
+	stateIDs []int64                     // of the series of its states, or notServed
+	refused  map[edgelink.DeviceRef]bool // devices of its writes that its node does not serve
+	judged   []*registry.Judgement       // of its local writes, nil of those that are dropped
 }
 
 // New returns an Ingester. Run must run for batches to be committed.
@@ -177,7 +193,7 @@ func New(cfg Config) *Ingester {
 	}
 	return &Ingester{
 		cfg: cfg, metrics: newMetrics(cfg.Registerer, cfg.Log), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-		series: map[edgelink.DeviceRef]*known{}, logs: map[string]logState{},
+		series: map[edgelink.DeviceRef]*known{}, logs: map[string]logState{}, states: map[string]state{}, served: map[served]bool{},
 		ofNode: map[string]int{}, room: make(chan struct{}), failing: map[string]struct{}{},
 	}
 }
@@ -277,41 +293,48 @@ func (g *Ingester) prepare(ctx context.Context, it *item, records []*pb.Numbered
 	if !slices.IsSortedFunc(it.records, bySeq) {
 		slices.SortStableFunc(it.records, bySeq)
 	}
-	for _, r := range it.records {
+	for i := range it.records {
+		r := &it.records[i]
 		if r.decoded == nil {
 			continue
 		}
 		for _, l := range r.decoded.Locals {
-			if err := g.acceptLocal(ctx, it.from, l); err != nil {
+			judged, err := g.acceptLocal(ctx, it.from, l)
+			if err != nil {
 				return err
 			}
+			r.judged = append(r.judged, judged)
 		}
 	}
 	return nil
 }
 
-// acceptLocal tries until it succeeds or ctx ends.
-func (g *Ingester) acceptLocal(ctx context.Context, from Origin, l edgelink.LocalDesired) error {
+// acceptLocal tries until it succeeds or ctx ends. A write that is dropped has no
+// judgement.
+func (g *Ingester) acceptLocal(ctx context.Context, from Origin, l edgelink.LocalDesired) (*registry.Judgement, error) {
 	if assignment, node, ok := g.cfg.Devices.Current(l.Device.UID); !ok || node != from.Node || assignment != l.Device.Assignment {
 		g.cfg.Log.Warn("a write made at the edge is dropped: the device is not assigned to the node", "node", from.Node,
 			"device", l.Device.UID, "property", l.Property, "write", l.ID)
-		return nil
+		return nil, nil
 	}
 	retry, err := backoff.New(g.cfg.Retry, rand.Float64)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	local := twin.Local{Property: l.Property, Value: l.Value, ID: l.ID, Base: l.Base, After: l.After, Time: l.Time, By: l.By, Reason: l.Reason, Origin: l.Origin}
+	if l.Before != nil {
+		local.Before, _ = twin.Reported{}.Observe(*l.Before)
 	}
 	for {
-		err := g.cfg.Devices.AcceptLocal(ctx, l.Device.UID, twin.Local{Property: l.Property, Value: l.Value, ID: l.ID, Base: l.Base,
-			After: l.After, Time: l.Time, By: l.By})
+		judged, err := g.cfg.Devices.AcceptLocal(ctx, l.Device.UID, local)
 		if err == nil {
-			return nil
+			return &judged, nil
 		}
 		if ctx.Err() == nil {
 			g.cfg.Log.Warn("a write made at the edge is not accepted yet", "node", from.Node, "device", l.Device.UID, "write", l.ID, "error", err)
 		}
 		if err := retry.Wait(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
 }

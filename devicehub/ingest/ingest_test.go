@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store/storetest"
 	"github.com/whimbrel-edge/whimbrel/internal/backoff"
@@ -45,16 +46,23 @@ func (f *fleet) Current(uid string) (uint64, string, bool) {
 	return assignment, "n" + uid[1:], true
 }
 
-func (f *fleet) AcceptLocal(_ context.Context, uid string, l twin.Local) error {
+func (f *fleet) AcceptLocal(_ context.Context, uid string, l twin.Local) (registry.Judgement, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
 		if err := f.fail(uid); err != nil {
-			return err
+			return registry.Judgement{}, err
 		}
 	}
 	f.locals = append(f.locals, l)
-	return nil
+	if l.Base < 0 {
+		return registry.Judgement{Verdict: twin.Overridden, By: "winner"}, nil
+	}
+	return registry.Judgement{Verdict: twin.Accepted}, nil
+}
+
+func (f *fleet) Reference(uid string) (models.ObjectReference, bool) {
+	return models.ObjectReference{Kind: "Device", Namespace: "default", Name: "name-of-" + uid, UID: uid}, true
 }
 
 // sink keeps what it is told, by node.

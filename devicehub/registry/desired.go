@@ -148,7 +148,7 @@ func (r *Registry) PatchDesired(ctx context.Context, namespace, name string, pat
 		}
 		after := before.Patch(checked, c)
 		if after.Version != before.Version {
-			if err := s.setDesired(uid, after); err != nil {
+			if err := s.setDesired(uid, after, told{OriginCloud, r.reportedOf(uid)}); err != nil {
 				return err
 			}
 		}
@@ -214,11 +214,28 @@ func names(props []models.ResolvedProperty) string {
 	return strings.Join(out, ", ")
 }
 
+// Judgement is what became of a write made at an edge.
+type Judgement struct {
+	Verdict twin.Verdict
+	By      string // Overridden: the write whose value stands, "" when there is none
+	Why     string // Overridden: why, where that is not the conflict rule
+}
+
+// reportedOf is what is reported of a device now.
+func (r *Registry) reportedOf(uid string) func(string) twin.Reported {
+	return func(property string) twin.Reported {
+		if r.statuses == nil {
+			return twin.Reported{}
+		}
+		return r.statuses.Reported(uid, property)
+	}
+}
+
 // AcceptLocal takes a write made at an edge, by the conflict rule. It is
 // durable when it returns, and harmless to repeat. A device that is gone is no
 // error: there is nothing left to want.
-func (r *Registry) AcceptLocal(ctx context.Context, deviceUID string, l twin.Local) (twin.Verdict, error) {
-	verdict := twin.Overridden
+func (r *Registry) AcceptLocal(ctx context.Context, deviceUID string, l twin.Local) (Judgement, error) {
+	verdict := Judgement{Verdict: twin.Overridden}
 	err := r.change(ctx, func(s *stage) error {
 		e := s.byUID(deviceUID)
 		if e == nil {
@@ -228,10 +245,12 @@ func (r *Registry) AcceptLocal(ctx context.Context, deviceUID string, l twin.Loc
 			// What no longer fits the model (it changed meanwhile) is overridden by it.
 			i := slices.IndexFunc(e.props, func(p models.ResolvedProperty) bool { return p.Name == l.Property })
 			if i < 0 {
+				verdict.Why = "the model has no property of this name any more"
 				return nil
 			}
 			v, err := e.props[i].CheckDesired(l.Value, "")
 			if err != nil {
+				verdict.Why = "the value does not fit the model any more: " + err.Error()
 				return nil
 			}
 			l.Value = v
@@ -241,12 +260,20 @@ func (r *Registry) AcceptLocal(ctx context.Context, deviceUID string, l twin.Loc
 		}
 		after, v := s.desiredOf(deviceUID).Accept(l)
 		if v == twin.Accepted && after.Version != s.desiredOf(deviceUID).Version {
-			if err := s.setDesired(deviceUID, after); err != nil {
+			origin := l.Origin
+			if origin == "" {
+				origin = OriginEdge
+			}
+			if err := s.setDesired(deviceUID, after, told{origin, func(string) twin.Reported { return l.Before }}); err != nil {
 				r.log.Warn("a write made at the edge cannot be taken", "device", deviceUID, "property", l.Property, "error", err)
+				verdict.Why = err.Error()
 				return nil
 			}
 		}
-		verdict = v
+		verdict.Verdict = v
+		if v == twin.Overridden {
+			verdict.By = s.desiredOf(deviceUID).Properties[l.Property].ID
+		}
 		return nil
 	})
 	return verdict, err
@@ -268,7 +295,7 @@ func (s *stage) byUID(uid string) *entry {
 func (r *Registry) Withdraw(ctx context.Context, deviceUID, property, id string) error {
 	return r.change(ctx, func(s *stage) error {
 		if after, ok := s.desiredOf(deviceUID).Withdraw(property, id, r.now().UTC()); ok && s.byUID(deviceUID) != nil {
-			return s.setDesired(deviceUID, after)
+			return s.setDesired(deviceUID, after, told{OriginCloud, r.reportedOf(deviceUID)})
 		}
 		return nil
 	})

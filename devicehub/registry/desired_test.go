@@ -115,7 +115,7 @@ func TestDesiredValuesAreBoundedTogether(t *testing.T) {
 	refused(t, err, models.KindInvalid, "bytes together")
 	v, _ := r.Device("default", "b1")
 	verdict, err := r.AcceptLocal(t.Context(), v.Device.Metadata.UID, twin.Local{Property: "b", Value: models.String(large), ID: "L1", Base: 1})
-	if err != nil || verdict != twin.Overridden {
+	if err != nil || verdict.Verdict != twin.Overridden {
 		t.Fatal(verdict, err)
 	}
 	mustPatch(t, r, "b1", `{"b": "small"}`, models.DesiredOptions{})
@@ -134,7 +134,7 @@ func TestAcceptLocal(t *testing.T) {
 			t.Fatal(err)
 		}
 		v, _ := r.Device("default", "b1")
-		return verdict, v.Desired
+		return verdict.Verdict, v.Desired
 	}
 	local := twin.Local{Property: "setpoint", Value: models.Int(20), ID: "L1", Base: 1, By: "panel", Time: time.UnixMicro(1 << 62)}
 	for range 2 { // a resend is harmless
@@ -166,7 +166,7 @@ func TestAcceptLocal(t *testing.T) {
 	if verdict, d := accept(twin.Local{Property: "mode", ID: "L8", Base: 4}); verdict != twin.Accepted || !d.Properties["mode"].Value.IsNull() {
 		t.Fatalf("%v %+v", verdict, d)
 	}
-	if verdict, err := r.AcceptLocal(t.Context(), "no-such-uid", local); err != nil || verdict != twin.Overridden {
+	if verdict, err := r.AcceptLocal(t.Context(), "no-such-uid", local); err != nil || verdict.Verdict != twin.Overridden {
 		t.Fatal(verdict, err)
 	}
 	sameAsStored(t, r, s)

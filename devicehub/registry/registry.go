@@ -46,6 +46,8 @@ type Statuses interface {
 	// WriteState returns how far a write is known to have come, "" when nothing
 	// is known of it.
 	WriteState(deviceUID, property, id string) twin.WriteState
+	// Reported returns what is known of a property, the zero Reported for nothing.
+	Reported(deviceUID, property string) twin.Reported
 }
 
 // Config is what a Registry needs.

@@ -633,11 +633,11 @@ func TestOneGroupMayHoldEverything(t *testing.T) {
 	var b2 string
 	try(func(s *stage) error {
 		b2 = s.get(deviceKey("b2")).object.Meta().UID
-		return s.setDesired(b2, twin.Desired{Version: 1})
+		return s.setDesired(b2, twin.Desired{Version: 1}, told{})
 	})
 	if err := st.try(func(s *stage) error {
 		s.drop(deviceKey("b2"))
-		if err := s.setDesired(b2, twin.Desired{Version: 9}); err != nil {
+		if err := s.setDesired(b2, twin.Desired{Version: 9}, told{}); err != nil {
 			return err
 		}
 		return errors.New("given up")

@@ -35,6 +35,7 @@ type change struct {
 	desired   *desiredEntry // set: the desired values of deviceUID changed
 	json      []byte        // of desired
 	deviceUID string
+	ledger    ledger // what it means to the ledger of writes
 	by        string // who changed it; "" for the hub itself
 	quiet     bool   // stored and delivered, but no event: only what belongs to the hub changed
 }
@@ -190,17 +191,23 @@ func sameSpec(a, b []byte) bool {
 // drop stages the deletion of an object that is there.
 func (s *stage) drop(key models.Key) {
 	before := s.get(key)
+	var l ledger
+	if key.Kind == "Device" {
+		l = deletedLedger(s.desiredOf(before.object.Meta().UID), s.r.now().UTC())
+	}
 	s.revision++
 	setStaged(s, s.objects, key, nil)
 	gone := *before // the deletion has a revision of its own
 	gone.revision = s.revision
 	gone.object = clone(before.object)
 	gone.object.Meta().ResourceVersion = strconv.FormatInt(s.revision, 10)
-	s.changes = append(s.changes, change{revision: s.revision, typ: models.Deleted, entry: &gone, before: before, by: s.by})
+	s.changes = append(s.changes, change{revision: s.revision, typ: models.Deleted, entry: &gone, before: before, by: s.by, ledger: l})
 }
 
-// setDesired stages a device's desired values.
-func (s *stage) setDesired(uid string, d twin.Desired) error {
+// setDesired stages a device's desired values, and what the ledger is to tell of
+// the change.
+func (s *stage) setDesired(uid string, d twin.Desired, t told) error {
+	l := ledgerOf(uid, s.desiredOf(uid), d, t, s.r.now().UTC())
 	text, err := json.Marshal(d)
 	if err != nil {
 		return fmt.Errorf("encode desired values of %s: %w", uid, err)
@@ -212,7 +219,7 @@ func (s *stage) setDesired(uid string, d twin.Desired) error {
 	s.revision++
 	e := desiredEntry{s.revision, d}
 	setStaged(s, s.desired, uid, e)
-	s.changes = append(s.changes, change{revision: s.revision, desired: &e, json: text, deviceUID: uid})
+	s.changes = append(s.changes, change{revision: s.revision, desired: &e, json: text, deviceUID: uid, ledger: l})
 	return nil
 }
 
@@ -252,6 +259,7 @@ func (s *stage) stored() store.Commit {
 		c.Put = append(c.Put, store.Object{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name, UID: m.UID, Revision: e.revision,
 			Generation: m.Generation, Assignment: int64(e.assignment), Created: *m.CreationTimestamp, JSON: e.storedAs})
 	}
+	s.kept(&c)
 	c.PutDesired = slices.DeleteFunc(c.PutDesired, func(d store.Desired) bool { return gone[d.DeviceUID] })
 	return c
 }

@@ -161,6 +161,7 @@ func (f *fakeStatuses) WorkloadStatus(o models.Object) models.Object { return o 
 
 func (f *fakeStatuses) NodeStatus(*models.Node) *models.NodeStatus    { return &models.NodeStatus{} }
 func (f *fakeStatuses) RouteStatus(*models.Route) *models.RouteStatus { return &models.RouteStatus{} }
+func (f *fakeStatuses) Reported(_, _ string) twin.Reported            { return twin.Reported{} }
 func (f *fakeStatuses) WriteState(_, _, id string) twin.WriteState {
 	f.mu.Lock()
 	defer f.mu.Unlock()

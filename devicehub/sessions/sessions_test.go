@@ -61,9 +61,11 @@ func (h *hub) now() time.Time { return time.Now().Add(time.Duration(h.ahead.Load
 // devices is what ingest needs of the registry.
 type devices struct{ r *registry.Registry }
 
-func (d devices) AcceptLocal(ctx context.Context, uid string, l twin.Local) error {
-	_, err := d.r.AcceptLocal(ctx, uid, l)
-	return err
+func (d devices) AcceptLocal(ctx context.Context, uid string, l twin.Local) (registry.Judgement, error) {
+	return d.r.AcceptLocal(ctx, uid, l)
+}
+func (d devices) Reference(uid string) (models.ObjectReference, bool) {
+	return models.ObjectReference{Kind: "Device", Name: uid}, true
 }
 func (d devices) Current(uid string) (uint64, string, bool) { return d.r.Current(uid) }
 
@@ -81,6 +83,8 @@ func (s statuses) RouteStatus(*models.Route) *models.RouteStatus { return &model
 func (s statuses) WorkloadStatus(o models.Object) models.Object {
 	return s.h.workloads.WorkloadStatus(o)
 }
+func (statuses) Reported(_, _ string) twin.Reported { return twin.Reported{} }
+
 func (s statuses) WriteState(uid, property, id string) twin.WriteState {
 	return s.h.twins.WriteState(uid, property, id)
 }

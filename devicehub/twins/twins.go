@@ -251,6 +251,22 @@ func (c *Cache) WriteState(deviceUID, property, id string) twin.WriteState {
 	return c.writeLocked(deviceUID, property, id).State
 }
 
+// Reported returns what is known of a property, as a reader would see it.
+func (c *Cache) Reported(deviceUID, property string) twin.Reported {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	view, there := c.registry.DeviceByUID(deviceUID)
+	d := c.devices[deviceUID]
+	if !there || d == nil || d.shadow.Properties[property] == nil {
+		return twin.Reported{}
+	}
+	r := d.shadow.Properties[property].Reported
+	if away := c.awayLocked(d, view.Device.Spec.Node); !away.IsZero() {
+		r = r.Degrade(away)
+	}
+	return r
+}
+
 // deviceLocked returns the device of a view, which must have been taken under
 // the same lock. After a move to another node it counts anew, since positions in
 // two nodes' logs do not compare, and what is known of it is old.

@@ -68,7 +68,9 @@ func (statuses) NodeStatus(*models.Node) *models.NodeStatus       { return nil }
 func (statuses) MapperStatus(*models.Mapper) *models.MapperStatus { return nil }
 func (statuses) RouteStatus(*models.Route) *models.RouteStatus    { return nil }
 func (s statuses) WorkloadStatus(o models.Object) models.Object   { return s.c.WorkloadStatus(o) }
-func (statuses) WriteState(_, _, _ string) twin.WriteState        { return "" }
+func (statuses) Reported(_, _ string) twin.Reported               { return twin.Reported{} }
+
+func (statuses) WriteState(_, _, _ string) twin.WriteState { return "" }
 
 func open(t testing.TB, store *storetest.Memory) *hub {
 	t.Helper()

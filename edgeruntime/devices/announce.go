@@ -89,7 +89,10 @@ func (l *loop) tell(ctx context.Context, now time.Time) {
 func (l *loop) writeEvent(w twin.WriteChange) (edgelink.WriteEvent, bool) {
 	def := &l.d.defs[w.Property]
 	e := edgelink.WriteEvent{Property: def.Name, ID: w.Write.ID, State: string(w.Write.State), Error: w.Write.Error, Time: w.Write.Time,
-		Late: w.Write.Late, Refused: w.Write.Refused}
+		Late: w.Write.Late, Refused: w.Write.Refused, Sent: w.Write.SentAt}
+	if w.Asked != nil {
+		e.Asked = new(localDesired(*w.Asked))
+	}
 	if def.Uplink != models.UplinkNone {
 		return e, true
 	}
@@ -233,12 +236,22 @@ func (l *loop) localEntry(locals []twin.Local) (outbox.Entry, *announcement) {
 		}
 		l.uplinked[w.ID] = &uplink{}
 		ann.locals = append(ann.locals, w.ID)
-		e.Locals = append(e.Locals, edgelink.LocalDesired{Property: w.Property, ID: w.ID, Value: w.Value, Base: w.Base, Time: w.Time, By: w.By, After: w.After})
+		e.Locals = append(e.Locals, localDesired(w))
 	}
 	if len(e.Locals) == 0 {
 		return e, nil
 	}
 	return e, ann
+}
+
+// localDesired is a local write as the hub hears it.
+func localDesired(w twin.Local) edgelink.LocalDesired {
+	l := edgelink.LocalDesired{Property: w.Property, ID: w.ID, Value: w.Value, Base: w.Base, Time: w.Time, By: w.By, After: w.After, Reason: w.Reason, Origin: w.Origin}
+	if w.Before.Known() {
+		s := w.Before.Sample()
+		l.Before = &s
+	}
+	return l
 }
 
 // forgetUplinks forgets the local writes that wait no more.

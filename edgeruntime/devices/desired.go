@@ -18,9 +18,16 @@ import (
 type Patch struct {
 	Body    []byte // a desired merge patch, JSON or YAML, which may have a "$id"
 	By      string
+	Origin  string // by which way it came: OriginREST or OriginMQTT
 	Reason  string
 	IfMatch string // the desiredVersion there must be, as an ETag; "" for any
 }
+
+// The ways by which local writes come.
+const (
+	OriginREST = "edge-rest"
+	OriginMQTT = "mqtt"
+)
 
 // Patched is what became of a Patch that was accepted.
 type Patched struct {
@@ -31,7 +38,7 @@ type Patched struct {
 
 // Desired implements broker.Devices.
 func (m *Manager) Desired(ctx context.Context, id, by string, patch []byte) ([]byte, error) {
-	p, err := m.Patch(ctx, id, Patch{Body: patch, By: by})
+	p, err := m.Patch(ctx, id, Patch{Body: patch, By: by, Origin: OriginMQTT})
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +124,10 @@ func (l *loop) patch(ctx context.Context, p Patch, values map[string]models.Valu
 	for i := range locals {
 		w := &locals[i]
 		w.ID, w.Time, w.By, w.Reason, w.ClientID = l.m.cfg.NewID(), now.UTC(), p.By, p.Reason, client
+		w.Origin = p.Origin
+		if at, known := l.twin.Index(w.Property); known {
+			w.Before = l.twin.Reported(at)
+		}
 		*w = l.twin.NextLocal(*w)
 		if !w.Value.IsNull() {
 			patched.Writes[w.Property] = w.ID

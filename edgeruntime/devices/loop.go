@@ -341,6 +341,9 @@ func (l *loop) settle(w mappers.WriteResult, now time.Time) {
 	if w.Err != nil {
 		r.Err = w.Err.Error()
 	}
+	if r.Outcome != twin.NotSent {
+		r.Sent = now.Add(-w.Took)
+	}
 	before, _ := l.twin.Write(w.Property)
 	l.out.changed(l.twin.Settle(r, now)...)
 	if before.ID == w.ID {

@@ -110,6 +110,10 @@ func (r remote) DropDeadLetters(ctx context.Context, namespace, name string, ids
 	return r.c.DropDeadLetters(ctx, namespace, name, ids)
 }
 
+func (r remote) Writes(ctx context.Context, namespace, device string, q models.LedgerQuery) ([]twin.LedgerEntry, string, error) {
+	return r.c.Writes(ctx, namespace, device, q)
+}
+
 func (r remote) StreamTwins(ctx context.Context, o selection, send func(twin.Document) error) error {
 	return r.c.StreamTwins(ctx, o.options(), "", func(c client.TwinChange) error {
 		return send(twin.Document{Device: c.Device, Namespace: c.Namespace, Version: c.Version, State: c.State, Properties: c.Properties})

@@ -36,6 +36,9 @@ type hub interface {
 	PatchDesired(ctx context.Context, namespace, device string, patch map[string]models.Value, o setOptions) (doc twin.Document, ok bool, err error)
 	// ReadDevice reads properties from the device, now; nil for all.
 	ReadDevice(ctx context.Context, namespace, device string, properties []string, wait time.Duration) (map[string]models.Reading, error)
+	// Writes returns a device's ledger of writes, the newest first, and where it goes
+	// on.
+	Writes(ctx context.Context, namespace, device string, q models.LedgerQuery) (entries []twin.LedgerEntry, next string, err error)
 	// StreamTwins calls send with the changed properties of every twin that
 	// changes, at first with all of each, until ctx ends or send fails. A connection
 	// that breaks is made again.

@@ -22,7 +22,7 @@ func twinCommand() *cobra.Command {
 		GroupID: GroupObjects,
 		Short:   "Read what a device reports, and set what it should be",
 	}
-	cmd.AddCommand(twinGetCommand(), twinSetCommand(), twinReadCommand())
+	cmd.AddCommand(twinGetCommand(), twinSetCommand(), twinWritesCommand(), twinReadCommand())
 	return cmd
 }
 

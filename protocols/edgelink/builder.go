@@ -203,7 +203,7 @@ func (b *Builder) AddWrite(w WriteEvent) {
 	before := len(b.writeBytes)
 	b.writeBytes = appendMessage(b.writeBytes, tagWrites, &pb.WriteEvent{
 		Device: b.device(w.Device), Property: clean(w.Property), Id: clean(w.ID), State: clean(w.State),
-		Error: clean(w.Error), TimeUs: microseconds(w.Time), Late: w.Late, Refused: w.Refused,
+		Error: clean(w.Error), TimeUs: microseconds(w.Time), Late: w.Late, Refused: w.Refused, SentUs: microseconds(w.Sent), Asked: b.asked(w),
 	})
 	b.writes++
 	b.size += len(b.writeBytes) - before
@@ -212,12 +212,33 @@ func (b *Builder) AddWrite(w WriteEvent) {
 // AddLocal adds a desired value set at the edge.
 func (b *Builder) AddLocal(l LocalDesired) {
 	before := len(b.localBytes)
-	b.localBytes = appendMessage(b.localBytes, tagLocals, &pb.LocalDesired{
-		Device: b.device(l.Device), Property: clean(l.Property), Id: clean(l.ID), Value: l.Value.AppendJSON(nil),
-		Base: l.Base, TimeUs: microseconds(l.Time), By: clean(l.By), After: clean(l.After),
-	})
+	b.localBytes = appendMessage(b.localBytes, tagLocals, b.local(l))
 	b.locals++
 	b.size += len(b.localBytes) - before
+}
+
+func (b *Builder) local(l LocalDesired) *pb.LocalDesired {
+	out := &pb.LocalDesired{
+		Device: b.device(l.Device), Property: clean(l.Property), Id: clean(l.ID), Value: l.Value.AppendJSON(nil),
+		Base: l.Base, TimeUs: microseconds(l.Time), By: clean(l.By), After: clean(l.After), Reason: clean(l.Reason), Origin: clean(l.Origin),
+	}
+	if v := l.Before; v != nil {
+		kind, bits, text := v.Value.Raw()
+		out.Before = &pb.LatestValue{Kind: uint32(kind), Bits: bits, Quality: uint32(v.Quality), Reason: clean(string(v.Reason)), TimeUs: microseconds(v.Time)}
+		if kind >= models.KindString {
+			out.Before.Text = []byte(text)
+		}
+	}
+	return out
+}
+
+func (b *Builder) asked(w WriteEvent) *pb.LocalDesired {
+	if w.Asked == nil {
+		return nil
+	}
+	l := *w.Asked
+	l.Device = w.Device
+	return b.local(l)
 }
 
 // AddState adds a change of a device's state.

@@ -3,6 +3,7 @@ package edgelink
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -174,23 +175,27 @@ func decode(r *pb.Record, series []rawSeries) (*Decoded, error) {
 		if err := checkTexts(w.Property, w.Id, w.State, w.Error); err != nil {
 			return nil, fmt.Errorf("write %d: %w", i, err)
 		}
-		d.Writes = append(d.Writes, WriteEvent{Device: ref, Property: w.Property, ID: w.Id, State: w.State, Error: w.Error,
-			Time: timeOf(w.TimeUs), Late: w.Late, Refused: w.Refused})
+		out := WriteEvent{Device: ref, Property: w.Property, ID: w.Id, State: w.State, Error: w.Error,
+			Time: timeOf(w.TimeUs), Late: w.Late, Refused: w.Refused, Sent: timeOf(w.SentUs)}
+		if w.Asked != nil {
+			asked, err := decodeLocal(w.Asked, ref)
+			if err != nil {
+				return nil, fmt.Errorf("write %d: asked: %w", i, err)
+			}
+			out.Asked = &asked
+		}
+		d.Writes = append(d.Writes, out)
 	}
 	for i, l := range r.Locals {
 		ref, err := device(l.Device)
 		if err != nil {
 			return nil, fmt.Errorf("local %d: %w", i, err)
 		}
-		if err := checkTexts(l.Property, l.Id, l.By, l.After); err != nil {
+		local, err := decodeLocal(l, ref)
+		if err != nil {
 			return nil, fmt.Errorf("local %d: %w", i, err)
 		}
-		var v models.Value
-		if err := json.Unmarshal(l.Value, &v); err != nil {
-			return nil, malformed("local %d: value: %v", i, err)
-		}
-		d.Locals = append(d.Locals, LocalDesired{Device: ref, Property: l.Property, ID: l.Id, Value: v, Base: l.Base,
-			Time: timeOf(l.TimeUs), By: l.By, After: l.After})
+		d.Locals = append(d.Locals, local)
 	}
 	for i, s := range r.States {
 		ref, err := device(s.Device)
@@ -214,6 +219,30 @@ func decode(r *pb.Record, series []rawSeries) (*Decoded, error) {
 			Samples: g.Samples, From: timeOf(g.FromUs), To: timeOf(g.ToUs)})
 	}
 	return d, nil
+}
+
+func decodeLocal(l *pb.LocalDesired, device DeviceRef) (LocalDesired, error) {
+	if err := checkTexts(l.Property, l.Id, l.By, l.After, l.Reason, l.Origin); err != nil {
+		return LocalDesired{}, err
+	}
+	out := LocalDesired{Device: device, Property: l.Property, ID: l.Id, Base: l.Base, Time: timeOf(l.TimeUs), By: l.By, After: l.After, Reason: l.Reason, Origin: l.Origin}
+	if err := json.Unmarshal(l.Value, &out.Value); err != nil {
+		return out, malformed("value: %v", err)
+	}
+	if v := l.Before; v != nil {
+		if v.Kind > math.MaxUint8 || v.Quality > math.MaxUint8 {
+			return out, malformed("before of kind %d, quality %d", v.Kind, v.Quality)
+		}
+		if err := checkTexts(v.Reason); err != nil {
+			return out, err
+		}
+		value, err := models.FromRaw(models.Kind(v.Kind), v.Bits, string(v.Text))
+		if err != nil {
+			return out, malformed("before: %v", err)
+		}
+		out.Before = &models.Sample{Value: value, Quality: min(models.Quality(v.Quality), models.Bad), Reason: models.Reason(v.Reason), Time: timeOf(v.TimeUs)}
+	}
+	return out, nil
 }
 
 // checkName checks a name that series are filed under.

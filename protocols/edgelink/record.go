@@ -21,8 +21,10 @@ type WriteEvent struct {
 	State    string // pending, applied, failed, superseded, expired, unknown
 	Error    string
 	Time     time.Time
-	Late     bool // confirmed after it had expired
-	Refused  bool // failed because the device or its mapper said no
+	Late     bool          // confirmed after it had expired
+	Refused  bool          // failed because the device or its mapper said no
+	Sent     time.Time     // when it was last handed to the device, zero: not, or not known
+	Asked    *LocalDesired // with the first word of a write made at the edge: the write itself, of the same device
 }
 
 // LocalDesired is a desired value set at the edge.
@@ -35,6 +37,9 @@ type LocalDesired struct {
 	After    string       // the local write of the same property that this one follows, "" for none
 	Time     time.Time
 	By       string
+	Reason   string         // why, as who made it says
+	Origin   string         // by which way it came, such as "mqtt"
+	Before   *models.Sample // what was reported when it was made, nil when nothing was
 }
 
 // StateEvent is a change of a device's state.

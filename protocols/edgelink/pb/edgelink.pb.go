@@ -1279,8 +1279,10 @@ type WriteEvent struct {
 	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"` // pending, applied, failed, superseded, expired, unknown
 	Error         string                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
 	TimeUs        int64                  `protobuf:"varint,6,opt,name=time_us,json=timeUs,proto3" json:"time_us,omitempty"`
-	Late          bool                   `protobuf:"varint,7,opt,name=late,proto3" json:"late,omitempty"`       // confirmed after it had expired
-	Refused       bool                   `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"` // failed because the device or its mapper said no
+	Late          bool                   `protobuf:"varint,7,opt,name=late,proto3" json:"late,omitempty"`                   // confirmed after it had expired
+	Refused       bool                   `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`             // failed because the device or its mapper said no
+	SentUs        int64                  `protobuf:"varint,9,opt,name=sent_us,json=sentUs,proto3" json:"sent_us,omitempty"` // when it was last handed to the device, 0: not, or not known
+	Asked         *LocalDesired          `protobuf:"bytes,10,opt,name=asked,proto3" json:"asked,omitempty"`                 // with the first word of a write made at the edge: the write itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1371,6 +1373,20 @@ func (x *WriteEvent) GetRefused() bool {
 	return false
 }
 
+func (x *WriteEvent) GetSentUs() int64 {
+	if x != nil {
+		return x.SentUs
+	}
+	return 0
+}
+
+func (x *WriteEvent) GetAsked() *LocalDesired {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
 // LocalDesired is a desired value set at the edge.
 type LocalDesired struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1381,7 +1397,10 @@ type LocalDesired struct {
 	Base          int64                  `protobuf:"varint,5,opt,name=base,proto3" json:"base,omitempty"`  // the desiredVersion that the edge saw
 	TimeUs        int64                  `protobuf:"varint,6,opt,name=time_us,json=timeUs,proto3" json:"time_us,omitempty"`
 	By            string                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
-	After         string                 `protobuf:"bytes,8,opt,name=after,proto3" json:"after,omitempty"` // the local write of the same property that this one follows, "" for none
+	After         string                 `protobuf:"bytes,8,opt,name=after,proto3" json:"after,omitempty"`    // the local write of the same property that this one follows, "" for none
+	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`  // why, as who made it says
+	Origin        string                 `protobuf:"bytes,10,opt,name=origin,proto3" json:"origin,omitempty"` // by which way it came: edge-rest, mqtt
+	Before        *LatestValue           `protobuf:"bytes,11,opt,name=before,proto3" json:"before,omitempty"` // what was reported when it was made
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1470,6 +1489,27 @@ func (x *LocalDesired) GetAfter() string {
 		return x.After
 	}
 	return ""
+}
+
+func (x *LocalDesired) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LocalDesired) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *LocalDesired) GetBefore() *LatestValue {
+	if x != nil {
+		return x.Before
+	}
+	return nil
 }
 
 type StateEvent struct {
@@ -3434,7 +3474,7 @@ const file_edgelink_proto_rawDesc = "" +
 	"\x05texts\x18\b \x03(\fR\x05texts\x12\x1c\n" +
 	"\tqualities\x18\t \x01(\fR\tqualities\x12\x18\n" +
 	"\areasons\x18\n" +
-	" \x03(\rR\areasons\"\xc3\x01\n" +
+	" \x03(\rR\areasons\"\x96\x02\n" +
 	"\n" +
 	"WriteEvent\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\rR\x06device\x12\x1a\n" +
@@ -3444,7 +3484,10 @@ const file_edgelink_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\tR\x05error\x12\x17\n" +
 	"\atime_us\x18\x06 \x01(\x03R\x06timeUs\x12\x12\n" +
 	"\x04late\x18\a \x01(\bR\x04late\x12\x18\n" +
-	"\arefused\x18\b \x01(\bR\arefused\"\xbb\x01\n" +
+	"\arefused\x18\b \x01(\bR\arefused\x12\x17\n" +
+	"\asent_us\x18\t \x01(\x03R\x06sentUs\x128\n" +
+	"\x05asked\x18\n" +
+	" \x01(\v2\".whimbrel.edgelink.v1.LocalDesiredR\x05asked\"\xa6\x02\n" +
 	"\fLocalDesired\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\rR\x06device\x12\x1a\n" +
 	"\bproperty\x18\x02 \x01(\tR\bproperty\x12\x0e\n" +
@@ -3453,7 +3496,11 @@ const file_edgelink_proto_rawDesc = "" +
 	"\x04base\x18\x05 \x01(\x03R\x04base\x12\x17\n" +
 	"\atime_us\x18\x06 \x01(\x03R\x06timeUs\x12\x0e\n" +
 	"\x02by\x18\a \x01(\tR\x02by\x12\x14\n" +
-	"\x05after\x18\b \x01(\tR\x05after\"\x85\x01\n" +
+	"\x05after\x18\b \x01(\tR\x05after\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x12\x16\n" +
+	"\x06origin\x18\n" +
+	" \x01(\tR\x06origin\x129\n" +
+	"\x06before\x18\v \x01(\v2!.whimbrel.edgelink.v1.LatestValueR\x06before\"\x85\x01\n" +
 	"\n" +
 	"StateEvent\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\rR\x06device\x12\x14\n" +
@@ -3700,23 +3747,25 @@ var file_edgelink_proto_depIdxs = []int32{
 	13, // 28: whimbrel.edgelink.v1.Record.locals:type_name -> whimbrel.edgelink.v1.LocalDesired
 	14, // 29: whimbrel.edgelink.v1.Record.states:type_name -> whimbrel.edgelink.v1.StateEvent
 	15, // 30: whimbrel.edgelink.v1.Record.gaps:type_name -> whimbrel.edgelink.v1.Gap
-	17, // 31: whimbrel.edgelink.v1.Latest.twins:type_name -> whimbrel.edgelink.v1.LatestTwin
-	10, // 32: whimbrel.edgelink.v1.LatestTwin.device:type_name -> whimbrel.edgelink.v1.DeviceRef
-	18, // 33: whimbrel.edgelink.v1.LatestTwin.values:type_name -> whimbrel.edgelink.v1.LatestValue
-	12, // 34: whimbrel.edgelink.v1.LatestTwin.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
-	20, // 35: whimbrel.edgelink.v1.Sync.items:type_name -> whimbrel.edgelink.v1.Item
-	3,  // 36: whimbrel.edgelink.v1.Sync.keep:type_name -> whimbrel.edgelink.v1.Held
-	3,  // 37: whimbrel.edgelink.v1.Sync.removed:type_name -> whimbrel.edgelink.v1.Held
-	23, // 38: whimbrel.edgelink.v1.NodeReport.seen:type_name -> whimbrel.edgelink.v1.Seen
-	29, // 39: whimbrel.edgelink.v1.PodStatuses.pods:type_name -> whimbrel.edgelink.v1.PodState
-	30, // 40: whimbrel.edgelink.v1.PodStatuses.engine:type_name -> whimbrel.edgelink.v1.Engine
-	32, // 41: whimbrel.edgelink.v1.RouteMessages.messages:type_name -> whimbrel.edgelink.v1.RouteMessage
-	36, // 42: whimbrel.edgelink.v1.RouteCounts.routes:type_name -> whimbrel.edgelink.v1.RouteCount
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	13, // 31: whimbrel.edgelink.v1.WriteEvent.asked:type_name -> whimbrel.edgelink.v1.LocalDesired
+	18, // 32: whimbrel.edgelink.v1.LocalDesired.before:type_name -> whimbrel.edgelink.v1.LatestValue
+	17, // 33: whimbrel.edgelink.v1.Latest.twins:type_name -> whimbrel.edgelink.v1.LatestTwin
+	10, // 34: whimbrel.edgelink.v1.LatestTwin.device:type_name -> whimbrel.edgelink.v1.DeviceRef
+	18, // 35: whimbrel.edgelink.v1.LatestTwin.values:type_name -> whimbrel.edgelink.v1.LatestValue
+	12, // 36: whimbrel.edgelink.v1.LatestTwin.writes:type_name -> whimbrel.edgelink.v1.WriteEvent
+	20, // 37: whimbrel.edgelink.v1.Sync.items:type_name -> whimbrel.edgelink.v1.Item
+	3,  // 38: whimbrel.edgelink.v1.Sync.keep:type_name -> whimbrel.edgelink.v1.Held
+	3,  // 39: whimbrel.edgelink.v1.Sync.removed:type_name -> whimbrel.edgelink.v1.Held
+	23, // 40: whimbrel.edgelink.v1.NodeReport.seen:type_name -> whimbrel.edgelink.v1.Seen
+	29, // 41: whimbrel.edgelink.v1.PodStatuses.pods:type_name -> whimbrel.edgelink.v1.PodState
+	30, // 42: whimbrel.edgelink.v1.PodStatuses.engine:type_name -> whimbrel.edgelink.v1.Engine
+	32, // 43: whimbrel.edgelink.v1.RouteMessages.messages:type_name -> whimbrel.edgelink.v1.RouteMessage
+	36, // 44: whimbrel.edgelink.v1.RouteCounts.routes:type_name -> whimbrel.edgelink.v1.RouteCount
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_edgelink_proto_init() }
