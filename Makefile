@@ -63,7 +63,7 @@ fuzz:
 	@set -e; grep -r --include='*_test.go' '^func Fuzz' --exclude-dir=testdata --exclude-dir=examples . | \
 	sed -E 's|^(.*)/[^/]*:func (Fuzz[A-Za-z0-9_]*).*|\1 \2|' | sort | while read -r dir target; do \
 		echo "== $$dir $$target"; \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$dir"; \
 	done
 
 clean:

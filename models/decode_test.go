@@ -2,6 +2,8 @@ package models
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -177,6 +179,17 @@ func FuzzDecodeObjects(f *testing.F) {
 	f.Add([]byte(boilerYAML))
 	f.Add([]byte(`{"kind":"Node","apiVersion":"v1","metadata":{"name":"a"}}`))
 	f.Add([]byte("a: &a [*a, *a]"))
+	files, err := filepath.Glob("testdata/workloads/*.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		objects, err := DecodeObjects(text)
 		if err != nil {

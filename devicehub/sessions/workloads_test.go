@@ -1,6 +1,7 @@
 package sessions_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -191,6 +192,85 @@ func TestNodesComeAndGo(t *testing.T) {
 	if info := n.(*models.Node).Status.NodeInfo; err != nil || info.ContainerRuntimeVersion != "28" {
 		t.Errorf("%+v, %v", info, err)
 	}
+}
+
+func TestDeletedNodeLosesItsPods(t *testing.T) {
+	h := start(t)
+	sessionstest.RunPods(t, h.joined("a"))
+	sessionstest.RunPods(t, h.joined("b"))
+	h.apply(appText("web", "v1", 2, ""))
+	h.untilPods("web-0 a Running ready; web-1 b Running ready")
+	h.sessions.Kick("a", edgelink.GoodbyeRevoked, "deleted")
+	if _, err := h.registry.Delete(t.Context(), models.Key{Kind: "Node", Name: "a"}, models.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	h.untilPods("web-0 b Running ready; web-1 b Running ready")
+}
+
+// TestWatchPods follows pods and Deployments: what nodes tell is a change, too.
+func TestWatchPods(t *testing.T) {
+	h := start(t)
+	a := sessionstest.RunPods(t, h.joined("a"))
+	watch := func(kind string, state func(models.Object) string) chan string {
+		ctx, cancel := context.WithCancel(context.Background())
+		seen, ended := make(chan string, 1000), make(chan error, 1)
+		go func() {
+			last := ""
+			ended <- h.registry.Watch(ctx, models.ListOptions{Kind: kind}, "", func(ev models.Event) error {
+				if ev.Type == models.Bookmark {
+					return nil
+				}
+				if s := string(ev.Type) + " " + state(ev.Object); s != last {
+					seen <- s
+					last = s
+				}
+				return nil
+			})
+		}()
+		t.Cleanup(func() { cancel(); <-ended })
+		return seen
+	}
+	await := func(seen chan string, want string) {
+		t.Helper()
+		var got []string
+		for {
+			select {
+			case s := <-seen:
+				if got = append(got, s); s == want {
+					return
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%q never comes after %q", want, got)
+			}
+		}
+	}
+	pods := watch("Pod", func(o models.Object) string {
+		s := o.(*models.Pod).Status
+		if s == nil {
+			return ""
+		}
+		return strings.TrimSpace(string(s.Phase) + " " + s.Reason)
+	})
+	apps := watch("Deployment", func(o models.Object) string {
+		s := o.(*models.Deployment).Status
+		if s == nil {
+			return ""
+		}
+		return condition(s.Conditions, "Progressing").Reason
+	})
+	h.apply(appText("web", "v1", 1, ""))
+	await(pods, "MODIFIED Running")
+	await(apps, "MODIFIED RolloutComplete")
+	a.Break("v1", true)
+	await(pods, "MODIFIED Running CrashLoopBackOff")
+	await(apps, "MODIFIED RolloutFailed")
+	a.Disconnect()
+	await(pods, "MODIFIED Unknown NodeOffline")
+	if _, err := h.registry.Delete(t.Context(), models.Key{Kind: "Deployment", Namespace: "default", Name: "web"}, models.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	await(apps, "DELETED ")
+	await(pods, "DELETED ")
 }
 
 func TestNearDevice(t *testing.T) {

@@ -365,6 +365,9 @@ func (s *slot) describe() string {
 	case s.pod == nil || !s.placed() || s.next:
 		return fmt.Sprintf("pod %s begins on node %s", s.name, s.place.Node)
 	}
+	if u := s.pod.Status.Update; u != nil {
+		return fmt.Sprintf("pod %s on node %s: revision %d: %s", s.name, s.place.Node, u.Revision, because(cmp.Or(u.Reason, "under way"), u.Message))
+	}
 	return fmt.Sprintf("pod %s on node %s: %s", s.name, s.place.Node, because(cmp.Or(s.pod.Status.Reason, string(s.pod.Status.Phase)), s.pod.Status.Message))
 }
 
