@@ -43,6 +43,7 @@ check: generated
 		echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; \
 	fi
 	$(GO) mod tidy -diff
+	@sh .ci/examples
 	$(GO) vet ./...
 ifneq ($(PURE),)
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) vet $(PURE:%=./%/...)

@@ -26,6 +26,7 @@ type storedMapper struct {
 	Description string          `json:"description,omitempty"`
 	Connection  json.RawMessage `json:"connection"`
 	Address     json.RawMessage `json:"address"`
+	Property    json.RawMessage `json:"property,omitempty"`
 }
 
 // bridgeMappers makes the bridge, with the mappers that there were before. Their
@@ -47,7 +48,7 @@ func (e *Edge) bridgeMappers(before map[string]string, newID func() string) (map
 		if err := json.Unmarshal([]byte(text), &s); err != nil {
 			return nil, fmt.Errorf("stored mapper %s: %w", name, err)
 		}
-		drivers[name] = e.bridge.Add(mappers.Info{Name: name, Version: s.Version, Description: s.Description, Connection: s.Connection, Address: s.Address})
+		drivers[name] = e.bridge.Add(mappers.Info{Name: name, Version: s.Version, Description: s.Description, Connection: s.Connection, Address: s.Address, Property: s.Property})
 	}
 	return drivers, nil
 }
@@ -58,7 +59,7 @@ func (e *Edge) mapperAnnounced(info mappers.Info) error {
 	if e.cfg.Drivers[info.Name] != nil {
 		return models.Errorf(models.KindConflict, "%s is built into this edge", info.Name)
 	}
-	text, err := json.Marshal(storedMapper{info.Version, info.Description, info.Connection, info.Address})
+	text, err := json.Marshal(storedMapper{info.Version, info.Description, info.Connection, info.Address, info.Property})
 	if err != nil {
 		return err
 	}

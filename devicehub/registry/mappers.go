@@ -35,7 +35,7 @@ func (r *Registry) Announce(ctx context.Context, node string, name string, spec 
 		before := s.get(models.KeyOf(m))
 		if before != nil {
 			old := before.object.(*models.Mapper)
-			same := sameJSON(old.Spec.Connection, m.Spec.Connection) && sameJSON(old.Spec.Address, m.Spec.Address)
+			same := sameJSON(old.Spec.Connection, m.Spec.Connection) && sameJSON(old.Spec.Address, m.Spec.Address) && sameJSON(old.Spec.Property, m.Spec.Property)
 			switch order := compareVersions(m.Spec.Version, old.Spec.Version); {
 			case order == 0 && same:
 				return nil

@@ -29,7 +29,7 @@ func (s *session) takeMapper(ctx context.Context, info *pb.MapperInfo) {
 		s.m.log.Warn("a node announces a mapper without a proper name", "node", s.id.Name, "name", cut(info.Name))
 		return
 	}
-	spec := models.MapperSpec{Description: cut(info.Description), Version: cut(info.Version), Connection: info.Connection, Address: info.Address}
+	spec := models.MapperSpec{Description: cut(info.Description), Version: cut(info.Version), Connection: info.Connection, Address: info.Address, Property: info.Property}
 	err := s.m.Registry.Announce(ctx, s.id.Name, info.Name, spec)
 	if ctx.Err() != nil {
 		return

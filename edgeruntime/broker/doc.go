@@ -10,7 +10,9 @@
 //     or to devices/{device}/desired/result. The patch itself reaches no
 //     subscriber and is never retained.
 //   - devices/, mappers/, whimbrel/ and $ topics are published by the edge alone,
-//     except devices/{device}/desired.
+//     except devices/{device}/desired, and by a mapper what mappers say.
+//   - What a mapper publishes is handed to Mappers, and acknowledged when they say
+//     that it is done with. It reaches no subscriber.
 //   - A refused PUBLISH is answered as mosquitto does: MQTT 5 with QoS above 0
 //     gets reason 0x87; MQTT 3.1.1, which has no way to say so, gets an ordinary
 //     acknowledgement. Either way the message is dropped and the log says so.

@@ -20,10 +20,10 @@ func (s *session) tellMappers(ctx context.Context) error {
 				if told[info.Name] == text || len(told) >= edgelink.MaxMappers {
 					continue
 				}
-				if len(info.Connection) > edgelink.MaxMapperSchema || len(info.Address) > edgelink.MaxMapperSchema {
+				if max(len(info.Connection), len(info.Address), len(info.Property)) > edgelink.MaxMapperSchema {
 					s.l.log.Warn("a driver's schemas are too large for the hub; it is not announced", "driver", info.Name)
 				} else if err := s.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_MapperInfo{MapperInfo: &pb.MapperInfo{Name: info.Name, Version: info.Version,
-					Description: info.Description, Connection: info.Connection, Address: info.Address}}}); err != nil {
+					Description: info.Description, Connection: info.Connection, Address: info.Address, Property: info.Property}}}); err != nil {
 					return err
 				}
 				told[info.Name] = text

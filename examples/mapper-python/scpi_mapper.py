@@ -34,7 +34,7 @@ import paho.mqtt.client as mqtt
 
 NAME = "scpi"
 VERSION = "1.0.0"
-HEARTBEAT = 2.0  # seconds
+HEARTBEAT = 1.0  # seconds
 
 CONNECTION = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -324,7 +324,7 @@ class Device(threading.Thread):
         p = self.properties[w["property"]]
         try:
             self.line.connect()
-            while True:  # what went wrong before is not this write's fault
+            for _ in range(100):  # what went wrong before is not this write's fault
                 if self.line.ask("SYST:ERR?").startswith(("0,", "+0,")):
                     break
             self.line.ask(p.set.replace("{value}", p.format(w["value"])), answer=False)

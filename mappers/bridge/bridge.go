@@ -198,7 +198,7 @@ func (b *Bridge) announce(msg Message) error {
 	if !msg.Clean {
 		return models.Errorf(models.KindInvalid, "a mapper connects with a clean session that ends with the connection: an old write must not come late")
 	}
-	info := mappers.Info{Name: msg.Mapper, Version: a.Version, Description: a.Description, Connection: a.Connection, Address: a.Address}
+	info := mappers.Info{Name: msg.Mapper, Version: a.Version, Description: a.Description, Connection: a.Connection, Address: a.Address, Property: a.Property}
 	b.mu.RLock()
 	m, full := b.mappers[msg.Mapper], len(b.mappers) >= maxMappers
 	b.mu.RUnlock()
@@ -221,7 +221,7 @@ func (b *Bridge) announce(msg Message) error {
 }
 
 func sameInfo(a, b mappers.Info) bool {
-	return a.Version == b.Version && a.Description == b.Description && string(a.Connection) == string(b.Connection) && string(a.Address) == string(b.Address)
+	return a.Version == b.Version && a.Description == b.Description && string(a.Connection) == string(b.Connection) && string(a.Address) == string(b.Address) && string(a.Property) == string(b.Property)
 }
 
 // say handles what needs a session and is not stored.

@@ -176,6 +176,9 @@ func (d *device) batchLocked(msg Message, b batch) error {
 		if r.Time.IsZero() {
 			r.Time = b.Time
 		}
+		if v, err := r.Value.Fit(d.points[p].Type); err == nil { // else the Runner says what is wrong
+			r.Value = v
+		}
 		del.Points, del.Results = append(del.Points, p), append(del.Results, r)
 	}
 	size := len(msg.Payload)

@@ -84,6 +84,16 @@ func (m *Mapper) Live() bool {
 	return m.session != nil
 }
 
+// Heartbeat is how often the mapper promised to be heard in its session.
+func (m *Mapper) Heartbeat() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.session == nil {
+		return defaultHeartbeat
+	}
+	return m.session.heartbeat
+}
+
 // takenBy returns the client that has the session, if that is another one than
 // conn.
 func (m *Mapper) takenBy(conn uint64) (client string, taken bool) {

@@ -38,6 +38,7 @@ type (
 		Description string           `json:"description,omitempty"`
 		Connection  json.RawMessage  `json:"connection"`
 		Address     json.RawMessage  `json:"address"`
+		Property    json.RawMessage  `json:"property,omitempty"`
 		Heartbeat   *models.Duration `json:"heartbeat,omitempty"`
 	}
 	// batch is what was read of one device.
@@ -179,10 +180,12 @@ func decodeAnnounce(payload []byte) (announce, error) {
 			return models.Invalid("/description", "has %d bytes, at most %d are allowed", len(m.Description), maxText)
 		}
 		for _, s := range []struct {
-			field  string
-			schema json.RawMessage
-		}{{"/connection", m.Connection}, {"/address", m.Address}} {
+			field    string
+			schema   json.RawMessage
+			optional bool
+		}{{"/connection", m.Connection, false}, {"/address", m.Address, false}, {"/property", m.Property, true}} {
 			switch text := string(s.schema); {
+			case text == "" && s.optional:
 			case text == "":
 				return models.Invalid(s.field, "is required: a JSON Schema (2020-12)")
 			case len(text) > MaxSchema:
@@ -210,10 +213,16 @@ func decodeBatch(payload []byte) (batch, error) {
 		if err := addressed(m.Device, m.Assignment); err != nil {
 			return err
 		}
+		if m.Samples == nil {
+			return models.Invalid("/samples", "are required; there may be none")
+		}
 		if len(m.Samples) > maxSamples {
 			return models.Invalid("/samples", "are %d, at most %d are allowed", len(m.Samples), maxSamples)
 		}
 		for i := range m.Samples {
+			if m.Samples[i].Property == "" {
+				return models.Invalid(fmt.Sprintf("/samples/%d/property", i), "is required")
+			}
 			if err := m.Samples[i].check(fmt.Sprintf("/samples/%d", i)); err != nil {
 				return err
 			}
@@ -303,8 +312,11 @@ func decodeAnswer(payload []byte) (answer, error) {
 		if m.ID == "" {
 			return models.Invalid("/id", "is required: the request's")
 		}
+		if m.Error == nil && m.Results == nil {
+			return models.Invalid("", "either error or results is required")
+		}
 		if m.Error != nil {
-			if len(m.Results) > 0 {
+			if m.Results != nil {
 				return models.Invalid("/results", "and error exclude each other")
 			}
 			return m.Error.check("/error")

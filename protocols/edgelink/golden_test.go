@@ -46,7 +46,7 @@ func goldenFrames() map[string]*pb.Frame {
 		"response":    {Re: 9, Body: &pb.Frame_Response{Response: &pb.Response{Body: []byte("{}"), Final: true, Problem: []byte(`{"status":504}`)}}},
 		"cancel":      {Re: 9, Body: &pb.Frame_Cancel{Cancel: &pb.Cancel{}}},
 		"credit":      {Re: 9, Body: &pb.Frame_Credit{Credit: &pb.Credit{Parts: 2}}},
-		"mapper-info": {Body: &pb.Frame_MapperInfo{MapperInfo: &pb.MapperInfo{Name: "scpi", Version: "1.0.0", Description: "instruments", Connection: []byte(`{"type":"object"}`), Address: []byte("true")}}},
+		"mapper-info": {Body: &pb.Frame_MapperInfo{MapperInfo: &pb.MapperInfo{Name: "scpi", Version: "1.0.0", Description: "instruments", Connection: []byte(`{"type":"object"}`), Address: []byte("true"), Property: []byte("{}")}}},
 		"pod-statuses": {Body: &pb.Frame_PodStatuses{PodStatuses: &pb.PodStatuses{Full: true, Engine: &pb.Engine{Ready: true, Version: "28.5.2", Reason: "EngineUnavailable", Message: "no answer"},
 			Pods: []*pb.PodState{{Namespace: "default", Name: "vibration-0", Uid: "01JDP", Json: []byte(`{"phase":"Running"}`)}, {Namespace: "default", Name: "vibration-1", Uid: "01JDQ", Gone: true}}}}},
 		"route-messages": {Body: &pb.Frame_RouteMessages{RouteMessages: &pb.RouteMessages{Messages: []*pb.RouteMessage{

@@ -3292,6 +3292,7 @@ type MapperInfo struct {
 	Description   string                 `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
 	Connection    []byte                 `protobuf:"bytes,4,opt,name=connection,proto3" json:"connection,omitempty"` // JSON Schema of Device.spec.connection
 	Address       []byte                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`       // JSON Schema of a property's address
+	Property      []byte                 `protobuf:"bytes,6,opt,name=property,proto3" json:"property,omitempty"`     // JSON Schema of a property as a whole, empty for none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3357,6 +3358,13 @@ func (x *MapperInfo) GetConnection() []byte {
 func (x *MapperInfo) GetAddress() []byte {
 	if x != nil {
 		return x.Address
+	}
+	return nil
+}
+
+func (x *MapperInfo) GetProperty() []byte {
+	if x != nil {
+		return x.Property
 	}
 	return nil
 }
@@ -3649,7 +3657,7 @@ const file_edgelink_proto_rawDesc = "" +
 	"\aGoodbye\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\"\n" +
-	"\rretry_after_s\x18\x03 \x01(\rR\vretryAfterS\"\x96\x01\n" +
+	"\rretry_after_s\x18\x03 \x01(\rR\vretryAfterS\"\xb2\x01\n" +
 	"\n" +
 	"MapperInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
@@ -3658,7 +3666,8 @@ const file_edgelink_proto_rawDesc = "" +
 	"\n" +
 	"connection\x18\x04 \x01(\fR\n" +
 	"connection\x12\x18\n" +
-	"\aaddress\x18\x05 \x01(\fR\aaddressB9Z7github.com/whimbrel-edge/whimbrel/protocols/edgelink/pbb\x06proto3"
+	"\aaddress\x18\x05 \x01(\fR\aaddress\x12\x1a\n" +
+	"\bproperty\x18\x06 \x01(\fR\bpropertyB9Z7github.com/whimbrel-edge/whimbrel/protocols/edgelink/pbb\x06proto3"
 
 var (
 	file_edgelink_proto_rawDescOnce sync.Once
