@@ -217,6 +217,15 @@ func (m *Manager) claim(ctx context.Context, s *session) error {
 		} else if !rival.isEnding() && m.current(ctx, rival) && rival.answers(ctx) {
 			return errDuplicate
 		}
+		if rival.isEnding() { // it is told why first
+			select {
+			case <-rival.done:
+				continue
+			case <-time.After(goodbyeTimeout):
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
 		rival.stop(errReplaced)
 		_ = rival.conn.CloseNow()
 		select {
