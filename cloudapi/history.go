@@ -96,7 +96,7 @@ func (c *call) historyQuery(now time.Time) (q models.HistoryQuery, err error) {
 			return q, models.Errorf(models.KindInvalid, "limit must be at most %d, got %d; continue gives the rest", maxPoints, q.Limit)
 		}
 	}
-	q.Continue = c.query.Get("continue")
+	q.Continue, q.UID = c.query.Get("continue"), c.query.Get("uid")
 	return q, nil
 }
 

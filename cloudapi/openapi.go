@@ -336,10 +336,11 @@ func (s schemas) deleteOp(info models.KindInfo) huma.Operation {
 }
 
 func (s schemas) twinOp() huma.Operation {
-	o := op(http.MethodGet, Prefix+"/devices/{name}/twin", "getTwin", "Read a twin", []*huma.Param{namePath(), oneNamespace()},
+	o := op(http.MethodGet, Prefix+"/devices/{name}/twin", "getTwin", "Read a twin", []*huma.Param{namePath(), oneNamespace(),
+		param("query", "at", "The twin as it was at this time: what was reported from history, what was desired from the ledger of writes. 404 before the device was created.", &huma.Schema{Type: huma.TypeString, Format: "date-time"})},
 		map[string]*huma.Response{"200": tagged(ok("The twin.", schemaFor[twin.Document](s)), "twin")})
 	o.Tags = []string{"twins"}
-	return s.problems(o, 404)
+	return s.problems(o, 404, 422)
 }
 
 func (s schemas) desiredOp() huma.Operation {
@@ -402,7 +403,7 @@ func (s schemas) historyOp() huma.Operation {
 	time := func() *huma.Schema { return &huma.Schema{Type: huma.TypeString, Format: "date-time"} }
 	least, most := 0.0, float64(maxPoints)
 	o := op(http.MethodGet, Prefix+"/devices/{name}/properties/{property}/history", "getHistory", "Read a property's history", []*huma.Param{
-		namePath(), param("path", "property", "The property's name.", text()), oneNamespace(),
+		namePath(), param("path", "property", "The property's name.", text()), oneNamespace(), uidParam(),
 		param("query", "from", "The first time, inclusive; an hour before to when left out.", time()),
 		param("query", "to", "The end, exclusive; now when left out.", time()),
 		param("query", "step", "Buckets of this width instead of the samples, aligned to 1970. Those without a value are left out.", durationValue{}.Schema(nil)),

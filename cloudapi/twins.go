@@ -47,6 +47,14 @@ func (a *api) getTwin(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	if c.query.Get("at") != "" {
+		at, err := c.time("at", time.Time{})
+		if err != nil {
+			return answer{}, err
+		}
+		doc, err := a.Twins.TwinAt(c.Context(), namespace, name, at)
+		return answer{status: http.StatusOK, body: doc}, err
+	}
 	doc, err := a.Twins.Twin(c.Context(), namespace, name)
 	if err != nil {
 		return answer{}, err

@@ -391,13 +391,15 @@ func (h *Hub) StreamTwins(ctx context.Context, o models.ListOptions, cursor stri
 // History returns a page of a property's history. A property that the model has
 // no longer still has one.
 func (h *Hub) History(ctx context.Context, namespace, name, property string, q models.HistoryQuery) (models.History, error) {
-	view, err := h.Registry.Device(namespace, name)
+	uid, view, err := h.subject(ctx, namespace, name, q.UID)
 	if err != nil {
 		return models.History{}, err
 	}
-	of := history.Subject{DeviceUID: view.Device.Metadata.UID, Property: property}
-	unit := ""
-	at := slices.IndexFunc(view.Properties, func(p models.ResolvedProperty) bool { return p.Name == property })
+	of := history.Subject{DeviceUID: uid, Property: property}
+	unit, at := "", -1
+	if view != nil {
+		at = slices.IndexFunc(view.Properties, func(p models.ResolvedProperty) bool { return p.Name == property })
+	}
 	if at >= 0 {
 		unit = view.Properties[at].Unit
 	} else if known, err := history.Any(ctx, h.cfg.Store, of); err != nil || !known {
@@ -406,8 +408,8 @@ func (h *Hub) History(ctx context.Context, namespace, name, property string, q m
 		}
 		return models.History{}, h.unavailable(ctx, err)
 	}
-	if node, err := h.Registry.Get(ctx, models.Key{Kind: "Node", Name: view.Device.Spec.Node}); err == nil {
-		of.NodeUID = node.Meta().UID
+	if of.Nodes, err = h.services(ctx, uid, view); err != nil {
+		return models.History{}, h.unavailable(ctx, err)
 	}
 	page, err := history.Query(ctx, h.cfg.Store, of, q)
 	page.Device, page.Property, page.Unit = name, property, unit

@@ -13,6 +13,7 @@ type HistoryQuery struct {
 	Agg      []Agg         // what buckets tell
 	Limit    int           // at most this many points or buckets
 	Continue string        // History.Continue of the page before
+	UID      string        // of a device that was deleted, "" for the one there is
 }
 
 // Agg is one thing that a bucket tells of its samples.

@@ -14,6 +14,7 @@ type Document struct {
 	State          models.DeviceState     `json:"state"`
 	LastSeen       *time.Time             `json:"lastSeen,omitempty"`
 	DesiredVersion int64                  `json:"desiredVersion"`
+	At             *time.Time             `json:"at,omitempty"` // of a twin as it was then
 	Properties     map[string]PropertyDoc `json:"properties"`
 }
 
@@ -23,6 +24,7 @@ type PropertyDoc struct {
 	Reported *ReportedDoc `json:"reported,omitempty"`
 	Write    *WriteDoc    `json:"write,omitempty"`
 	Unit     string       `json:"unit,omitempty"`
+	Note     string       `json:"note,omitempty"` // why something is missing
 }
 
 // DesiredDoc is a desired value of a Document.

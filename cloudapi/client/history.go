@@ -72,5 +72,6 @@ func historyRequest(namespace, device, property string, q models.HistoryQuery) (
 		r.Query.Set("limit", strconv.Itoa(q.Limit))
 	}
 	set(r.Query, "continue", q.Continue)
+	set(r.Query, "uid", q.UID)
 	return r, nil
 }

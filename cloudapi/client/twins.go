@@ -29,6 +29,18 @@ func (c *Client) Twin(ctx context.Context, namespace, name string) (twin.Documen
 	return doc, err
 }
 
+// TwinAt returns a device's twin as it was at a time.
+func (c *Client) TwinAt(ctx context.Context, namespace, name string, at time.Time) (twin.Document, error) {
+	r, err := twinRequest(http.MethodGet, namespace, name, "/twin")
+	if err != nil {
+		return twin.Document{}, err
+	}
+	r.Query.Set("at", at.UTC().Format(time.RFC3339Nano))
+	var doc twin.Document
+	_, err = c.call(ctx, r, nil, &doc)
+	return doc, err
+}
+
 // Twins returns twins by namespace and name, and where the next page goes on.
 func (c *Client) Twins(ctx context.Context, o ListOptions) (docs []twin.Document, next string, err error) {
 	var answer struct {

@@ -18,10 +18,10 @@ type Reading interface {
 	Gaps(ctx context.Context, nodeUID string, f func(store.Gap) error) error
 }
 
-// Subject is whose history is asked for. NodeUID is the node that serves the
-// device; "" for none.
+// Subject is whose history is asked for.
 type Subject struct {
-	DeviceUID, NodeUID, Property string
+	DeviceUID, Property string
+	Nodes               []store.Service // that serve the device, and that did: whose gaps are the device's
 }
 
 // errEnough ends the reading of a page that is full.
@@ -161,10 +161,18 @@ func Any(ctx context.Context, s Reading, of Subject) (bool, error) {
 // page holds; a gap that began before belongs to the first page.
 func recorded(ctx context.Context, s Reading, of Subject, from, to int64, first bool) ([]models.HistoryGap, error) {
 	out := []models.HistoryGap{}
-	if of.NodeUID == "" {
-		return out, nil
+	for _, node := range of.Nodes {
+		var err error
+		if out, err = recordedOf(ctx, s, node, from, to, first, out); err != nil {
+			return nil, err
+		}
 	}
-	err := s.Gaps(ctx, of.NodeUID, func(g store.Gap) error {
+	return out, nil
+}
+
+// recordedOf adds the gaps of one node, of the time in which it served.
+func recordedOf(ctx context.Context, s Reading, node store.Service, from, to int64, first bool, out []models.HistoryGap) ([]models.HistoryGap, error) {
+	err := s.Gaps(ctx, node.NodeUID, func(g store.Gap) error {
 		if g.Reason == reasonUnknownDevice {
 			return nil // of devices that are not this node's
 		}
@@ -179,6 +187,15 @@ func recorded(ctx context.Context, s Reading, of Subject, from, to int64, first 
 		}
 		if end.IsZero() {
 			end = begin
+		}
+		if !node.Since.IsZero() && end.Before(node.Since) || !node.Till.IsZero() && !begin.Before(node.Till) {
+			return nil
+		}
+		if !node.Since.IsZero() && begin.Before(node.Since) {
+			begin = node.Since
+		}
+		if !node.Till.IsZero() && end.After(node.Till) {
+			end = node.Till
 		}
 		b, e := begin.UnixMicro(), end.UnixMicro()
 		if b >= to || e < from || b < from && !first {

@@ -97,7 +97,7 @@ func (l *logbook) compact(t *testing.T, now time.Time) {
 func (l *logbook) pages(t *testing.T, property string, q models.HistoryQuery) (all models.History) {
 	t.Helper()
 	for {
-		page, err := Query(t.Context(), l, Subject{DeviceUID: "d", NodeUID: "n", Property: property}, q)
+		page, err := Query(t.Context(), l, Subject{DeviceUID: "d", Nodes: []store.Service{{NodeUID: "n"}}, Property: property}, q)
 		if err != nil {
 			t.Fatal(err)
 		}

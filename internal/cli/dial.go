@@ -78,6 +78,10 @@ func (r remote) Twin(ctx context.Context, namespace, device string) (twin.Docume
 	return r.c.Twin(ctx, namespace, device)
 }
 
+func (r remote) TwinAt(ctx context.Context, namespace, device string, at time.Time) (twin.Document, error) {
+	return r.c.TwinAt(ctx, namespace, device, at)
+}
+
 func (r remote) PatchDesired(ctx context.Context, namespace, device string, patch map[string]models.Value, o setOptions) (twin.Document, bool, error) {
 	doc, err := r.c.PatchDesired(ctx, namespace, device, patch, client.DesiredOptions{Wait: o.Wait, Expire: o.Expire, Reason: o.Reason})
 	return doc, doc.Device != "", err

@@ -30,19 +30,32 @@ func twinGetCommand() *cobra.Command {
 	var conn connection
 	var out output
 	var watch bool
+	var when string
 	cmd := &cobra.Command{
 		Use:   "get DEVICE",
 		Short: "Show a device's values: reported, desired and how writes are doing",
 		Example: `  whimbrel twin get boiler-1
   whimbrel twin get boiler-1 -o json
-  whimbrel twin get boiler-1 -w`,
+  whimbrel twin get boiler-1 -w
+  whimbrel twin get boiler-1 --at 2026-01-02T15:04:05Z
+  whimbrel twin get boiler-1 --at 2h`,
 		Args:              arguments(1, 1, "the name of a device"),
 		ValidArgsFunction: conn.completeDevice,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err
 			}
+			at, err := pastTime(when, time.Now())
+			if err != nil {
+				return err
+			}
+			if watch && when != "" {
+				return Usagef("--at and --watch cannot be given together")
+			}
 			return conn.with(cmd, func(ctx context.Context, h hub) error {
+				if when != "" {
+					return twinAt(ctx, cmd.OutOrStdout(), h, conn.namespace, args[0], at, out)
+				}
 				if watch {
 					return followTwin(ctx, cmd, h, conn.namespace, args[0], out)
 				}
@@ -62,7 +75,42 @@ func twinGetCommand() *cobra.Command {
 	conn.addFlags(cmd)
 	out.addFlag(cmd, "json", "yaml")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and show what changes")
+	cmd.Flags().StringVar(&when, "at", "", "show the twin as it was at a time, or so long ago, such as 2h")
 	return cmd
+}
+
+// pastTime reads a time, or how long ago it was; nothing is now.
+func pastTime(text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return now, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return t, Usagef("--at must be a time such as 2026-01-02T15:04:05Z, or how long ago such as 2h, got %q", text)
+	}
+	return t, nil
+}
+
+func twinAt(ctx context.Context, w io.Writer, h hub, namespace, device string, at time.Time, out output) error {
+	doc, err := h.TwinAt(ctx, namespace, device, at)
+	if err != nil {
+		return err
+	}
+	if out.document() {
+		return out.print(w, doc)
+	}
+	fmt.Fprintf(w, "%s was %s at %s (desired version %d)\n\n", doc.Device, doc.State, at.UTC().Format(time.RFC3339), doc.DesiredVersion)
+	order := slices.Sorted(maps.Keys(doc.Properties))
+	twinTable(doc, order, at).write(w, terminalWidth(w), "")
+	for _, name := range order {
+		if note := doc.Properties[name].Note; note != "" {
+			fmt.Fprintf(w, "%s: %s\n", plain(name), plain(note))
+		}
+	}
+	return nil
 }
 
 func twinReadCommand() *cobra.Command {
