@@ -15,6 +15,7 @@ import (
 // Reading is what queries need of the store.
 type Reading interface {
 	Samples(ctx context.Context, deviceUID, property string, fromUS, toUS int64, f func(store.Sample) error) error
+	Rollups(ctx context.Context, deviceUID, property string, fromUS, toUS, stepUS int64, sample func(store.Sample) error, rollup func(*store.Rollup) error) error
 	Gaps(ctx context.Context, nodeUID string, f func(store.Gap) error) error
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"math/big"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -147,7 +148,7 @@ func (l *logbook) naive(t *testing.T, property string, q models.HistoryQuery) (o
 	for _, start := range order {
 		values := groups[start]
 		b := models.HistoryBucket{Time: start, Count: new(int64(len(values))), First: &values[0], Last: &values[len(values)-1]}
-		var sum float64
+		sum, huge := new(big.Float).SetPrec(4096), false
 		n := 0
 		for _, v := range values {
 			rank := v
@@ -159,7 +160,8 @@ func (l *logbook) naive(t *testing.T, property string, q models.HistoryQuery) (o
 				continue
 			}
 			n++
-			sum += f
+			sum.Add(sum, new(big.Float).SetFloat64(f))
+			huge = huge || math.Abs(f) >= 0x1p960
 			asNumber := func(w *models.Value) models.Value {
 				if is, ok := w.AsBool(); ok {
 					return models.Int(map[bool]int64{true: 1}[is])
@@ -177,7 +179,12 @@ func (l *logbook) naive(t *testing.T, property string, q models.HistoryQuery) (o
 				b.Max = &v
 			}
 		}
-		if avg := sum / float64(n); n > 0 && !math.IsInf(avg, 0) {
+		if n > 0 {
+			avg, _ := sum.Float64()
+			avg /= float64(n)
+			if huge { // the sum may be too large for a float where the average is not
+				avg, _ = sum.Quo(sum, new(big.Float).SetInt64(int64(n))).Float64()
+			}
 			b.Avg = &avg
 		}
 		out.Buckets = append(out.Buckets, b)
@@ -237,6 +244,131 @@ func TestAgainstNaive(t *testing.T) {
 			if h, w := shown(t, have.Buckets), shown(t, want.Buckets); len(have.Buckets)+len(want.Buckets) > 0 && h != w {
 				t.Fatalf("%s %+v: buckets\n%s\nwant\n%s", property, q, h, w)
 			}
+		}
+	})
+}
+
+// counting counts what comes as rollups; raw has none.
+type counting struct {
+	store.Store
+	rollups, samples int
+	raw              bool
+}
+
+func (c *counting) Rollups(ctx context.Context, uid, property string, from, to, step int64, sample func(store.Sample) error, rollup func(*store.Rollup) error) error {
+	if c.raw {
+		return c.Store.Samples(ctx, uid, property, from, to, sample)
+	}
+	return c.Store.Rollups(ctx, uid, property, from, to, step, func(v store.Sample) error {
+		c.samples++
+		return sample(v)
+	}, func(r *store.Rollup) error {
+		c.rollups++
+		return rollup(r)
+	})
+}
+
+// TestRollups asks random questions by the minute and hour of signals that are dense
+// enough for rollups, with late pieces, bad values and a second assignment, across
+// the borders of weeks, chunks and hours. By rollups and by samples everything must
+// come to the same.
+func TestRollups(t *testing.T) {
+	each(t, func(t *testing.T, s store.Store) {
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		random := rand.New(rand.NewPCG(seed, 1))
+		l := newLogbook(t, s)
+		border := time.Date(2026, 3, 5, 0, 0, 0, 0, time.UTC).UnixMicro() // partitions change here
+		kinds := []func() store.Sample{
+			func() store.Sample {
+				return store.Sample{Kind: uint8(models.KindFloat), Float: float64(random.IntN(2000)) / 10}
+			},
+			func() store.Sample {
+				return store.Sample{Kind: uint8(models.KindFloat), Float: random.NormFloat64() * 1e15}
+			},
+			func() store.Sample {
+				return store.Sample{Kind: uint8(models.KindInt), Int: random.Int64() - 1<<62}
+			},
+			func() store.Sample {
+				return store.Sample{Kind: uint8(models.KindUint), Int: -1 - random.Int64N(1000)}
+			},
+			func() store.Sample {
+				return store.Sample{Kind: uint8(models.KindBool), Int: random.Int64N(2)}
+			},
+			func() store.Sample {
+				return store.Sample{Kind: uint8(models.KindString), Text: fmt.Sprint(random.IntN(9))}
+			},
+		}
+		const n = 9000 // a sample a second
+		start := border - n/2*1_000_000
+		for p, kind := range kinds {
+			var all []store.Sample
+			bad := 0
+			for i := range n {
+				v := kind()
+				if bad == 0 && random.IntN(2000) == 0 {
+					bad = 1 + random.IntN(60)
+				}
+				if bad > 0 {
+					bad--
+					v = store.Sample{Quality: 2, Reason: []string{"timeout", "not-connected"}[random.IntN(50)/49]}
+				}
+				v.TimeUS = start + int64(i)*1_000_000
+				if p%2 == 1 {
+					v.TimeUS += random.Int64N(900_000)
+				}
+				all = append(all, v)
+			}
+			late := random.IntN(n - 700)
+			l.add(t, fmt.Sprint("p", p), false, slices.Concat(all[:late], all[late+600:]))
+			l.compact(t, time.Now().Add(time.Hour))
+			if p%3 == 0 { // comes late, and some of it twice
+				l.add(t, fmt.Sprint("p", p), true, all[late:late+603])
+			}
+			if p%3 == 1 {
+				l.compact(t, time.Now().Add(time.Hour))
+				l.add(t, fmt.Sprint("p", p), true, all[late:late+600])
+				l.compact(t, time.Now().Add(time.Hour))
+			}
+			if p == 4 { // and under a second assignment
+				ids, err := l.SeriesIDs(t.Context(), []store.SeriesKey{{DeviceUID: "d", Assignment: 2, Property: "p4"}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				was := l.ids["p4"]
+				l.ids["p4"] = ids[0]
+				l.add(t, "p4", false, all[n/3:n/3+1500])
+				l.compact(t, time.Now().Add(time.Hour))
+				l.ids["p4"] = was
+			}
+		}
+		l.compact(t, time.Now().Add(14*24*time.Hour))
+		by, raw := &counting{Store: s}, &counting{Store: s, raw: true}
+		for range 60 {
+			p := random.IntN(len(kinds))
+			property := fmt.Sprint("p", p)
+			from := start + random.Int64N(n)*1_000_000 - random.Int64N(2)*random.Int64N(store.Hour)
+			to := from + random.Int64N(2*store.Hour)
+			if random.IntN(3) == 0 {
+				from, to = start-store.Hour, start+n*1_000_000+store.Hour
+			}
+			q := models.HistoryQuery{From: time.UnixMicro(from), To: time.UnixMicro(to), Limit: 1 + random.IntN(300), Agg: models.Aggs,
+				Step: []time.Duration{time.Minute, 5 * time.Minute, time.Hour, 2 * time.Hour, 7 * time.Second}[random.IntN(5)]}
+			l.Store = by
+			have := l.pages(t, property, q)
+			l.Store = raw
+			want := l.pages(t, property, q)
+			if h, w := shown(t, have), shown(t, want); h != w {
+				t.Fatalf("%s %+v: by rollups\n%s\nby samples\n%s", property, q, h, w)
+			}
+			if h, w := shown(t, have.Buckets), shown(t, l.naive(t, property, q).Buckets); p != 4 && len(have.Buckets) > 0 && h != w {
+				t.Fatalf("%s %+v: buckets\n%s\nwant\n%s", property, q, h, w)
+			}
+		}
+		by.rollups, by.samples, l.Store = 0, 0, by
+		l.pages(t, "p0", models.HistoryQuery{From: time.UnixMicro(start), To: time.UnixMicro(start + n*1_000_000), Limit: 1000, Agg: models.Aggs, Step: time.Minute})
+		if _, memory := s.(*storetest.Memory); !memory && (by.rollups < 50 || by.samples > 8000) {
+			t.Errorf("%d rollups and %d samples were read of %d samples", by.rollups, by.samples, n)
 		}
 	})
 }

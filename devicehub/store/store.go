@@ -216,9 +216,15 @@ type History interface {
 	// LastSamples returns the sample that Samples would return last of those up to
 	// atUS, inclusive, for each of a device's properties that has one.
 	LastSamples(ctx context.Context, deviceUID string, properties []string, atUS int64) (map[string]Sample, error)
+	// Rollups is as Samples, but for samples that follow each other and are of one
+	// bucket of stepUS microseconds it may call rollup once, with what they come to;
+	// samples without a value are always told one by one. So it is far quicker where
+	// the step is a multiple of a minute and there are many samples in it. What
+	// rollup is given is good until it returns.
+	Rollups(ctx context.Context, deviceUID, property string, fromUS, toUS, stepUS int64, sample func(Sample) error, rollup func(*Rollup) error) error
 	// Compact does some of the work that keeps history small and quick to read,
 	// and reports whether there is more to do now. What Samples returns is the same
-	// before and after. It is called every few seconds.
+	// before and after, and what Rollups does comes to the same. It is called every few seconds.
 	Compact(ctx context.Context, now time.Time) (more bool, err error)
 	// Expire deletes samples that are older than the rules say, sooner or later:
 	// some may stay for up to a week and a little longer. Devices without a rule

@@ -71,12 +71,14 @@ type chunk struct {
 	quality        []uint8
 	reason         []string
 	backfill       []bool
+
+	minutes, hours []byte // store.AppendEntries; nil: not worth it
 }
 
 // chunkColumns are the columns that a chunk is written and read by.
 const chunkColumns = `series, t0, t1, n, level, tick, t4, t8, kind, kinds, base, v2, v4, v8, divisor, nudge, nudge_by, f4, f8, text_v, quality, reason, backfill`
 
-// encode writes the chunk as a row of chunkColumns.
+// encode writes the chunk as a row of chunkColumns, minutes and hours.
 func (k *chunk) encode(t *tuple) {
 	t.reset()
 	t.int8(k.series)
@@ -106,6 +108,8 @@ func (k *chunk) encode(t *tuple) {
 	t.smalls(k.quality)
 	t.texts(pgtype.TextOID, k.reason)
 	t.bools(k.backfill)
+	t.bytes(k.minutes)
+	t.bytes(k.hours)
 }
 
 // parseChunk reads a row of chunkColumns in binary form.
@@ -542,6 +546,33 @@ func unlessEmpty[T comparable](v []T) []T {
 		}
 	}
 	return nil
+}
+
+// A chunk has rollups when it is not small, and they are a good deal shorter than
+// its samples.
+const (
+	rollUpFrom  = 1024
+	rollUpShare = 8 // samples an entry, on average
+)
+
+func (k *chunk) rollUp() {
+	if k.n < rollUpFrom {
+		return
+	}
+	k.minutes = k.entries(store.Minute)
+	k.hours = k.entries(store.Hour)
+}
+
+func (k *chunk) entries(step int64) []byte {
+	entries := store.Rolled(int(k.n), k.sample, step)
+	if len(entries)*rollUpShare > int(k.n) {
+		return nil
+	}
+	out, ok := store.AppendEntries(nil, entries)
+	if !ok {
+		return nil
+	}
+	return out
 }
 
 // time is the i-th sample's time.

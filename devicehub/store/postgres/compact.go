@@ -331,6 +331,7 @@ func (w *rewriting) chunk(c *columns, series int64, level, full int16) {
 		if start := periodStart(k.t0); !slices.Contains(w.starts, start) {
 			w.starts = append(w.starts, start)
 		}
+		k.rollUp()
 		k.encode(&w.t)
 		w.chunked = w.t.appendTo(w.chunked)
 	})
@@ -344,7 +345,7 @@ func (w *rewriting) write(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	if len(w.chunked) > 0 {
-		return copyRows(ctx, tx, "samples_chunk", chunkColumns, w.chunked)
+		return copyRows(ctx, tx, "samples_chunk", chunkColumns+", minutes, hours", w.chunked)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -11,13 +12,35 @@ import (
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 )
 
-// fetchChunks is how many chunks are fetched at a time.
-const fetchChunks = 16
+// fetchChunks is how many chunks are fetched at a time; of those that come as
+// rollups more and more, up to mostChunks.
+const (
+	fetchChunks = 16
+	mostChunks  = 512
+)
 
 // Samples implements store.History. Chunks come by their first times, a few at a
 // time, and are merged with those that overlap; what has only arrived is at most
-// some seconds' and is read first.
+// some minutes' and is read first.
 func (s *Store) Samples(ctx context.Context, deviceUID, property string, fromUS, toUS int64, f func(store.Sample) error) error {
+	return s.read(ctx, deviceUID, property, fromUS, toUS, "", f, nil)
+}
+
+// Rollups implements store.History: chunks that have rollups are read without
+// their samples, unless something else is of their time.
+func (s *Store) Rollups(ctx context.Context, deviceUID, property string, fromUS, toUS, stepUS int64, sample func(store.Sample) error, rollup func(*store.Rollup) error) error {
+	column := ""
+	switch {
+	case stepUS%store.Hour == 0:
+		column = "hours"
+	case stepUS%store.Minute == 0:
+		column = "minutes"
+	}
+	return s.read(ctx, deviceUID, property, fromUS, toUS, column, sample, rollup)
+}
+
+// read reads samples or, from a column of rollups, what they come to.
+func (s *Store) read(ctx context.Context, deviceUID, property string, fromUS, toUS int64, rollups string, f func(store.Sample) error, rollup func(*store.Rollup) error) error {
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `SELECT id FROM series WHERE device_uid = $1 AND property = $2`, deviceUID, property)
 		if err != nil {
@@ -31,16 +54,25 @@ func (s *Store) Samples(ctx context.Context, deviceUID, property string, fromUS,
 		if err != nil {
 			return err
 		}
-		m := merger{from: fromUS, to: toUS, emit: f}
+		m := merger{from: fromUS, to: toUS, emit: f, rollup: rollup, unroll: func(r *source) error { return r.unroll(ctx, tx) }}
 		if arrived.len() > 0 {
 			m.open = append(m.open, arrived)
 		}
-		if _, err := tx.Exec(ctx, `DECLARE chunks BINARY NO SCROLL CURSOR FOR SELECT id, `+prefixed("", chunkColumns)+` FROM samples_chunk
+		columns := chunkColumns + `, NULL`
+		if rollups != "" {
+			// Of a chunk that is read by its rollups no array is unpacked.
+			whole := fmt.Sprintf(`(t0 >= %d AND t1 < %d AND %s IS NOT NULL)`, fromUS, toUS, rollups)
+			columns = chunkArrays.ReplaceAllString(chunkColumns, `CASE WHEN NOT `+whole+` THEN $1 END`) + `, CASE WHEN ` + whole + ` THEN ` + rollups + ` END`
+		}
+		if _, err := tx.Exec(ctx, `DECLARE chunks BINARY NO SCROLL CURSOR FOR SELECT id, `+columns+` FROM samples_chunk
 			WHERE series = ANY($1) AND t0 >= $2 AND t0 < $3 AND t1 >= $4 ORDER BY t0`, series, periodStart(fromUS), toUS, fromUS); err != nil {
 			return err
 		}
-		for fetched := fetchChunks; fetched == fetchChunks; {
-			if fetched, err = m.fetch(ctx, tx); err != nil {
+		for want, fetched := fetchChunks, fetchChunks; fetched == want; {
+			if rollups != "" {
+				want = min(4*want, mostChunks)
+			}
+			if fetched, err = m.fetch(ctx, tx, want); err != nil {
 				return err
 			}
 		}
@@ -52,11 +84,15 @@ func (s *Store) Samples(ctx context.Context, deviceUID, property string, fromUS,
 	return nil
 }
 
+// chunkArrays matches the columns of chunkColumns that are arrays.
+var chunkArrays = regexp.MustCompile(`\b(t4|t8|kinds|v2|v4|v8|nudge|f4|f8|text_v|quality|reason|backfill)\b`)
+
 // source is a run of samples in the order of time: a chunk, or what has arrived
 // and is in none yet.
 type source struct {
 	series, id int64 // id 0: arrived, after all chunks
 	chunk      *chunk
+	rollups    []byte // instead of the chunk's samples
 	arrived    []arrivedSample
 	at, n      int
 	next       int64 // time of the sample at
@@ -100,6 +136,8 @@ type merger struct {
 	from, to int64
 	open     []*source
 	emit     func(store.Sample) error
+	rollup   func(*store.Rollup) error
+	unroll   func(*source) error // fetches the samples of one that has rollups
 }
 
 // run emits all that comes before the time limit, or everything without one.
@@ -115,6 +153,28 @@ func (m *merger) run(limit *int64) error {
 			}
 		}
 		r := m.open[best]
+		if r.rollups != nil {
+			if limit != nil && *limit <= r.chunk.t1 || second >= 0 && m.open[second].next <= r.chunk.t1 {
+				// Something else is of its time.
+				if limit != nil && r.next >= *limit {
+					return nil
+				}
+				if err := m.unroll(r); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := store.EachEntry(r.rollups, func(e *store.Entry) error {
+				if e.Rollup.Count == 0 {
+					return m.emit(e.Sample)
+				}
+				return m.rollup(&e.Rollup)
+			}); err != nil {
+				return err
+			}
+			m.open = slices.Delete(m.open, best, best+1)
+			continue
+		}
 		for r.at < r.n && (second < 0 || r.before(m.open[second])) {
 			if limit != nil && r.next >= *limit {
 				return nil
@@ -135,8 +195,8 @@ func (m *merger) run(limit *int64) error {
 }
 
 // fetch opens some more chunks, having emitted what comes before each.
-func (m *merger) fetch(ctx context.Context, tx pgx.Tx) (n int, err error) {
-	rows, err := tx.Query(ctx, fmt.Sprintf(`FETCH %d FROM chunks`, fetchChunks), pgx.QueryResultFormats{pgx.BinaryFormatCode})
+func (m *merger) fetch(ctx context.Context, tx pgx.Tx, want int) (n int, err error) {
+	rows, err := tx.Query(ctx, fmt.Sprintf(`FETCH %d FROM chunks`, want), pgx.QueryResultFormats{pgx.BinaryFormatCode})
 	if err != nil {
 		return 0, err
 	}
@@ -144,10 +204,11 @@ func (m *merger) fetch(ctx context.Context, tx pgx.Tx) (n int, err error) {
 	for rows.Next() {
 		v := rows.RawValues()
 		r := &source{id: readInt8(v[0])}
-		if r.chunk, err = parseChunk(v[1:]); err != nil {
+		if r.chunk, err = parseChunk(v[1 : len(v)-1]); err != nil {
 			rows.Close()
 			return 0, err
 		}
+		r.rollups = slices.Clone(v[len(v)-1])
 		r.series, r.n, r.next = r.chunk.series, int(r.chunk.n), r.chunk.t0
 		sources = append(sources, r)
 	}
@@ -161,6 +222,29 @@ func (m *merger) fetch(ctx context.Context, tx pgx.Tx) (n int, err error) {
 		m.open = append(m.open, r)
 	}
 	return len(sources), nil
+}
+
+// unroll fetches the samples of a chunk that was fetched by its rollups.
+func (r *source) unroll(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, `SELECT `+chunkColumns+` FROM samples_chunk WHERE series = $1 AND t0 = $2 AND id = $3`,
+		pgx.QueryResultFormats{pgx.BinaryFormatCode}, r.series, r.chunk.t0, r.id)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if r.chunk, err = parseChunk(rows.RawValues()); err != nil {
+			return err
+		}
+		r.rollups = nil
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if r.rollups != nil {
+		return errGone
+	}
+	return nil
 }
 
 // readArrived reads what is not in chunks yet.

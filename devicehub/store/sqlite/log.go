@@ -104,6 +104,8 @@ func (s *Store) Ingest(ctx context.Context, batches []store.Batch) error {
 	if len(batches) == 0 {
 		return nil
 	}
+	s.noting.Lock()
+	defer s.noting.Unlock()
 	err := s.tx(ctx, func(tx *sql.Tx) error {
 		total := 0
 		for i := range batches {
@@ -117,6 +119,9 @@ func (s *Store) Ingest(ctx context.Context, batches []store.Batch) error {
 			return err
 		}
 		if err := s.insertSamples(tx, batches, n-int64(total)); err != nil {
+			return err
+		}
+		if err := s.due(tx, batches); err != nil {
 			return err
 		}
 		return insertNews(tx, batches)

@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
@@ -34,6 +35,9 @@ type Store struct {
 
 	// Prepared on write: adding one sample, and many.
 	addOne, addMany *sql.Stmt
+
+	noting sync.Mutex        // held by Ingest and Compact
+	noted  map[hour]struct{} // hours that are in rollups_due
 }
 
 var (
@@ -71,7 +75,7 @@ func open(ctx context.Context, path string) (_ *Store, version int64, err error)
 	if err := f.Close(); err != nil {
 		return nil, 0, err
 	}
-	s := &Store{}
+	s := &Store{noted: map[hour]struct{}{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())

@@ -199,6 +199,7 @@ func (s *Store) ForgetDeleted(ctx context.Context, before time.Time, limit int) 
 	for _, uid := range uids {
 		if err := s.tx(ctx, func(tx *sql.Tx) error {
 			for _, query := range []string{
+				`DELETE FROM rollups WHERE series IN (SELECT id FROM series WHERE device_uid = ?)`,
 				`DELETE FROM samples WHERE series IN (SELECT id FROM series WHERE device_uid = ?)`,
 				`DELETE FROM writes WHERE device_uid = ?`,
 				`DELETE FROM served WHERE device_uid = ?`,

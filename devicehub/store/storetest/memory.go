@@ -529,3 +529,8 @@ func (m *Memory) AnswerKey(ctx context.Context, caller, key string, a store.Idem
 		return nil
 	})
 }
+
+// Rollups implements store.History, without any.
+func (m *Memory) Rollups(ctx context.Context, deviceUID, property string, fromUS, toUS, _ int64, sample func(store.Sample) error, _ func(*store.Rollup) error) error {
+	return m.Samples(ctx, deviceUID, property, fromUS, toUS, sample)
+}
