@@ -177,6 +177,13 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 	b.signal()
 }
 
+// live reports whether a node has a session.
+func (b *book) live(name string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.nodes[name].live
+}
+
 // nodeState returns why a node cannot run pods, and why it is to get no new ones.
 func (b *book) nodeState(name string) (cannotRun, trouble string) {
 	b.mu.Lock()

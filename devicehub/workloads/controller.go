@@ -56,6 +56,7 @@ const (
 	retryAfter  = time.Second            // when a plan could not be stored
 	lookAgain   = 15 * time.Second       // at rollouts, whose time may be up
 	betweenAlls = 200 * time.Millisecond // between two looks at every Deployment: nodes come and go in crowds
+	gathering   = 5 * time.Second        // for nodes to come back when the hub has started; the first one is not to get every new pod
 )
 
 // Run makes Deployments true until ctx ends. One loop owns what it has seen of
@@ -63,7 +64,7 @@ const (
 func (c *Controller) Run(ctx context.Context) error {
 	changes, objects := c.registry.Changes("Deployment", "ControllerRevision", "Pod", "Node", "Device")
 	defer changes.Close()
-	l := &loop{Controller: c, seen: newSeen()}
+	l := &loop{Controller: c, seen: newSeen(), began: c.now()}
 	for _, o := range objects {
 		l.seen.set(o)
 	}
@@ -110,6 +111,21 @@ type loop struct {
 	all   bool                // all of them, when lastAll is long enough ago
 	last  time.Time           // when all were looked at
 	retry time.Time           // not before: a plan could not be stored
+	began time.Time           // zero when the nodes are gathered
+}
+
+// gathered reports whether the nodes that come back after a start of the hub have
+// done so, or have had their time.
+func (l *loop) gathered(now time.Time) bool {
+	if l.began.IsZero() {
+		return true
+	}
+	if now.Sub(l.began) < gathering && slices.ContainsFunc(slices.Collect(maps.Keys(l.seen.nodes)), func(name string) bool { return !l.book.live(name) }) {
+		return false
+	}
+	l.began, l.all = time.Time{}, true
+	l.seen.nodesChanged()
+	return true
 }
 
 // changed takes note of one changed object.
@@ -154,10 +170,15 @@ func (l *loop) pass(ctx context.Context) time.Duration {
 		return wait
 	}
 	wait := time.Duration(0)
+	if !l.gathered(now) {
+		wait = l.began.Add(gathering).Sub(now)
+	}
 	if l.all {
-		if wait = betweenAlls - now.Sub(l.last); wait <= 0 {
+		if rest := betweenAlls - now.Sub(l.last); rest > 0 {
+			wait = rest
+		} else {
 			maps.Copy(l.todo, l.seen.allKeys())
-			l.all, l.last, wait = false, now, 0
+			l.all, l.last = false, now
 			l.book.keep(l.seen.podUIDs())
 		}
 	}
@@ -283,6 +304,9 @@ func (l *loop) cluster() placement.Cluster {
 		for _, name := range slices.Sorted(maps.Keys(l.seen.nodes)) {
 			n := placement.Node{Name: name, Labels: l.seen.nodes[name].Metadata.Labels}
 			n.CannotRun, n.Trouble = l.book.nodeState(name)
+			if !l.began.IsZero() && n.Trouble == "" {
+				n.Trouble = "waits a moment: the hub has just started, and other nodes may come back"
+			}
 			l.seen.list = append(l.seen.list, n)
 		}
 	}

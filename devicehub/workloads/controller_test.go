@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -243,6 +244,39 @@ func TestRestart(t *testing.T) {
 	if now := uids(); now != was {
 		t.Errorf("pods were %s, are %s", was, now)
 	}
+}
+
+// TestFirstNodeDoesNotGetEverything starts a hub whose nodes come back one by one.
+func TestFirstNodeDoesNotGetEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, storetest.NewMemory())
+		for _, n := range []string{"a", "b", "c"} {
+			h.apply(fmt.Sprintf(`{kind: Node, apiVersion: v1, metadata: {name: %s}}`, n))
+		}
+		h.app("web", "v1", 2)
+		h.app("pinned", "v1", 1)
+		h.apply(`{kind: Deployment, apiVersion: apps/v1, metadata: {name: pinned}, spec: {template: {spec: {nodeName: a, containers: [{name: c, image: v1}]}}}}`)
+		h.run()
+		where := func() (out string) {
+			synctest.Wait()
+			for _, p := range h.pods() {
+				out += p.Metadata.Name + "@" + p.Spec.NodeName + " "
+			}
+			return out
+		}
+		come := func(n string) { h.controller.NodeLive(n, true, []string{edgelink.CapabilityWorkloads}) }
+		come("a")
+		time.Sleep(time.Second)
+		if got := where(); got != "pinned-0@a web-0@ web-1@ " {
+			t.Errorf("after the first: %s", got)
+		}
+		come("b")
+		time.Sleep(5 * time.Second) // c does not come
+		if got := where(); got != "pinned-0@a web-0@b web-1@a " {
+			t.Errorf("then: %s", got)
+		}
+		h.stop()
+	})
 }
 
 func TestEvents(t *testing.T) {
