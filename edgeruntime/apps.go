@@ -31,7 +31,7 @@ func (e *Edge) runApps(before map[string]string, newID func() string) error {
 	}
 	e.gateway = &gateway{e: e}
 	e.apps, err = workload.New(workload.Config{Engine: e.engine, Store: e.store, Node: cfg.Node, Life: e.life, DataDir: dir,
-		SecretDir: workload.MemoryDir(dir), Listen: e.gateway.listen, RestartDelay: cfg.AppRestartDelay, Log: cfg.Log,
+		SecretDir: workload.MemoryDir(dir), Listen: e.gateway.listen, RestartDelay: cfg.AppRestartDelay, StopAtEnd: cfg.StopApps, Log: cfg.Log,
 		Local: func() workload.Endpoints { return endpoints("127.0.0.1", e.MQTTAddr(), e.APIAddr()) }})
 	return err
 }
@@ -86,7 +86,7 @@ type gateway struct {
 	end  []func()
 }
 
-// listen makes that they listen there and nowhere else besides their own addresses.
+// listen makes that they listen there, with "" nowhere, besides their own addresses.
 func (g *gateway) listen(addr string) (workload.Endpoints, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -99,6 +99,9 @@ func (g *gateway) listen(addr string) (workload.Endpoints, error) {
 		end()
 	}
 	g.addr, g.end = "", nil
+	if addr == "" {
+		return workload.Endpoints{}, nil
+	}
 	for _, s := range []struct {
 		own    string
 		listen func(string) (func(), error)
@@ -139,6 +142,14 @@ func (e *Edge) closeApps() error {
 	return nil
 }
 
-// Engine says which container engine runs the apps, or why there is none. known
-// is false as long as nobody has asked.
-func (e *Edge) Engine() (version, trouble string, known bool) { return e.apps.Engine() }
+// Engine says in one line which container engine runs the apps, or why none does.
+func (e *Edge) Engine() string {
+	version, trouble, known := e.apps.Engine()
+	switch {
+	case !known:
+		return "a container engine is being looked for at " + e.engine.Host()
+	case trouble != "":
+		return trouble + "; apps wait for one, everything else works"
+	}
+	return "run by " + version + " at " + e.engine.Host()
+}

@@ -93,6 +93,9 @@ type Config struct {
 	// AppRestartDelay is how long an app that has failed twice waits to be started
 	// again, at first; 0: 10 s.
 	AppRestartDelay time.Duration
+	// StopApps stops the apps when the edge ends. Otherwise they run on, and the next
+	// start takes them over.
+	StopApps bool
 
 	OutboxBytes int64         // bound of the outbox on the disk
 	OutboxAge   time.Duration // bound of the age of what waits in it, in running time; negative: none

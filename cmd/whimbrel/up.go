@@ -164,7 +164,7 @@ func up(ctx context.Context, cfg upConfig, log *slog.Logger, out io.Writer) (err
 func upEdge(ctx context.Context, cfg upConfig, d *hubd.Daemon, log *slog.Logger) (*edgeruntime.Edge, error) {
 	dir := filepath.Join(cfg.data, "edge")
 	ec := edgeruntime.Config{Node: upNode, HubURL: d.LinkURL(), DataDir: dir, MQTTAddr: cfg.mqtt, APIAddr: cfg.api,
-		MQTTAnonymous: true, Drivers: builtin.Drivers(), Version: version.Version, Log: log}
+		MQTTAnonymous: true, StopApps: true, Drivers: builtin.Drivers(), Version: version.Version, Log: log}
 	joined, err := edgeruntime.Joined(dir)
 	if err != nil {
 		return nil, err
@@ -247,7 +247,8 @@ func banner(cfg upConfig, d *hubd.Daemon, edge *edgeruntime.Edge) string {
 	fmt.Fprintf(&b, "  REST API    %s/api/v1\n", d.APIURL())
 	fmt.Fprintf(&b, "  token       in %s (admin; the commands below find it there)\n", d.ContextPath())
 	fmt.Fprintf(&b, "  MQTT        mqtt://%s (anonymous, loopback only)\n", edge.MQTTAddr())
-	fmt.Fprintf(&b, "  edge API    http://%s/v1 (token in %s)\n\n", edge.APIAddr(), filepath.Join(cfg.data, "edge", "context.json"))
+	fmt.Fprintf(&b, "  edge API    http://%s/v1 (token in %s)\n", edge.APIAddr(), filepath.Join(cfg.data, "edge", "context.json"))
+	fmt.Fprintf(&b, "  apps        %s\n\n", edge.Engine())
 	me := invocation(cfg, d.ContextPath())
 	fmt.Fprintf(&b, "Try, in another shell:\n\n")
 	if cfg.noPlant {

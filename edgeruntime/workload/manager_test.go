@@ -196,8 +196,12 @@ func TestPodLife(t *testing.T) {
 		}
 		w.apply()
 		w.await("web-0", "gone", func(s *models.PodStatus) bool { return s == nil })
+		time.Sleep(time.Second)
 		if left := w.containers(); len(left) != 0 || len(w.store.pods) != 0 {
 			t.Errorf("left: %v, %v", left, w.store.pods)
+		}
+		if left := w.fake.Networks(); len(left) != 0 {
+			t.Errorf("left: %v", left)
 		}
 	})
 }
@@ -533,6 +537,41 @@ func TestRemovedFromOutside(t *testing.T) {
 		if s.ContainerStatuses[0].ContainerID == list[0].ID {
 			t.Error("it is the same container")
 		}
+	})
+}
+
+// TestLostCredentials loses what is stored of a pod, and nothing else: a container
+// whose credentials nobody knows is of no use.
+func TestLostCredentials(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.apply(w.pod("web-0", 1, nil))
+		before := w.readyAt("web-0", 1).ContainerStatuses[0].ContainerID
+		w.stop()
+		w.store.pods = nil
+		w.start()
+		w.await("web-0", "made anew", func(s *models.PodStatus) bool {
+			return ready(s) && s.ContainerStatuses[0].ContainerID != before && len(w.containers()) == 1
+		})
+	})
+}
+
+func TestStopAtEnd(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.apply(w.pod("web-0", 1, nil))
+		w.readyAt("web-0", 1)
+		w.stop()
+		if now := w.containers(); !strings.HasSuffix(now[0], " running") {
+			t.Errorf("it does not run on: %v", now)
+		}
+		w.start()
+		w.m.cfg.StopAtEnd = true
+		w.readyAt("web-0", 1)
+		w.stop()
+		if now := w.containers(); !strings.HasSuffix(now[0], " exited") {
+			t.Errorf("it runs on: %v", now)
+		}
+		w.start()
+		w.readyAt("web-0", 1)
 	})
 }
 

@@ -27,6 +27,15 @@ type record struct {
 	Last     map[string]models.ContainerTerminated `json:"last,omitempty"`
 }
 
+// id is what the generation's containers are labelled with: also by the
+// credentials in them, without which they are somebody else's.
+func (r record) id() string {
+	if r.Token == "" {
+		return r.Hash // not ours: the label itself
+	}
+	return r.Hash + "-" + shortHash(r.Token)
+}
+
 // generation is one version of a slot's pod. Its fields belong to the slot's lock.
 type generation struct {
 	record

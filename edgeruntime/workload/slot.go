@@ -141,12 +141,13 @@ func (s *slot) see(at time.Time, containers []engine.Container) {
 	byGen := map[string]map[string]engine.Container{}
 	strays := map[string][]string{}
 	for _, c := range containers {
-		hash, name := c.Labels[labelHash], c.Labels[labelContainer]
-		g := s.find(hash)
-		if g == nil { // of an earlier life
-			g = newGeneration(record{Hash: hash})
-			s.gens = append([]*generation{g}, s.gens...)
+		id, name := c.Labels[labelGeneration], c.Labels[labelContainer]
+		i := slices.IndexFunc(s.gens, func(g *generation) bool { return g.id() == id })
+		if i < 0 { // of an earlier life
+			s.gens, i = append([]*generation{newGeneration(record{Hash: id})}, s.gens...), 0
 		}
+		g := s.gens[i]
+		hash := g.Hash
 		if g.lives[name] == nil || byGen[hash][name].ID != "" {
 			strays[hash] = append(strays[hash], c.ID)
 			continue
@@ -365,6 +366,9 @@ func (s *slot) do(ctx context.Context, step Step) {
 		return
 	}
 	log := s.m.cfg.Log.With("pod", s.key.String(), "generation", step.Generation)
+	if step.Why != "" {
+		log = log.With("why", step.Why)
+	}
 	if step.Container != "" {
 		log = log.With("container", step.Container)
 	}
@@ -375,7 +379,7 @@ func (s *slot) do(ctx context.Context, step Step) {
 		return
 	case Serve, GiveUp, Resume, Forget:
 		s.remember(g, step)
-		log.Debug("pod", "step", step.Verb, "why", step.Why)
+		log.Debug("pod", "step", step.Verb)
 		return
 	case Make, Start:
 		select {
@@ -405,7 +409,7 @@ func (s *slot) do(ctx context.Context, step Step) {
 	} else if err != nil {
 		log.Warn("pod", "step", step.Verb, "error", err)
 	} else {
-		log.Info("pod", "step", step.Verb, "why", step.Why)
+		log.Info("pod", "step", step.Verb)
 	}
 	s.mu.Lock()
 	s.actedAt = time.Now()
@@ -629,7 +633,7 @@ func (s *slot) spec(g *generation, name string) (engine.Spec, error) {
 	}
 	labels := s.m.labels()
 	maps.Copy(labels, map[string]string{labelNamespace: s.key.namespace, labelPod: s.key.name, labelUID: pod.Metadata.UID, labelContainer: name,
-		labelRevision: fmt.Sprint(pod.Revision()), labelHash: g.Hash, labelEnv: longHash(env), labelNode: s.m.cfg.Node})
+		labelRevision: fmt.Sprint(pod.Revision()), labelGeneration: g.id(), labelEnv: longHash(env), labelNode: s.m.cfg.Node})
 	spec := engine.Spec{Name: "whimbrel_" + s.key.namespace + "_" + s.key.name + "_" + name + "_" + g.Hash[:8], Image: c.Image, Labels: labels,
 		Command: c.Command, Args: c.Args, Env: env, Mounts: mounts, Devices: devices,
 		Memory: c.Resources.Limits.Memory.Value(), NanoCPUs: c.Resources.Limits.CPU.Milli() * 1e6, CPUShares: shares(c),

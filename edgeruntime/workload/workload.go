@@ -20,17 +20,17 @@ import (
 
 // The labels of containers and networks. The first two say whose they are.
 const (
-	labelData      = "whimbrel.data" // the data directory of the edge
-	labelLife      = "whimbrel.life" // of the store in it
-	labelNode      = "whimbrel.node"
-	labelNamespace = "whimbrel.namespace"
-	labelPod       = "whimbrel.pod"
-	labelUID       = "whimbrel.pod-uid"
-	labelContainer = "whimbrel.container"
-	labelRevision  = "whimbrel.revision"
-	labelHash      = "whimbrel.generation"
-	labelEnv       = "whimbrel.environment" // hash of the variables
-	labelShares    = "whimbrel.shares"      // id of the container whose network it has
+	labelData       = "whimbrel.data" // the data directory of the edge
+	labelLife       = "whimbrel.life" // of the store in it
+	labelNode       = "whimbrel.node"
+	labelNamespace  = "whimbrel.namespace"
+	labelPod        = "whimbrel.pod"
+	labelUID        = "whimbrel.pod-uid"
+	labelContainer  = "whimbrel.container"
+	labelRevision   = "whimbrel.revision"
+	labelGeneration = "whimbrel.generation"
+	labelEnv        = "whimbrel.environment" // hash of the variables
+	labelShares     = "whimbrel.shares"      // id of the container whose network it has
 )
 
 // Store keeps what is to survive a restart. *store.Store is one.
@@ -57,7 +57,8 @@ type Config struct {
 	SecretDir string
 	// Listen makes the edge's broker and REST reachable at the address where
 	// containers find this machine, and says where they are. It is called each time
-	// the engine is found, with the same address or another one.
+	// the engine is found, with the same address or another one, and with "" when
+	// there is no need any more.
 	Listen func(gateway string) (Endpoints, error)
 	// Local says where the edge is for containers in the machine's own network.
 	Local func() Endpoints
@@ -66,7 +67,10 @@ type Config struct {
 	// RestartDelay is how long a container that has failed twice waits to be started
 	// again, at first; 0 for 10 s. It doubles up to thirty times that.
 	RestartDelay time.Duration
-	Log          *slog.Logger
+	// StopAtEnd stops the containers when Run ends; the next start starts them again.
+	// Otherwise they run on.
+	StopAtEnd bool
+	Log       *slog.Logger
 }
 
 // times are the intervals of a Manager; tests have shorter ones.
@@ -243,7 +247,12 @@ func (m *Manager) Run(ctx context.Context) error {
 		return err
 	}
 	var slots sync.WaitGroup
-	defer slots.Wait()
+	defer func() {
+		slots.Wait()
+		if m.cfg.StopAtEnd {
+			m.stopAll(context.WithoutCancel(ctx))
+		}
+	}()
 	retry, err := backoff.New(m.times.retry, rand.Float64)
 	if err != nil {
 		return fmt.Errorf("apps: %w", err)
@@ -270,6 +279,26 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.waitFor(ctx, &slots, retry.Next())
 	}
 	return nil
+}
+
+// stopAll stops all containers, at once.
+func (m *Manager) stopAll(ctx context.Context) {
+	const grace = 3 * time.Second // somebody is waiting for the end
+	ctx, cancel := context.WithTimeout(ctx, 3*grace)
+	defer cancel()
+	list, err := m.cfg.Engine.List(ctx, m.labels())
+	if err != nil {
+		return // no engine, no containers
+	}
+	var running []string
+	for _, c := range list {
+		if c.State == engine.Running {
+			running = append(running, c.ID)
+		}
+	}
+	if err := each(running, func(id string) error { return m.cfg.Engine.Stop(ctx, id, grace) }); err != nil {
+		m.cfg.Log.Warn("stopping the apps failed", "error", err)
+	}
 }
 
 // waitFor waits, and meanwhile does what can be done without an engine.
@@ -410,6 +439,7 @@ func (m *Manager) leave(s *slot) bool {
 		return false
 	}
 	delete(m.slots, s.key)
+	m.look() // that may have been the last
 	return true
 }
 
@@ -545,14 +575,18 @@ func (m *Manager) networkName() string {
 // network makes sure of the network while there are pods, and lets the edge listen
 // there. moved: it is another than before.
 func (m *Manager) network(ctx context.Context) (moved bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, m.times.call)
+	defer cancel()
 	m.mu.Lock()
-	needed, doubt := len(m.want.pods) > 0, m.doubt || m.at == nil
+	needed, used, doubt := len(m.want.pods) > 0, len(m.slots) > 0, m.doubt || m.at == nil
+	idle := m.applied && !needed && !used && (m.at != nil || m.doubt)
 	m.mu.Unlock()
+	if idle {
+		return false, m.dropNetwork(ctx)
+	}
 	if !needed || !doubt {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.times.call)
-	defer cancel()
 	n, err := m.cfg.Engine.Network(ctx, m.networkName(), m.labels())
 	if err != nil {
 		return false, err
@@ -567,6 +601,23 @@ func (m *Manager) network(ctx context.Context) (moved bool, err error) {
 	moved = m.at == nil || *m.at != *now
 	m.at, m.doubt = now, false
 	return moved, nil
+}
+
+// dropNetwork takes the network away when there are no pods any more. Whoever else
+// has put a container into it keeps it.
+func (m *Manager) dropNetwork(ctx context.Context) error {
+	if _, err := m.cfg.Listen(""); err != nil {
+		return err
+	}
+	err := m.cfg.Engine.RemoveNetwork(ctx, m.networkName())
+	if err != nil && !errors.Is(err, engine.ErrUnavailable) {
+		m.cfg.Log.Info("the network of the apps stays", "error", err)
+		err = nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.at, m.doubt = nil, err != nil
+	return err
 }
 
 // list sees what containers there are and tells the slots. known is what the

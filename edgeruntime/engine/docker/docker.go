@@ -74,6 +74,10 @@ func wrap(what string, err error) error {
 		kind = engine.ErrUnavailable
 	}
 	text := strings.TrimPrefix(err.Error(), "Error response from daemon: ")
+	if rest, ok := strings.CutPrefix(text, "Cannot connect to the Docker daemon at "); ok {
+		host, _, _ := strings.Cut(rest, ". Is the docker daemon running")
+		return &failure{"no container engine answers at " + host, errors.Join(kind, err)}
+	}
 	if kind == nil {
 		return &failure{what + ": " + text, err}
 	}

@@ -88,6 +88,13 @@ func (f *Fake) Calls() []string {
 	return slices.Clone(f.calls)
 }
 
+// Networks returns the names of the networks.
+func (f *Fake) Networks() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.networks))
+}
+
 // Spec returns what a container was made from, by its name.
 func (f *Fake) Spec(name string) (engine.Spec, bool) {
 	f.mu.Lock()

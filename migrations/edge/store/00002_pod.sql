@@ -5,6 +5,6 @@
 CREATE TABLE pod (
     namespace TEXT NOT NULL,
     name      TEXT NOT NULL,
-    state     BLOB NOT NULL, -- JSON, of package workload
+    state     BLOB NOT NULL, -- JSON of package workload, sealed
     PRIMARY KEY (namespace, name)
 ) WITHOUT ROWID;
