@@ -24,6 +24,7 @@ type device struct {
 
 	client *wire.Client // of made, replaced when the line is made anew
 	made   *wire.Line
+	tap    wire.Tap
 	found  []found // by point, what the Read under way has brought
 	spare  int     // refusals that the Read under way may still look into
 
@@ -62,6 +63,7 @@ var (
 	_ mappers.Canonicalizer = (*device)(nil)
 	_ mappers.Planner       = (*device)(nil)
 	_ mappers.LineSharer    = (*device)(nil)
+	_ mappers.Recordable    = (*device)(nil)
 )
 
 func newDevice(table *lines, t target, points []point, names []mappers.Point, log *slog.Logger) *device {
@@ -146,7 +148,7 @@ func (d *device) scaleSpanOf(p int) (span, bool) {
 // wire returns the client of the line as it is now.
 func (d *device) wire() *wire.Client {
 	if l := d.line.current.Load(); l != d.made {
-		d.made, d.client = l, l.Client(d.target.unit, d.target.timeout)
+		d.made, d.client = l, l.Client(d.target.unit, d.target.timeout).Tapped(&d.tap)
 	}
 	return d.client
 }

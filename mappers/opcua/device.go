@@ -26,6 +26,7 @@ type device struct {
 	link   *link
 	log    *slog.Logger
 	points []point
+	tap    tap
 
 	// batch is how many nodes one request may name, as far as the server has
 	// taught.
@@ -43,6 +44,7 @@ var (
 	_ mappers.Canonicalizer = (*device)(nil)
 	_ mappers.Planner       = (*device)(nil)
 	_ mappers.Subscriber    = (*device)(nil)
+	_ mappers.Recordable    = (*device)(nil)
 )
 
 func newDevice(t target, points []point, identify func() (*wire.Identity, error), log *slog.Logger) *device {
@@ -83,6 +85,7 @@ func (d *device) Plan(points []int) []models.ReadRequest {
 func (d *device) Read(ctx context.Context, points []int, out []mappers.Result) error {
 	s, err := d.link.session(ctx)
 	if err != nil {
+		d.tap.failed(ctx, err, d.target.timeout)
 		return err
 	}
 	return d.read(ctx, s, points, out)
@@ -96,8 +99,10 @@ func (d *device) read(ctx context.Context, s *session, points []int, out []mappe
 	}
 	values, err := d.attributes(ctx, s, nodes)
 	if err != nil {
+		d.tap.failed(ctx, err, d.target.timeout)
 		return failure(err)
 	}
+	d.tap.told(d.points, points, values)
 	for i, p := range points {
 		out[i] = d.result(p, values[i])
 	}
@@ -257,6 +262,7 @@ func (d *device) Write(ctx context.Context, writes []mappers.WriteRequest) []err
 			err = fmt.Errorf("%d answers to %d writes", len(answer.Results), n)
 			s.fail()
 		}
+		d.tap.wrote(ctx, d.target.timeout, d.points, writes, sent[:n], requests[:n], answer, err)
 		if err != nil {
 			f := failure(err)
 			for _, i := range sent[:n] {

@@ -305,7 +305,8 @@ type point struct {
 	kind     models.Type
 	readable bool
 	node     wire.Ref
-	index    int // of an array's element; -1: the whole value
+	address  string // the same as its user wrote it
+	index    int    // of an array's element; -1: the whole value
 }
 
 const maxIndex = 1<<31 - 2
@@ -329,7 +330,7 @@ func (c *checker) compile(p mappers.Point) point {
 	} else if node, err := wire.ParseRef(a.Node); err != nil {
 		c.fail("/node", "%s", err)
 	} else {
-		pt.node = node
+		pt.node, pt.address = node, a.Node
 	}
 	if a.Index != nil {
 		if pt.index = *a.Index; pt.index < 0 || pt.index > maxIndex {

@@ -84,6 +84,7 @@ func (sub *subscription) ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	sub.d.tap.failed(ctx, err, sub.d.target.timeout)
 	return failure(err)
 }
 
@@ -328,6 +329,7 @@ func (sub *subscription) take(ctx context.Context, m *ua.NotificationMessage) er
 		sub.next = 1
 	}
 	var points []int
+	var values []*ua.DataValue
 	var results []mappers.Result
 	for _, data := range m.NotificationData {
 		if data == nil {
@@ -340,13 +342,14 @@ func (sub *subscription) take(ctx context.Context, m *ua.NotificationMessage) er
 					continue
 				}
 				p := sub.points[item.ClientHandle].Point
-				points, results = append(points, p), append(results, sub.d.result(p, item.Value))
+				points, values, results = append(points, p), append(values, item.Value), append(results, sub.d.result(p, item.Value))
 			}
 		case *ua.StatusChangeNotification:
 			return fmt.Errorf("the server ends the subscription: %w", n.Status)
 		}
 	}
 	if len(points) > 0 {
+		sub.d.tap.told(sub.d.points, points, values)
 		sub.deliver(points, results)
 	}
 	if !missed {

@@ -25,6 +25,8 @@ type device struct {
 	asks   []ask
 	askOf  []int // by point; -1 for those that are not read
 
+	tap tap
+
 	misses  []int     // by ask: how often in a row it was not answered, though others were
 	retried time.Time // when a quiet one was last asked
 	next    int       // which of them to ask then
@@ -53,6 +55,7 @@ var (
 	_ mappers.Canonicalizer = (*device)(nil)
 	_ mappers.Planner       = (*device)(nil)
 	_ mappers.LineSharer    = (*device)(nil)
+	_ mappers.Recordable    = (*device)(nil)
 )
 
 func newDevice(table *lines, t target, points []point, log *slog.Logger) *device {
@@ -191,7 +194,7 @@ func (d *device) due(asks []int) (due []int, trial bool) {
 
 // ask asks one question and stores what its answer says of points.
 func (d *device) ask(ctx context.Context, a int, points []int, out []mappers.Result) *mappers.Failure {
-	return d.line.do(ctx, exchange{framing: d.target.framing, timeout: d.target.timeout, pause: d.target.pause, text: d.asks[a].text,
+	return d.line.do(ctx, exchange{framing: d.target.framing, timeout: d.target.timeout, pause: d.target.pause, text: d.asks[a].text, tap: &d.tap,
 		answer: func(message []byte) *mappers.Failure {
 			said, bytewise := text(message, d.target.framing)
 			any := false
@@ -226,7 +229,7 @@ func (d *device) Write(ctx context.Context, writes []mappers.WriteRequest) []err
 		if err != nil {
 			return refused(err)
 		}
-		e := exchange{framing: d.target.framing, timeout: d.target.timeout, pause: d.target.pause, text: request}
+		e := exchange{framing: d.target.framing, timeout: d.target.timeout, pause: d.target.pause, text: request, tap: &d.tap}
 		if pt.expect != nil {
 			e.answer = pt.accepted
 		}

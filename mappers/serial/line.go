@@ -84,6 +84,7 @@ type exchange struct {
 	// answer; otherwise the failure is why it is none. answer is nil where none
 	// is waited for.
 	answer func(message []byte) *mappers.Failure
+	tap    *tap
 }
 
 // grace is how long a right answer may come after a message that is none: the
@@ -101,6 +102,16 @@ func (l *line) do(ctx context.Context, e exchange) *mappers.Failure {
 	if err := sleepUntil(ctx, l.ended.Add(max(l.pause, e.pause))); err != nil {
 		return unsent(models.ReasonTimeout, fmt.Errorf("waiting for the line: %w", err))
 	}
+	x := e.tap.begin()
+	f := l.carry(ctx, e, x)
+	if ctx.Err() == nil { // else it is the caller's doing
+		e.tap.end(x, f)
+	}
+	return f
+}
+
+// carry carries an exchange out. It has the turn.
+func (l *line) carry(ctx context.Context, e exchange, x *seen) *mappers.Failure {
 	if err := l.ready(ctx, e.timeout); err != nil {
 		return unsent(models.ReasonNotConnected, err)
 	}
@@ -119,6 +130,7 @@ func (l *line) do(ctx context.Context, e exchange) *mappers.Failure {
 		}
 	}()
 	_, err := l.port.Write(message)
+	x.sent(message)
 	l.pause = e.pause
 	var f *mappers.Failure
 	switch {
@@ -129,7 +141,7 @@ func (l *line) do(ctx context.Context, e exchange) *mappers.Failure {
 		l.ended, l.stray = time.Now().Add(sending), true
 		return nil
 	default:
-		f = l.await(ctx, e, deadline)
+		f = l.await(ctx, e, deadline, x)
 	}
 	l.ended, l.stray = time.Now(), f != nil
 	return f
@@ -157,7 +169,7 @@ func (l *line) ready(ctx context.Context, timeout time.Duration) error {
 }
 
 // await reads until there is an answer, or will be none.
-func (l *line) await(ctx context.Context, e exchange, deadline time.Time) *mappers.Failure {
+func (l *line) await(ctx context.Context, e exchange, deadline time.Time, x *seen) *mappers.Failure {
 	split := wire.NewSplitter(e.framing)
 	var wrong *mappers.Failure // why the last message is not the answer
 	done := false
@@ -183,6 +195,7 @@ func (l *line) await(ctx context.Context, e exchange, deadline time.Time) *mappe
 	buf := make([]byte, 512)
 	for {
 		n, err := l.port.Read(buf)
+		x.came(buf[:n])
 		before := wrong
 		split.Feed(buf[:n], judge)
 		switch {

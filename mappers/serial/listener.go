@@ -19,6 +19,7 @@ type listener struct {
 	ear    *ear
 	log    *slog.Logger
 	points []point
+	tap    tap
 
 	mu       sync.Mutex
 	news     chan struct{} // closed and replaced when something below changes
@@ -53,6 +54,7 @@ var (
 	_ mappers.Canonicalizer = (*listener)(nil)
 	_ mappers.Planner       = (*listener)(nil)
 	_ mappers.Subscriber    = (*listener)(nil)
+	_ mappers.Recordable    = (*listener)(nil)
 )
 
 func newListener(table *ears, t target, points []point, log *slog.Logger) *listener {
@@ -86,6 +88,7 @@ func (l *listener) found() {
 func (l *listener) lost(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.tap.unasked(nil, mappers.Fail(models.ReasonNotConnected, err), l.up)
 	l.up, l.err = false, err
 	l.failures++
 	l.tellLocked()
@@ -105,6 +108,7 @@ func (l *listener) take(b []byte, now time.Time) {
 		l.split.Reset()
 	}
 	l.lastByte = now
+	l.tap.unasked(b, nil, true)
 	any := false
 	l.split.Feed(b, func(message []byte, err error) bool {
 		if err != nil {
@@ -231,7 +235,11 @@ func (l *listener) write(ctx context.Context, w mappers.WriteRequest) *mappers.F
 		return f
 	}
 	wait := &reply{point: pt}
-	f := l.ear.write(ctx, l.target.framing.Append(nil, request), l.target.timeout, func() {
+	message := l.target.framing.Append(nil, request)
+	f := l.ear.write(ctx, message, l.target.timeout, func() {
+		l.mu.Lock()
+		l.tap.said(message)
+		l.mu.Unlock()
 		if pt.expect != nil {
 			l.mu.Lock()
 			l.reply = wait

@@ -25,6 +25,7 @@ type Client struct {
 	unit    byte
 	timeout time.Duration
 	urgent  bool
+	tap     *Tap
 	calls   *sync.Pool // of *call
 }
 
@@ -52,6 +53,13 @@ func (c *Client) Urgent() *Client {
 	return &u
 }
 
+// Tapped is the same client, whose exchanges t shows.
+func (c *Client) Tapped(t *Tap) *Client {
+	u := *c
+	u.tap = t
+	return &u
+}
+
 // call is one request under goburrow's client, whose Send has no context.
 type call struct {
 	client  modbus.Client
@@ -59,11 +67,12 @@ type call struct {
 	ctx     context.Context
 	timeout time.Duration
 	urgent  bool
+	tap     *Tap
 }
 
 // Send is the transport that goburrow's client asks for.
 func (k *call) Send(adu []byte) ([]byte, error) {
-	return k.line.send(k.ctx, k.timeout, k.urgent, adu)
+	return k.line.send(k.ctx, k.timeout, k.urgent, k.tap, adu)
 }
 
 func (c *Client) do(ctx context.Context, urgent bool, f func(modbus.Client) ([]byte, error)) ([]byte, error) {
@@ -71,7 +80,7 @@ func (c *Client) do(ctx context.Context, urgent bool, f func(modbus.Client) ([]b
 		return nil, invalid("unit 0 is all units of the line, and none of them answers: it cannot be read")
 	}
 	k := c.calls.Get().(*call)
-	k.line, k.ctx, k.timeout, k.urgent = c.line, ctx, c.timeout, urgent || c.urgent
+	k.line, k.ctx, k.timeout, k.urgent, k.tap = c.line, ctx, c.timeout, urgent || c.urgent, c.tap
 	data, err := f(k.client)
 	k.ctx = nil
 	c.calls.Put(k)

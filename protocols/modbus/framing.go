@@ -42,8 +42,9 @@ type conn struct {
 	in *bufio.Reader // of mbap
 
 	// Of the exchange under way.
-	ctx context.Context
-	by  time.Time // its deadline
+	ctx  context.Context
+	by   time.Time // its deadline
+	seen *Exchange // to fill in, nil while nobody taps it
 
 	// Of serialFraming.
 	echoes bool // what is sent comes back first

@@ -154,7 +154,7 @@ func (l *Line) Close() error {
 }
 
 // send carries one request. It is the only place that touches the connection.
-func (l *Line) send(ctx context.Context, timeout time.Duration, urgent bool, request []byte) ([]byte, error) {
+func (l *Line) send(ctx context.Context, timeout time.Duration, urgent bool, tap *Tap, request []byte) ([]byte, error) {
 	if err := l.lock(ctx, urgent, request); err != nil {
 		return nil, invalid("waiting for the line: %w", err)
 	}
@@ -163,8 +163,12 @@ func (l *Line) send(ctx context.Context, timeout time.Duration, urgent bool, req
 		return nil, invalid("waiting for the line: %w", err)
 	}
 	l.stats.requests.Add(1)
-	answer, err := l.attempt(ctx, timeout, request)
+	seen := tap.begin()
+	answer, err := l.attempt(ctx, timeout, request, seen)
 	l.lastUse = time.Now()
+	if seen != nil && ctx.Err() == nil { // else it is the caller's doing
+		tap.end(seen, err)
+	}
 	if err == nil {
 		return answer, nil
 	}
@@ -213,14 +217,14 @@ func (l *Line) lock(ctx context.Context, urgent bool, request []byte) error {
 
 // attempt sends and receives within the timeout, which includes dialling but
 // not the time that the characters take on a serial line.
-func (l *Line) attempt(ctx context.Context, timeout time.Duration, request []byte) ([]byte, error) {
+func (l *Line) attempt(ctx context.Context, timeout time.Duration, request []byte, seen *Exchange) ([]byte, error) {
 	start := time.Now()
 	deadline := start.Add(timeout + l.framing.wireTime(request))
 	c, err := l.connect(ctx, deadline)
 	if err != nil {
 		return nil, err
 	}
-	c.ctx, c.by = ctx, deadline
+	c.ctx, c.by, c.seen = ctx, deadline, seen
 	stop, ended := func() bool { return true }, make(chan struct{})
 	if ctx.Done() != nil {
 		stop = context.AfterFunc(ctx, func() {
@@ -296,7 +300,8 @@ func (l *Line) connect(ctx context.Context, deadline time.Time) (*conn, error) {
 		raw.Close()
 		return nil, unsent{&lineError{ErrNotConnected, err}}
 	}
-	c := &conn{Conn: raw, in: bufio.NewReaderSize(raw, 2*MaxFrame)}
+	c := &conn{Conn: raw}
+	c.in = bufio.NewReaderSize(c, 2*MaxFrame)
 	l.current.Store(c)
 	if l.closed.Load() { // Close came while dialling and saw no connection
 		l.hangUp()

@@ -41,6 +41,15 @@ func Value(v *ua.Variant, want models.Type) (models.Value, error) {
 	return fitted, nil
 }
 
+// Plain is what a variant holds, as the property would that suits it best. Null
+// is one that holds nothing, and a NaN or infinity.
+func Plain(v *ua.Variant) (models.Value, error) {
+	if v == nil || v.Value() == nil {
+		return models.Null, nil
+	}
+	return valueOf(v.Value(), 0)
+}
+
 // Element is one element of an array.
 func Element(v *ua.Variant, index int, want models.Type) (models.Value, error) {
 	if v == nil || v.Value() == nil {
