@@ -3,13 +3,16 @@ package simulators
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/models/catalog"
 	"github.com/whimbrel-edge/whimbrel/simulators/lifelike"
 	"github.com/whimbrel-edge/whimbrel/simulators/modbussim"
 	"github.com/whimbrel-edge/whimbrel/simulators/opcuasim"
@@ -29,9 +32,15 @@ type Modelled struct {
 	set      func(property string, value any) error
 }
 
-// LoadModel reads a file that holds one DeviceModel.
+// LoadModel reads a file that holds one DeviceModel, or takes the ready model of
+// that name.
 func LoadModel(path string) (*models.DeviceModel, error) {
 	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if m, known := catalog.Model(path); known == nil {
+			return m, nil
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("simulators: %w", err)
 	}
@@ -116,29 +125,43 @@ func (m *Modelled) Device() *models.Device {
 }
 
 // Manifest is the Device as YAML, on a node.
-func (m *Modelled) Manifest(node string) []byte {
+func (m *Modelled) Manifest(node string) ([]byte, error) {
 	d := m.Device()
-	var connection map[string]any
-	_ = json.Unmarshal(d.Spec.Connection, &connection) // it was made right here
-	metadata := map[string]any{"name": d.Metadata.Name}
-	if ns := d.Metadata.Namespace; ns != "" && ns != models.DefaultNamespace {
-		metadata["namespace"] = d.Metadata.Namespace
-	}
+	d.Spec.Node = node
+	return manifest(d)
+}
+
+// manifest is objects as YAML documents.
+func manifest(objects ...models.Object) ([]byte, error) {
 	var out bytes.Buffer
-	yaml := yaml.NewEncoder(&out)
-	yaml.SetIndent(2)
-	// Structs, for the order of the fields.
-	_ = yaml.Encode(struct { // a buffer, maps and strings do not fail
-		APIVersion string         `yaml:"apiVersion"`
-		Kind       string         `yaml:"kind"`
-		Metadata   map[string]any `yaml:"metadata"`
-		Spec       any            `yaml:"spec"`
-	}{d.APIVersion, d.Kind, metadata, struct {
-		Model      string         `yaml:"model"`
-		Node       string         `yaml:"node"`
-		Connection map[string]any `yaml:"connection"`
-	}{d.Spec.Model, node, connection}})
-	return out.Bytes()
+	encoder := yaml.NewEncoder(&out)
+	encoder.SetIndent(2)
+	for _, o := range objects {
+		if meta := o.Meta(); meta.Namespace == models.DefaultNamespace {
+			meta.Namespace = ""
+		}
+		text, err := json.Marshal(o)
+		if err != nil {
+			return nil, fmt.Errorf("simulators: %w", err)
+		}
+		var tree yaml.Node // keeps the order of the fields
+		if err := yaml.Unmarshal(text, &tree); err != nil {
+			return nil, fmt.Errorf("simulators: %w", err)
+		}
+		plain(&tree)
+		if err := encoder.Encode(&tree); err != nil {
+			return nil, fmt.Errorf("simulators: %w", err)
+		}
+	}
+	return out.Bytes(), encoder.Close()
+}
+
+// plain takes JSON's braces and quotes away where YAML does without.
+func plain(n *yaml.Node) {
+	n.Style = 0
+	for _, c := range n.Content {
+		plain(c)
+	}
 }
 
 // TB is the part of testing.TB that the functions for tests need.

@@ -53,8 +53,21 @@ func builder[C any, S Simulator](build func(C) (S, error)) func(scenario.Documen
 	}
 }
 
-// Load makes the simulators of a file, in its order. They do not listen yet.
-func Load(path string) ([]Simulator, error) {
+// Load makes the simulators of a file, in its order: those that it describes, or
+// the one that plays the recording that it is, as how says. They do not listen
+// yet.
+func Load(path string, how ...Replay) ([]Simulator, error) {
+	if isRecording(path) {
+		var o Replay
+		if len(how) > 0 {
+			o = how[0]
+		}
+		s, err := LoadRecording(path, o)
+		if err != nil {
+			return nil, err
+		}
+		return []Simulator{s}, nil
+	}
 	docs, err := scenario.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("simulators: %w", err)
@@ -114,5 +127,12 @@ func Run(ctx context.Context, sims []Simulator, out io.Writer) error {
 	}
 	wg.Wait()
 	cancel()
+	for _, s := range listening {
+		if r, ok := s.(interface{ Report() []string }); ok {
+			for _, line := range r.Report() {
+				fmt.Fprintf(out, "%s: %s\n", s.Name(), line)
+			}
+		}
+	}
 	return errors.Join(append(errs, err)...)
 }

@@ -73,11 +73,13 @@ func TestSimulateMistakes(t *testing.T) {
 	}{
 		{nil, 2, `simulate needs a FILE, "plant"`},
 		{[]string{"plant", "--from-model", "x"}, 2, "--from-model is a simulator by itself"},
-		{[]string{"plant", "--listen", "127.0.0.1:0"}, 2, "--listen goes with --from-model"},
+		{[]string{"plant", "--listen", "127.0.0.1:0"}, 2, "--listen with one of them, or with --from-model"},
 		{[]string{"--from-model", "missing.yaml"}, 1, "missing.yaml"},
-		{[]string{"--from-model", "x", "--manifests", "y"}, 2, "add plant"},
+		{[]string{"--from-model", "x", "--manifests", "y"}, 2, "--from-model prints its own"},
 		{[]string{"missing.yaml"}, 1, "missing.yaml"},
-		{[]string{"missing.yaml", "--manifests", "x"}, 2, "add plant"},
+		{[]string{"missing.yaml", "--manifests", "x"}, 1, "missing.yaml"},
+		{[]string{"plant", "--speed", "-1"}, 2, "--speed: speed -1 is not within"},
+		{[]string{"plant", "--loop"}, 2, "go with recordings"},
 		{[]string{"plant", "--loud"}, 2, "unknown flag"},
 	} {
 		errs := &bytes.Buffer{}

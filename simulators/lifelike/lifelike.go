@@ -41,7 +41,7 @@ func For(p models.Property, f Format, n int) Values {
 	switch p.Type {
 	case models.TypeBool:
 		every := time.Duration(9+n%5) * time.Second
-		return Values{Signal: signal.Spec{List: &signal.List{Values: []any{true, false}, Every: every}}, Start: true}
+		return Values{Signal: signal.Spec{List: &signal.List{Values: []any{n%2 == 0, n%2 != 0}, Every: every}}, Start: n%2 == 0}
 	case models.TypeInt, models.TypeFloat:
 		return number(p, f, n)
 	}

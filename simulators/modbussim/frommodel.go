@@ -260,6 +260,11 @@ func (b *mapBuilder) lay(mp *mapped) error {
 		text := lifelike.Text(2*c.count, avoid)
 		v = lifelike.Values{Signal: signal.Spec{Constant: text}, Start: text}
 	}
+	if raw, ok := mp.null(); ok && c.bit >= 0 && len(b.owners[[2]int{int(c.table), int(c.address)}]) == 0 {
+		// One bit keeps the register from meaning "not implemented".
+		off := uint16(int64(raw))>>c.bit&1 == 1
+		v = lifelike.Values{Signal: signal.Spec{Constant: !off}, Start: !off}
+	}
 	name := lifelike.Name(mp.property.Name)
 	mp.point.Signal = name
 	if writable {

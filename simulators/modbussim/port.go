@@ -281,6 +281,12 @@ func (p *port) talk(ses *session, c net.Conn) {
 			return
 		}
 		e := exchange{port: p, ses: ses, c: c, wire: w, began: time.Now(), size: size}
+		if pl := p.srv.player; pl != nil {
+			if !pl.play(&e, f, out[:0]) {
+				return
+			}
+			continue
+		}
 		if f.Unit == 0 && p.asked.scheme != "tcp" {
 			p.broadcast(f.PDU)
 			continue
@@ -381,9 +387,7 @@ func (e *exchange) misbehave(u *unit, f modbus.Frame, fault Fault) bool {
 		if fault.Kind == Silent {
 			return true
 		}
-		if tcp, ok := e.c.(*net.TCPConn); ok {
-			tcp.SetLinger(0) // closing then resets
-		}
+		reset(e.c)
 		return false
 	case Garbage:
 		return e.send([]byte("\x15\x03\x01\x00\x02\x02\x50 this is no modbus \xff\xff"))

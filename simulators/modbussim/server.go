@@ -74,6 +74,7 @@ type Server struct {
 	units  []*unit
 	byName map[string]*unit
 	ports  []*port
+	player *player // of a recording, or nil
 
 	// mu guards the signals, the contents of all tables and the log: whoever
 	// holds it for reading sees one moment.
@@ -141,6 +142,9 @@ func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, p := range s.ports {
 		wg.Go(func() { p.run(ctx) })
+	}
+	if s.player != nil {
+		wg.Go(func() { s.player.Follow(ctx, func() { s.Unplug() }, func() error { return s.Plug() }, s.cfg.Log) })
 	}
 	tick := time.NewTicker(s.cfg.Tick)
 	defer tick.Stop()

@@ -46,6 +46,9 @@ type Config struct {
 	Tick    time.Duration          `yaml:"tick"`
 	Signals map[string]signal.Spec `yaml:"signals"`
 	Nodes   []Node                 `yaml:"nodes"`
+	// Namespaces are the URIs of the namespaces from 2 on; "" has one of the
+	// simulator's own, and so have those that are not listed.
+	Namespaces []string `yaml:"namespaces"`
 	// Security lists what clients may choose from, policy and mode: None,
 	// Basic256Sha256/Sign, Basic256Sha256/SignAndEncrypt and the same with
 	// Aes128_Sha256_RsaOaep and Aes256_Sha256_RsaPss; or all. Default None. Any
@@ -74,7 +77,7 @@ type Config struct {
 // name. An array shows Value and what is written.
 type Node struct {
 	Name string `yaml:"name"`
-	Node string `yaml:"node"` // default ns=2;s=NAME
+	Node string `yaml:"node"` // default ns=2;s=NAME; nsu=URI;s=NAME with one of the namespaces
 	// Type is the specification's name: Boolean, Int16, UInt64, Double, String,
 	// DateTime (a string), ByteString (a string in base64) …
 	Type     string   `yaml:"type"`
@@ -171,7 +174,12 @@ func compile(cfg Config) (*Server, error) {
 		}
 		s.users = append(s.users, cert)
 	}
-	b := builder{signals: cfg.Signals, inputs: map[string]any{}}
+	if len(cfg.Namespaces) > maxNamespace-1 {
+		wrong("more than %d namespaces", maxNamespace-1)
+		cfg.Namespaces = nil
+	}
+	s.namespaces = namespaces(cfg)
+	b := builder{namespaces: s.namespaces, signals: cfg.Signals, inputs: map[string]any{}}
 	for _, nc := range cfg.Nodes {
 		n, err := b.node(nc)
 		switch {
@@ -225,10 +233,31 @@ func loadCertificate(path string) (*x509.Certificate, error) {
 	return nil, fmt.Errorf("%s holds no certificate in PEM", path)
 }
 
+// specification is the namespace with the index 0.
+const specification = "http://opcfoundation.org/UA/"
+
+// namespaces are the URIs by index, as far as the configuration names them.
+func namespaces(cfg Config) []string {
+	own := "urn:whimbrel:simulator:" + cfg.Name
+	out := []string{specification, own} // as everywhere, the second is the server's own
+	for i, uri := range append(cfg.Namespaces, make([]string, max(0, 1-len(cfg.Namespaces)))...) {
+		switch {
+		case uri != "":
+		case i == 0:
+			uri = own + ":nodes"
+		default:
+			uri = fmt.Sprintf("%s:nodes:%d", own, i+Namespace)
+		}
+		out = append(out, uri)
+	}
+	return out
+}
+
 // builder gathers what the nodes make of signals.
 type builder struct {
-	signals map[string]signal.Spec
-	inputs  map[string]any
+	namespaces []string
+	signals    map[string]signal.Spec
+	inputs     map[string]any
 }
 
 func (b *builder) node(nc Node) (*node, error) {
@@ -241,9 +270,14 @@ func (b *builder) node(nc Node) (*node, error) {
 		return nil, err
 	}
 	n.shape.Array = nc.Array
-	if n.id, err = opcua.ParseNode(cmp.Or(nc.Node, fmt.Sprintf("ns=%d;s=%s", Namespace, nc.Name))); err != nil {
+	ref, err := opcua.ParseRef(cmp.Or(nc.Node, fmt.Sprintf("ns=%d;s=%s", Namespace, nc.Name)))
+	if err != nil {
 		return nil, err
 	}
+	if uri := ref.Unknown(b.namespaces); uri != "" {
+		return nil, fmt.Errorf("node: %s is not among the namespaces", uri)
+	}
+	n.id = ref.In(b.namespaces)
 	if ns := n.id.Namespace(); ns < 1 || ns > maxNamespace {
 		return nil, fmt.Errorf("%s: nodes are in namespaces 1 to %d", n.id, maxNamespace)
 	}

@@ -6,8 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-
-	"github.com/gopcua/opcua/ua"
+	"slices"
 
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/opcua"
@@ -35,9 +34,11 @@ func FromModel(m *models.DeviceModel) (cfg Config, notes []string, err error) {
 			}
 		}
 	}
+	cfg.Namespaces = tableOf(addresses)
+	known := namespaces(cfg)
 	for _, n := range order {
 		p, a := m.Spec.Properties[n], addresses[n]
-		id := a.id
+		id := a.ref.In(known)
 		if id.Namespace() == 0 {
 			notes = append(notes, fmt.Sprintf("%s is %s, the specification's own: it is there if every server has it", p.Name, a.Node))
 			continue
@@ -77,7 +78,7 @@ func FromModel(m *models.DeviceModel) (cfg Config, notes []string, err error) {
 type address struct {
 	Node  string `json:"node"`
 	Index *int   `json:"index"`
-	id    *ua.NodeID
+	ref   opcua.Ref
 }
 
 func parseAddress(p models.Property) (a address, err error) {
@@ -85,10 +86,38 @@ func parseAddress(p models.Property) (a address, err error) {
 		return a, errors.New("it has no address")
 	}
 	if err := models.DecodeInto(p.Address, &a); err != nil {
-		return a, fmt.Errorf("address: %w", err)
+		return address{}, fmt.Errorf("address: %w", err)
 	}
-	a.id, err = opcua.ParseNode(a.Node)
-	return a, err
+	if a.ref, err = opcua.ParseRef(a.Node); err != nil {
+		return address{}, err
+	}
+	return a, nil
+}
+
+// tableOf gives the namespaces that addresses name by URI indices that no address
+// uses.
+func tableOf(addresses []address) []string {
+	used := map[int]bool{}
+	var uris []string
+	for _, a := range addresses {
+		uri := a.ref.Unknown([]string{specification})
+		switch {
+		case a.Node == "":
+		case uri != "" && !slices.Contains(uris, uri):
+			uris = append(uris, uri)
+		case uri == "":
+			used[int(a.ref.In([]string{specification}).Namespace())] = true
+		}
+	}
+	var table []string
+	for len(uris) > 0 {
+		if used[len(table)+Namespace] {
+			table = append(table, "")
+			continue
+		}
+		table, uris = append(table, uris[0]), uris[1:]
+	}
+	return table
 }
 
 // nodeOf is a node that holds a property, or one whose element it is.

@@ -20,8 +20,10 @@ type node struct {
 	cfg    Node
 	name   string
 	id     *ua.NodeID
-	signal string // "" for an array
-	shape  opcua.Shape
+	signal string // "" for an array, and where it is replayed
+	// replayed nodes show a recording; their shape may change.
+	replayed bool
+	shape    opcua.Shape
 
 	shown   any // the signal's value that variant holds
 	variant *ua.Variant

@@ -19,6 +19,7 @@
 //	anonymous: true                # this says so
 //	userCertificates: [operator.pem]  # who may sign in with a certificate
 //	maxMonitoredItems: 0           # more are refused; 0 is any number, -1 none
+//	namespaces: ["urn:factory:press"]   # URIs from index 2 on; default: its own
 //	signals:                       # see package signal
 //	  temperature: {sine: {min: 15, max: 25, period: 10m}}
 //	nodes:
@@ -65,12 +66,15 @@ type Server struct {
 	security  []security
 	anonymous bool
 	users     []*x509.Certificate
-	nodes     []*node
-	byName    map[string]*node
-	byID      map[string]*node
-	cable     cable
-	key       *rsa.PrivateKey // nil without security
-	cert      []byte
+	// namespaces are URIs by index; nodes may be in further ones.
+	namespaces []string
+	nodes      []*node
+	byName     map[string]*node
+	byID       map[string]*node
+	cable      cable
+	player     *player         // of a recording, or nil
+	key        *rsa.PrivateKey // nil without security
+	cert       []byte
 
 	started sync.Mutex     // guards srv until it is set
 	srv     *server.Server // made by Listen
@@ -237,6 +241,11 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.Listen(); err != nil {
 		return err
 	}
+	var playing sync.WaitGroup
+	if p := s.player; p != nil {
+		playing.Go(func() { p.run(ctx, s) })
+		playing.Go(func() { p.Follow(ctx, s.Unplug, s.Plug, s.cfg.Log) })
+	}
 	tick := time.NewTicker(s.cfg.Tick)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -247,6 +256,7 @@ func (s *Server) Run(ctx context.Context) error {
 			_ = s.Step(now)
 		}
 	}
+	playing.Wait()
 	// gopcua's server gives way only while its own loop still runs.
 	s.cable.close()
 	err := s.srv.Close()

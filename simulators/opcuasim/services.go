@@ -112,6 +112,9 @@ func (s *Server) activateSession(sc *uasc.SecureChannel, r ua.Request, _ uint32)
 	s.mu.Lock()
 	s.active[session.AuthTokenID.String()] = true
 	s.mu.Unlock()
+	if s.player != nil {
+		s.player.Begin(time.Now())
+	}
 	return &ua.ActivateSessionResponse{ResponseHeader: header(req), ServerNonce: slices.Clone(nonce)}, nil
 }
 

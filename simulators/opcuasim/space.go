@@ -22,19 +22,15 @@ type space struct {
 
 // build hangs the nodes into a server that has not started.
 func (s *Server) build(srv *server.Server) {
-	last := uint16(Namespace)
+	last := uint16(len(s.namespaces) - 1)
 	for _, n := range s.nodes {
 		last = max(last, n.id.Namespace())
 	}
 	spaces := map[uint16]*space{}
 	for ns := uint16(1); ns <= last; ns++ {
-		name := "urn:whimbrel:simulator:" + s.cfg.Name
-		switch ns {
-		case 1: // as everywhere, the server's own
-		case Namespace:
-			name += ":nodes"
-		default:
-			name += fmt.Sprintf(":nodes:%d", ns)
+		name := fmt.Sprintf("urn:whimbrel:simulator:%s:nodes:%d", s.cfg.Name, ns)
+		if int(ns) < len(s.namespaces) {
+			name = s.namespaces[ns]
 		}
 		inner := server.NewNodeNameSpace(srv, name)
 		// NewNodeNameSpace has entered itself; the wrapper takes its place.
@@ -114,6 +110,9 @@ func (s *Server) write(nid *ua.NodeID, a ua.AttributeID, indexRange string, v *u
 
 func (s *Server) writeLocked(n *node, indexRange string, v *ua.Variant) ua.StatusCode {
 	now := time.Now()
+	if n.replayed {
+		return s.writeReplayedLocked(n, v, now)
+	}
 	if n.shape.Array {
 		if indexRange != "" {
 			merged, status := n.replace(indexRange, v)

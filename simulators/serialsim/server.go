@@ -53,6 +53,7 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/protocols/serial"
 	"github.com/whimbrel-edge/whimbrel/simulators/ptyline"
+	"github.com/whimbrel-edge/whimbrel/simulators/replay"
 	"github.com/whimbrel-edge/whimbrel/simulators/signal"
 )
 
@@ -65,7 +66,9 @@ type Server struct {
 	commands []command
 	unknown  template
 	unasked  []template
-	plugged  chan struct{} // wakes run; full means it will look anyway
+	player   *replay.Player // of a recording, or nil
+	listens  bool           // the recording is of one that talks
+	plugged  chan struct{}  // wakes run; full means it will look anyway
 
 	// mu guards the signals and the logs: whoever holds it sees one moment.
 	mu       sync.Mutex
@@ -191,6 +194,10 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { s.serveAll(ctx) })
+	if s.player != nil {
+		wg.Go(func() { s.player.Follow(ctx, s.Unplug, s.Plug, s.cfg.Log) })
+		wg.Go(func() { s.sayRecorded(ctx) })
+	}
 	for i := range s.unasked {
 		wg.Go(func() { s.talk(ctx, i) })
 	}
@@ -309,12 +316,20 @@ func (s *Server) bytes(text string) []byte {
 }
 
 func (s *Server) understands(message []byte) bool {
+	if s.player != nil {
+		_, known := s.player.Answer(string(message), time.Now())
+		return known
+	}
 	text, err := s.text(message)
 	return err == nil && slices.ContainsFunc(s.commands, func(c command) bool { return c.ask.MatchString(text) })
 }
 
 // hear answers one message.
 func (s *Server) hear(ctx context.Context, conn net.Conn, message []byte) {
+	if s.player != nil {
+		s.answerRecorded(ctx, conn, message)
+		return
+	}
 	text, err := s.text(message)
 	if err != nil {
 		s.log(string(message))
