@@ -16,6 +16,10 @@ type Devices interface {
 	// into the request, KindRefused for a device that says no, KindTimeout for one
 	// that is silent. trace is the caller's traceparent.
 	ReadDevice(ctx context.Context, namespace, name string, properties []string, trace string) (map[string]models.Reading, error)
+	// RecordDevice hands what the device's mapper sees on the wire to lines, whole
+	// lines as they come, until length is over. Errors are KindConflict while it is
+	// being recorded already, KindRefused where it cannot be.
+	RecordDevice(ctx context.Context, namespace, name string, length time.Duration, trace string, lines func([]byte) error) error
 }
 
 // How long an answer of a device is waited for.
@@ -24,8 +28,15 @@ const (
 	maxReadWait     = time.Minute
 )
 
+// How long a recording takes.
+const (
+	defaultRecord = time.Minute
+	minRecord     = 10 * time.Millisecond
+	maxRecord     = 24 * time.Hour
+)
+
 func (a *api) deviceRoutes() []route {
-	return []route{{a.schemas.readOp(), models.Operator, a.readDevice}}
+	return []route{{a.schemas.readOp(), models.Operator, a.readDevice}, {a.schemas.recordOp(), models.Operator, a.recordDevice}}
 }
 
 func (a *api) readDevice(c *call) (answer, error) {
@@ -66,4 +77,33 @@ func (a *api) readDevice(c *call) (answer, error) {
 		}
 		return answer{}, err
 	})
+}
+
+// recordDevice streams a recording. One that ends too early lacks its last line,
+// by which whoever reads it tells.
+func (a *api) recordDevice(c *call) (answer, error) {
+	namespace, name, err := c.device(models.Operator)
+	if err != nil {
+		return answer{}, err
+	}
+	length, err := c.duration("for", minRecord, maxRecord)
+	if err != nil {
+		return answer{}, err
+	}
+	if length == 0 {
+		length = defaultRecord
+	}
+	s := &stream{c: c, contentType: typeLines, beat: []byte("\n")}
+	err = s.run(func(ctx context.Context) error {
+		return a.Devices.RecordDevice(ctx, namespace, name, length, c.trace, s.write)
+	})
+	if err != nil && !s.started() {
+		return answer{}, err
+	}
+	if err != nil && c.Context().Err() == nil {
+		a.Log.WarnContext(c.Context(), "a recording is cut off", "path", c.URL.Path, "error", err, "traceparent", c.trace)
+		// So the peer finds the answer unfinished, and not merely short.
+		_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(-time.Second))
+	}
+	return answer{sent: true}, nil
 }

@@ -1,6 +1,7 @@
 package cloudapi_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -30,4 +31,20 @@ func TestReadDevice(t *testing.T) {
 	p.want(502, "POST", path, "")
 	p.hub.SetAway("default", "boiler-1", true)
 	p.want(503, "POST", path, "")
+}
+
+func TestRecordDevice(t *testing.T) {
+	p := newPlant(t)
+	p.boilers("boiler-1")
+	const path = "/api/v1/devices/boiler-1/recording"
+	r := p.want(200, "GET", path+"?for=20ms", "", headers{"as": "operator"})
+	if lines := strings.Split(strings.TrimSpace(r.text), "\n"); !strings.Contains(lines[0], `"device":"boiler-1"`) || !strings.Contains(lines[len(lines)-1], `"over":true`) {
+		t.Errorf("recorded %s", r.text)
+	}
+	p.want(403, "GET", path, "", headers{"as": "viewer"})
+	p.want(404, "GET", "/api/v1/devices/nix/recording?for=10ms", "")
+	p.want(400, "GET", path+"?for=25h", "")
+	p.want(400, "GET", path+"?for=1ms", "")
+	p.hub.SetAway("default", "boiler-1", true)
+	p.want(503, "GET", path, "")
 }

@@ -370,6 +370,17 @@ func (s schemas) patchDesiredOp() huma.Operation {
 	return s.problems(o, 404, 409, 412, 413, 422, 423, 502, 504)
 }
 
+func (s schemas) recordOp() huma.Operation {
+	o := op(http.MethodGet, Prefix+"/devices/{name}/recording", "recordDevice", "Record what the mapper sees on the wire", []*huma.Param{
+		namePath(), oneNamespace(),
+		param("query", "for", `How long ("10m", at most 24h; 1m when left out).`, durationValue{}.Schema(nil)),
+		param("header", "traceparent", "W3C trace context, carried to the edge.", text()),
+	}, map[string]*huma.Response{"200": {Description: "The lines of a recording, as they come. The last one has \"over\": true; without it the recording was cut short.",
+		Content: map[string]*huma.MediaType{typeLines: {Schema: text()}}}})
+	o.Tags = []string{"devices"}
+	return s.problems(o, 404, 409, 502, 504)
+}
+
 func (s schemas) readOp() huma.Operation {
 	o := op(http.MethodPost, Prefix+"/devices/{name}/read", "readDevice", "Read from the device, now", []*huma.Param{
 		namePath(), oneNamespace(), idempotencyHeader(),

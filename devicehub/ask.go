@@ -3,6 +3,7 @@ package devicehub
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
 	"github.com/whimbrel-edge/whimbrel/devicehub/sessions"
@@ -33,6 +34,22 @@ func (h *Hub) ReadDevice(ctx context.Context, namespace, name string, properties
 	}
 	return answer.Properties, nil
 }
+
+// RecordDevice hands what a device's mapper sees on the wire to lines, as it
+// comes, for as long as length says.
+func (h *Hub) RecordDevice(ctx context.Context, namespace, name string, length time.Duration, trace string, lines func([]byte) error) error {
+	view, err := h.served(namespace, name)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, length+recordGrace)
+	defer cancel()
+	return h.sessions.Ask(ctx, view.Device.Spec.Node, sessions.Question{Method: edgelink.MethodRecord, Trace: trace,
+		Body: edgelink.RecordRequest{Device: view.Device.Metadata.UID, For: models.Duration(length)}}, lines)
+}
+
+// recordGrace is for the way of a recording's end.
+const recordGrace = 30 * time.Second
 
 // served returns a device that a node is to serve.
 func (h *Hub) served(namespace, name string) (registry.DeviceView, error) {

@@ -2,8 +2,10 @@ package edgeruntime
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/link"
+	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 )
 
@@ -14,5 +16,12 @@ func (e *Edge) handlers() map[string]link.Handler {
 			read, err := e.devices.ReadForHub(ctx, q.Device, q.Properties)
 			return edgelink.ReadResponse{Properties: read}, err
 		}),
+		edgelink.MethodRecord: func(ctx context.Context, r link.Request, part func([]byte) error) ([]byte, error) {
+			var q edgelink.RecordRequest
+			if err := json.Unmarshal(r.Body, &q); err != nil {
+				return nil, models.Errorf(models.KindMalformed, "the hub's request cannot be read: %v", err)
+			}
+			return nil, e.devices.RecordForHub(ctx, q.Device, q.For.Std(), part)
+		},
 	}
 }

@@ -196,3 +196,22 @@ func (c *Client) DeleteToken(ctx context.Context, id string) error {
 	_, err := c.call(ctx, Request{Method: http.MethodDelete, Path: Prefix + "/tokens/" + url.PathEscape(id)}, nil, nil)
 	return err
 }
+
+// RecordDevice writes what the device's mapper sees on the wire to w, as it
+// comes, for as long as length says. A recording that is cut short lacks its last
+// line. Errors are those of ReadDevice, and KindConflict while the device is being
+// recorded already.
+func (c *Client) RecordDevice(ctx context.Context, namespace, name string, length time.Duration, w io.Writer) error {
+	r, err := twinRequest(http.MethodGet, namespace, name, "/recording")
+	if err != nil {
+		return err
+	}
+	r.Query.Set("for", length.String())
+	resp, err := c.Do(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(w, resp.Body)
+	return err
+}

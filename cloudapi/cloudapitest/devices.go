@@ -42,3 +42,27 @@ func (h *Hub) ReadDevice(ctx context.Context, namespace, name string, properties
 	}
 	return out, nil
 }
+
+// RecordDevice implements cloudapi.Devices: a recording of two lines.
+func (h *Hub) RecordDevice(ctx context.Context, namespace, name string, length time.Duration, _ string, lines func([]byte) error) error {
+	h.mu.Lock()
+	key := deviceKey(namespace, name)
+	d := h.devices[key]
+	away := d != nil && !d.away.IsZero()
+	h.mu.Unlock()
+	switch {
+	case d == nil:
+		return models.Errorf(models.KindNotFound, "%s not found", key)
+	case away:
+		return models.Errorf(models.KindUnavailable, "node is offline")
+	}
+	if err := lines([]byte(`{"recording":1,"protocol":"modbus","device":"` + name + `"}` + "\n")); err != nil {
+		return err
+	}
+	select {
+	case <-time.After(length):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return lines([]byte(`{"ms":1,"over":true}` + "\n"))
+}

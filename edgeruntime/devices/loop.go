@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/mappers"
@@ -46,6 +47,8 @@ type loop struct {
 	device  mappers.Device
 	stopRun context.CancelFunc
 	ended   chan struct{} // closed when the Runner has ended
+
+	recording atomic.Bool // somebody has what is on the wire
 
 	events chan event    // from the Runner, see maxEvents
 	asks   chan func()   // to be done by the loop; unbuffered: who asks waits or gives up

@@ -54,6 +54,7 @@ func TestApps(t *testing.T) {
 		{"POST", "/v1/devices/boiler-1/read", `{"properties":["temperature"]}`, 403, "temperature", ""},
 		{"POST", "/v1/devices/boiler-1/read", ``, 200, ``, `"temperature"`},
 		{"POST", "/v1/devices/pump-1/read", ``, 403, "", ""},
+		{"GET", "/v1/devices/boiler-1/recording?for=1s", "", 403, "recordings", ""},
 		{"GET", "/metrics", "", 403, "/metrics", ""},
 	} {
 		status, _, body := do(t, c.method, url+c.path, c.body, "Authorization", "Bearer apps")

@@ -36,6 +36,8 @@ type Devices interface {
 	AwaitWrites(ctx context.Context, id string, writes map[string]string) error
 	// Read reads properties from the device, now; nil names are all.
 	Read(ctx context.Context, id string, names []string) (map[string]models.Reading, error)
+	// Record hands what the device sees on the wire to lines, until length is over.
+	Record(ctx context.Context, id string, length time.Duration, lines func([]byte) error) error
 }
 
 // Config is what a Server needs.
@@ -68,6 +70,10 @@ const (
 	// readWait is how long a read on demand may take when nothing is said.
 	readWait    = 10 * time.Second
 	maxReadWait = time.Minute
+	// recordLength is how long a recording takes when nothing is said, and
+	// recordWrite how long whoever wants it may take for a part of it.
+	recordLength = time.Minute
+	recordWrite  = 30 * time.Second
 	// by is who a desired value is by that is set with the edge's own token.
 	by = "local"
 )
@@ -146,6 +152,7 @@ func (s *Server) handler() http.Handler {
 		"/v1/devices/{id}/twin/desired": {http.MethodPatch: s.desired},
 		"/v1/devices/{id}/read":         {http.MethodPost: s.read},
 		"/v1/routes/{name}":             {http.MethodPost: s.post},
+		"/v1/devices/{id}/recording":    {http.MethodGet: s.record},
 		"/metrics":                      {http.MethodGet: s.metrics},
 	} {
 		mux.Handle(path, s.authorized(s.serve(r)))
@@ -308,6 +315,42 @@ func (s *Server) desired(w http.ResponseWriter, r *http.Request) error {
 		return fate{waited, doc}
 	}
 	return writeJSON(w, status, doc)
+}
+
+// record answers what the device sees on the wire, as it comes. An answer without
+// an end says itself that it was cut short.
+func (s *Server) record(w http.ResponseWriter, r *http.Request) error {
+	if appOf(r) != nil { // the wire holds all properties, whichever the app may see
+		return forbidden("recordings")
+	}
+	q, err := query(r, "for")
+	if err != nil {
+		return err
+	}
+	length := recordLength
+	if text := q.Get("for"); text != "" {
+		if length, err = time.ParseDuration(text); err != nil {
+			return models.Errorf(models.KindMalformed, "for must be a duration such as 10m, got %q", text)
+		}
+	}
+	control, begun := http.NewResponseController(w), false
+	_ = control.SetReadDeadline(time.Time{}) // that of the request; this takes longer
+	err = s.cfg.Devices.Record(r.Context(), r.PathValue("id"), length, func(lines []byte) error {
+		if !begun {
+			begun = true
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			w.WriteHeader(http.StatusOK)
+		}
+		_ = control.SetWriteDeadline(time.Now().Add(recordWrite))
+		if _, err := w.Write(lines); err != nil {
+			return err
+		}
+		return control.Flush()
+	})
+	if begun {
+		return nil
+	}
+	return err
 }
 
 // read reads from the device.

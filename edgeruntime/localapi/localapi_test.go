@@ -255,3 +255,32 @@ func (*waiting) AwaitWrites(ctx context.Context, _ string, _ map[string]string) 
 	<-ctx.Done()
 	return models.Errorf(models.KindTimeout, "not confirmed")
 }
+
+func (f *fakeDevices) Record(_ context.Context, id string, length time.Duration, lines func([]byte) error) error {
+	if id != "boiler-1" {
+		return models.Errorf(models.KindNotFound, "there is no device %q on this edge", id)
+	}
+	if err := lines([]byte(length.String() + "\n")); err != nil {
+		return err
+	}
+	return lines([]byte("the end\n"))
+}
+
+func TestRecord(t *testing.T) {
+	url := serve(t, &fakeDevices{}) + "/v1/devices/"
+	for _, c := range []struct {
+		path   string
+		status int
+		want   string
+	}{
+		{"boiler-1/recording?for=3s", 200, "3s\nthe end\n"},
+		{"boiler-1/recording", 200, "1m0s\nthe end\n"},
+		{"boiler-1/recording?for=soon", 400, "for must be a duration"},
+		{"boiler-1/recording?until=1s", 400, "known are for"},
+		{"nix/recording", 404, "no device"},
+	} {
+		if status, _, body := do(t, "GET", url+c.path, ""); status != c.status || !strings.Contains(body, c.want) {
+			t.Errorf("%s: %d %s", c.path, status, body)
+		}
+	}
+}

@@ -51,6 +51,7 @@ Every flag can also be given by the environment: --log-level is WHIMBREL_LOG_LEV
 	)
 	root.AddCommand(getCommand(), describeCommand(), applyCommand(), diffCommand(), deleteCommand(), twinCommand(), trustCommand(), historyCommand(), rolloutCommand(), routeCommand(), modelCommand(),
 		tokenCommand(), userCommand(), versionCommand())
+	root.AddCommand(recordCommand())
 	return root
 }
 

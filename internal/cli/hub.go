@@ -38,6 +38,8 @@ type hub interface {
 	PatchDesired(ctx context.Context, namespace, device string, patch map[string]models.Value, o setOptions) (doc twin.Document, ok bool, err error)
 	// ReadDevice reads properties from the device, now; nil for all.
 	ReadDevice(ctx context.Context, namespace, device string, properties []string, wait time.Duration) (map[string]models.Reading, error)
+	// RecordDevice writes what the device's mapper sees on the wire to w.
+	RecordDevice(ctx context.Context, namespace, device string, length time.Duration, w io.Writer) error
 	// Writes returns a device's ledger of writes, the newest first, and where it goes
 	// on.
 	Writes(ctx context.Context, namespace, device string, q models.LedgerQuery) (entries []twin.LedgerEntry, next string, err error)

@@ -17,16 +17,24 @@ const (
 
 // Methods of requests. Each is a named capability of an edge that answers it.
 const (
-	MethodRead = "device.read"
+	MethodRead   = "device.read"
+	MethodRecord = "device.record"
 )
 
 // Methods returns the methods this release knows.
-func Methods() []string { return []string{MethodRead} }
+func Methods() []string { return []string{MethodRead, MethodRecord} }
 
 // ReadRequest is the body of a MethodRead.
 type ReadRequest struct {
 	Device     string   `json:"device"`               // its uid
 	Properties []string `json:"properties,omitempty"` // none: all that can be read and may leave the edge
+}
+
+// RecordRequest is the body of a MethodRecord. The answer's parts are the lines
+// of a recording (protocols/recording), whole ones, as they come.
+type RecordRequest struct {
+	Device string          `json:"device"` // its uid
+	For    models.Duration `json:"for"`
 }
 
 // ReadResponse is its answer.
