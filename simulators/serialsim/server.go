@@ -83,6 +83,7 @@ type Server struct {
 
 	portMu sync.Mutex
 	path   string // "" until one is found
+	out    bool   // unplugged
 	ln     net.Listener
 	conn   net.Conn // of the session under way
 
@@ -131,7 +132,7 @@ func (s *Server) Name() string { return s.cfg.Name }
 func (s *Server) Listen() error {
 	s.portMu.Lock()
 	defer s.portMu.Unlock()
-	if s.ln != nil {
+	if s.ln != nil || s.out {
 		return nil
 	}
 	ln, err := ptyline.Listen(s.path)
@@ -173,7 +174,7 @@ func (s *Server) Describe() []string {
 func (s *Server) Unplug() {
 	s.portMu.Lock()
 	ln, conn := s.ln, s.conn
-	s.ln, s.conn = nil, nil
+	s.ln, s.conn, s.out = nil, nil, true
 	s.portMu.Unlock()
 	if ln != nil {
 		_ = ln.Close() // it does not fail
@@ -184,7 +185,12 @@ func (s *Server) Unplug() {
 }
 
 // Plug makes the line again, under the same path.
-func (s *Server) Plug() error { return s.Listen() }
+func (s *Server) Plug() error {
+	s.portMu.Lock()
+	s.out = false
+	s.portMu.Unlock()
+	return s.Listen()
+}
 
 // Run serves until ctx ends, then unplugs the line and returns nil. It listens
 // first where Listen was not called.

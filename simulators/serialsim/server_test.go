@@ -241,3 +241,28 @@ func TestConfigRefuses(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A cable that is pulled out before anything runs stays out.
+func TestUnpluggedBeforeItRuns(t *testing.T) {
+	sim, err := New(Config{Unasked: []Unasked{{Every: time.Second, Send: "x"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sim.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	sim.Unplug()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- sim.Run(ctx) }()
+	for ctx.Err() == nil {
+		if _, err := os.Lstat(sim.Addr()); err == nil {
+			t.Fatal("the line is there")
+		}
+		time.Sleep(time.Millisecond) //sleep: nothing tells that nothing happens
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
