@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -159,4 +160,46 @@ func freeAddr(t *testing.T) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
+}
+
+// TestEdgeOfSomebodyElse runs the edge that examples/mapper-go makes, a module of
+// its own with a driver that Whimbrel does not ship, against a hub.
+func TestEdgeOfSomebodyElse(t *testing.T) {
+	python := need.Program(t, "python3", "python3") // for the instrument
+	binary := filepath.Join(t.TempDir(), "scpi-edge")
+	build := exec.Command("go", "build", "-o", binary, ".")
+	build.Dir = "../../examples/mapper-go"
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	psu, err := filepath.Abs("../../examples/mapper-python/psu.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen := freeAddr(t)
+	supply := newProcess(t, "psu", python)
+	supply.start(psu, "--listen", listen)
+
+	h := newHub(t, "")
+	e := newProcess(t, "scpi-edge", binary)
+	data := t.TempDir()
+	e.start("--hub", "https://"+h.link, "--token", h.joinToken("local"), "--name", "local", "--data", data, "--mqtt", "127.0.0.1:0", "--api", "127.0.0.1:0")
+	eventually(t, 20*time.Second, "the hub has the Mapper object", func() error {
+		o, err := h.object(hubAPI + "/mappers/scpi")
+		if err == nil && o.condition("Agreed").Status != "True" {
+			err = fmt.Errorf("condition %+v", o.condition("Agreed"))
+		}
+		return err
+	})
+	h.apply(fmt.Sprintf(supplyManifests, listen))
+	good := func(d twinDoc) bool {
+		return d.quality("voltage") == "good" && d.quality("setpoint") == "good" && d.quality("label") == "good" && d.quality("nonsense") == "bad/device-error"
+	}
+	h.awaitTwin(t, 20*time.Second, hubAPI, "bench-1", "values", good)
+	h.want(t, 200, "PATCH", hubAPI+"/devices/bench-1/twin/desired?wait=5s", `{"setpoint": 24.5, "output": true}`)
+	h.awaitTwin(t, 10*time.Second, hubAPI, "bench-1", "the output follows", func(d twinDoc) bool { return d.value("voltage") == "24.5" })
+	e.stop()
+	e.start("--data", data)
+	h.awaitNode(t, "local", true)
+	h.awaitTwin(t, 20*time.Second, hubAPI, "bench-1", "values again", good)
 }
