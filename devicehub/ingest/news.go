@@ -164,10 +164,8 @@ func (g *Ingester) addState(p *plan, b *store.Batch, from Origin, s edgelink.Sta
 		}
 	}
 	at := timeOr(s.Time, now)
-	col := &b.Samples
-	col.Series, col.TimeUS, col.Kind = append(col.Series, series), append(col.TimeUS, at.UnixMicro()), append(col.Kind, uint8(models.KindString))
-	col.Int, col.Float, col.Text = append(col.Int, 0), append(col.Float, 0), append(col.Text, string(s.State))
-	col.Quality, col.Reason = append(col.Quality, uint8(models.Good)), append(col.Reason, s.Reason)
+	appendSamples(&b.Samples, series, &edgelink.Columns{Times: []int64{at.UnixMicro()}, Kinds: []uint8{uint8(models.KindString)},
+		Texts: []string{string(s.State)}, Reasons: []string{s.Reason}}, 0, 1)
 	if o.Message == "" {
 		o.Message = s.Reason
 	}

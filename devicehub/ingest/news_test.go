@@ -111,3 +111,35 @@ func TestNewsOnce(t *testing.T) {
 	check(t, "failed write", writes[1], store.Write{ID: "w1", DeviceUID: "d0", Property: "p", Value: "7", By: "panel", Origin: "mqtt", Reason: "cold",
 		Before: `{"value":5,"quality":"good","time":"2026-03-04T05:00:00Z"}`, Asked: at(1), Sent: at(2), Ended: at(3), State: "failed", Error: "no", Refused: true, Settled: store.SettledByEdge})
 }
+
+// TestStatesAmongSamples: a state is stored beside samples that need other
+// columns than it does.
+func TestStatesAmongSamples(t *testing.T) {
+	r := start(t)
+	dev := edgelink.DeviceRef{UID: "d0", Assignment: assignment}
+	s := r.session(t, 0, "e")
+	seq := uint64(0)
+	submit := func(f func(b *edgelink.Builder)) {
+		seq++
+		var b edgelink.Builder
+		f(&b)
+		must(t, s.submit(&pb.Numbered{Seq: seq, Record: b.Bytes()}))
+	}
+	for i := range 5 {
+		submit(func(b *edgelink.Builder) {
+			b.AddSample(dev, "p", models.Sample{Value: models.Int(int64(i)), Time: time.UnixMicro(int64(i))})
+			b.AddState(edgelink.StateEvent{Device: dev, State: []models.DeviceState{models.StateOnline, models.StateOffline}[i%2], Reason: "x", Time: time.UnixMicro(int64(i))})
+		})
+		submit(func(b *edgelink.Builder) {
+			b.AddSample(dev, "f", models.Sample{Value: models.Float(1.5), Time: time.UnixMicro(int64(i))})
+		})
+	}
+	for acked := uint64(0); acked < seq; {
+		var err error
+		if acked, _, err = s.state(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond) //sleep: polls a condition
+	}
+	check(t, "values", r.values(t, "d0", "p"), []int64{0, 1, 2, 3, 4})
+}
