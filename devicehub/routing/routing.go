@@ -143,6 +143,9 @@ func New(ctx context.Context, cfg Config) (*Router, error) {
 				r.dead[m.Route]++
 			} else {
 				r.addedLocked(m)
+				if m.Target == hubTarget {
+					r.courier.Load(toCourier(m))
+				}
 			}
 		}); err != nil {
 			return nil, err
@@ -206,12 +209,6 @@ func (r *Router) Run(ctx context.Context) error {
 	defer wait.Wait()
 	wait.Go(func() { _ = r.courier.Run(ctx) })
 	wait.Go(func() { r.follow(ctx) })
-	if err := r.each(ctx, store.RoutedQuery{Target: hubTarget}, func(m *store.RoutedMessage) { r.courier.Add(toCourier(m)) }); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	}
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
 	for {

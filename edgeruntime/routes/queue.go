@@ -40,6 +40,9 @@ var ErrFull = errors.New("the queue of routed messages is full: what it holds ha
 type queue struct {
 	db *sql.DB
 	id string
+	// The bounds; tests have lower ones.
+	maxMessages int
+	maxBytes    int64
 
 	mu       sync.Mutex // one transaction at a time; protects all below
 	messages int
@@ -82,7 +85,7 @@ func openQueue(ctx context.Context, path string) (_ *queue, err error) {
 		return nil, fmt.Errorf("open queue of routes: %w", err)
 	}
 	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "_journal_mode=WAL&_busy_timeout=10000&_txlock=immediate&_synchronous=NORMAL"}
-	q := &queue{totals: map[string]*total{}, dirty: map[string]bool{}}
+	q := &queue{maxMessages: maxMessages, maxBytes: maxBytes, totals: map[string]*total{}, dirty: map[string]bool{}}
 	if q.db, err = sql.Open("sqlite3", dsn.String()); err != nil {
 		return nil, fmt.Errorf("open queue of routes: %w", err)
 	}
@@ -170,7 +173,7 @@ func (q *queue) add(ctx context.Context, rows []*row) (added []*row, err error) 
 	for _, r := range rows {
 		bytes += size(r.m)
 	}
-	if q.messages+len(rows) > maxMessages || q.bytes+bytes > maxBytes {
+	if q.messages+len(rows) > q.maxMessages || q.bytes+bytes > q.maxBytes {
 		return nil, ErrFull
 	}
 	err = q.changeLocked(ctx, func(tx *sql.Tx) error {

@@ -97,6 +97,9 @@ func Open(ctx context.Context, cfg Config) (*Router, error) {
 	r.changed = make(chan struct{}, 1)
 	r.bridges = &bridges{r: r, sources: map[string]*source{}, targets: map[string]*target{}, echoes: map[string]*echoes{}}
 	r.courier = courier.New(courier.Config{Deliver: r.deliver, Store: r.settle, Now: cfg.Now, Log: cfg.Log})
+	if err := r.load(ctx); err != nil {
+		return nil, errors.Join(err, q.close())
+	}
 	return r, nil
 }
 
@@ -129,9 +132,6 @@ func (r *Router) Run(ctx context.Context) error {
 	defer cancel()
 	wait.Go(func() { _ = r.courier.Run(ctx) }) // it has no error
 	wait.Go(func() { r.bridges.run(ctx, r.changed) })
-	if err := r.load(ctx); err != nil {
-		return err
-	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -152,16 +152,10 @@ func (r *Router) Run(ctx context.Context) error {
 func (r *Router) load(ctx context.Context) error {
 	for after := int64(0); ; {
 		rows, err := r.queue.page(ctx, toHere, after, 500)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		if err != nil || len(rows) == 0 {
 			return err
 		}
-		if len(rows) == 0 {
-			return nil
-		}
-		r.courier.Add(couriers(rows)...)
+		r.courier.Load(couriers(rows)...)
 		after = rows[len(rows)-1].id
 	}
 }

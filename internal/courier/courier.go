@@ -82,6 +82,7 @@ type Config struct {
 // Courier is made by New. Its methods may be called from any goroutine.
 type Courier struct {
 	cfg   Config
+	first []Message // Run's own once it has begun
 	added chan []Message
 	ended chan struct{} // closed when Run has ended
 }
@@ -107,6 +108,11 @@ func New(cfg Config) *Courier {
 	}
 	return &Courier{cfg: cfg, added: make(chan []Message, 16), ended: make(chan struct{})}
 }
+
+// Load says what was in the queue before, in the order of IDs. It is called
+// before Run, and before anything that is added is in the queue: a message that
+// is both loaded and added would be delivered twice.
+func (c *Courier) Load(ms ...Message) { c.first = append(c.first, ms...) }
 
 // Add says that messages are in the queue, in the order of their IDs. It blocks
 // while Run is busy storing, and returns at once when Run has ended: they are
@@ -205,6 +211,10 @@ func (r *run) loop() error {
 		}
 		r.store(context.WithoutCancel(r.ctx))
 	}()
+	for _, m := range r.c.first {
+		r.add(m)
+	}
+	r.c.first = nil
 	for {
 		r.start()
 		select {
