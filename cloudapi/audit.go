@@ -24,7 +24,7 @@ type AuditEntry struct {
 	ID              string    `json:"id"`
 	Time            time.Time `json:"time"`
 	By              string    `json:"by,omitempty"` // user; left out for the hub itself
-	Action          string    `json:"action"`       // created, changed or deleted
+	Action          string    `json:"action"`       // created, changed or deleted; of nodes also joined and renewed
 	Kind            string    `json:"kind"`         // of an object, or Token
 	Namespace       string    `json:"namespace,omitempty"`
 	Name            string    `json:"name"`          // of a token: its user or node

@@ -404,7 +404,7 @@ func (s schemas) streamOp() huma.Operation {
 	o := op(http.MethodGet, Prefix+"/twins/stream", "streamTwins", "Follow twins", []*huma.Param{
 		someNamespaces(), selectionParams()[1],
 		param("header", "Last-Event-ID", "Go on after this event. Without it, or where it is too old, every twin comes first.", text()),
-	}, map[string]*huma.Response{"200": {Description: "Server-Sent Events of type twin, whose data is a TwinEvent: the state of the properties that changed, not every change on the way.",
+	}, map[string]*huma.Response{"200": {Description: "Server-Sent Events. twin: its data is a TwinEvent, the state of the properties that changed, not every change on the way. deleted: a device is gone, or its labels are no longer chosen; its data names it. reset: the Last-Event-ID is too old; every twin follows, and what does not was deleted.",
 		Content: content(text(), "text/event-stream")}})
 	o.Tags = []string{"twins"}
 	return s.problems(o)

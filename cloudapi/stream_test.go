@@ -333,7 +333,13 @@ func TestTwinStream(t *testing.T) {
 	}
 	// Where the cursor is too old, everything comes.
 	p.hub.Forget()
-	_, all := p.open(t, "/api/v1/twins/stream", headers{"Last-Event-ID": id2}).twins()
+	late := p.open(t, "/api/v1/twins/stream", headers{"Last-Event-ID": id2})
+	for _, want := range []string{": twins", "", "event: reset", "data: {}", ""} {
+		if line, _ := late.next(); line != want {
+			t.Errorf("line %q, want %q", line, want)
+		}
+	}
+	_, all := late.twins()
 	if len(all["properties"].(map[string]any)) != 5 {
 		t.Errorf("with a cursor that is too old: %v", all)
 	}

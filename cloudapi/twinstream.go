@@ -33,9 +33,11 @@ func (a *api) streamTwins(c *call) (answer, error) {
 	err = s.run(func(ctx context.Context) error {
 		err := a.Twins.StreamTwins(ctx, opts, cursor, s.twin)
 		if cursor != "" && models.KindOf(err) == models.KindGone {
-			// State is coalesced: all of it again tells as much as what was missed,
-			// and an EventSource that is refused never comes back.
-			err = a.Twins.StreamTwins(ctx, opts, "", s.twin)
+			// State is coalesced: all of it again tells as much as what was missed, but
+			// for what was deleted; and an EventSource that is refused never comes back.
+			if err = s.write([]byte("event: reset\ndata: {}\n\n")); err == nil {
+				err = a.Twins.StreamTwins(ctx, opts, "", s.twin)
+			}
 		}
 		return err
 	})
@@ -47,18 +49,33 @@ func (a *api) streamTwins(c *call) (answer, error) {
 
 func (s *stream) twin(change TwinChange) error {
 	doc := change.Document
+	if change.Deleted {
+		return s.sent("deleted", change.Cursor, deletedEvent{doc.Device, doc.Namespace})
+	}
 	event := twinEvent{Device: doc.Device, Namespace: doc.Namespace, Version: doc.Version, State: doc.State, Properties: doc.Properties}
 	if event.Properties == nil {
 		event.Properties = map[string]twin.PropertyDoc{}
 	}
+	return s.sent("twin", change.Cursor, event)
+}
+
+// deletedEvent is the data of an event that tells of a device that is gone, or is
+// no longer one that was asked for.
+type deletedEvent struct {
+	Device    string `json:"device"`
+	Namespace string `json:"namespace,omitempty"` // left out for "default"
+}
+
+// sent writes one event.
+func (s *stream) sent(name, cursor string, event any) error {
 	data, err := encode(event)
 	if err != nil {
 		return err
 	}
 	var b bytes.Buffer
-	b.WriteString("event: twin\n")
-	if change.Cursor != "" {
-		b.WriteString("id: " + strings.NewReplacer("\n", "", "\r", "", "\x00", "").Replace(change.Cursor) + "\n")
+	b.WriteString("event: " + name + "\n")
+	if cursor != "" {
+		b.WriteString("id: " + strings.NewReplacer("\n", "", "\r", "", "\x00", "").Replace(cursor) + "\n")
 	}
 	b.WriteString("data: ")
 	b.Write(data) // one line: JSON escapes line ends

@@ -109,6 +109,7 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 		Stores: identity.Stores{Secrets: cfg.Store, JoinTokens: cfg.Store, APITokens: cfg.Store, Users: users{h.Registry}, Nodes: nodes{h.Registry, cfg.Store}},
 		Record: func(_ context.Context, e identity.Event) {
 			h.events.Raise(occurrenceOf(e))
+			h.auditIdentity(e)
 			level := slog.LevelWarn
 			if normal(e.Reason) {
 				level = slog.LevelInfo
@@ -337,7 +338,9 @@ func (h *Hub) Delete(ctx context.Context, key models.Key, o models.WriteOptions)
 			h.log.Error("delete a deleted user's tokens; they are void all the same", "user", key.Name, "error", err)
 		}
 	case "Device":
-		h.twins.Forget(before.Meta().UID)
+		if gone, ok := before.(*models.Device); ok {
+			h.twins.Forget(gone)
+		}
 	}
 	return before, nil
 }

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -37,6 +39,27 @@ func occurrenceOf(e identity.Event) models.Occurrence {
 		o.Message += fmt.Sprintf("; %d like it were not recorded since the last one", e.Suppressed)
 	}
 	return o
+}
+
+// auditTime bounds how long the record of an identity may take.
+const auditTime = 10 * time.Second
+
+// auditIdentity takes changes of nodes' identities into the audit. They have
+// happened already: one that cannot be recorded is in the log.
+func (h *Hub) auditIdentity(e identity.Event) {
+	action := map[identity.Reason]string{identity.NodeJoined: store.AuditJoined, identity.NodeKeyReplaced: store.AuditJoined, identity.CertificateRenewed: store.AuditRenewed}[e.Reason]
+	if action == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), auditTime) // not the caller's, who may be gone
+	defer cancel()
+	entry := store.AuditEntry{Time: e.Time, Action: action, Kind: "Node", Name: e.Node}
+	if o, err := h.Registry.Get(ctx, models.Key{Kind: "Node", Name: e.Node}); err == nil {
+		entry.UID = o.Meta().UID
+	}
+	if err := h.cfg.Store.AppendAudit(ctx, []store.AuditEntry{entry}); err != nil {
+		h.log.Error("a change of an identity is not in the audit", "reason", e.Reason, "node", e.Node, "message", e.Message, "error", err)
+	}
 }
 
 func orHub(by string) string {

@@ -121,4 +121,5 @@ func Same(a, b models.Value) bool {
 type StreamChange struct {
 	Cursor   string   // resume after this one
 	Document Document // Properties holds the changed ones only
+	Deleted  bool     // the device is gone, or no longer one that the stream shows: only its name and namespace count
 }

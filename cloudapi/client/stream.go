@@ -97,6 +97,11 @@ type TwinChange struct {
 	Version    uint64                      `json:"version"`
 	State      models.DeviceState          `json:"state"`
 	Properties map[string]twin.PropertyDoc `json:"properties"`
+	// Deleted: the device is gone, or no longer one that was asked for.
+	Deleted bool `json:"-"`
+	// Reset: what was missed is not known any more. Every twin follows; devices of
+	// which none comes were deleted.
+	Reset bool `json:"-"`
 }
 
 // StreamTwins calls f with what changes of twins after a cursor ("" for: first
@@ -128,10 +133,10 @@ func (c *Client) StreamTwins(ctx context.Context, o ListOptions, cursor string, 
 			return nil
 		}
 		defer func() { event, data = "", nil }()
-		if event != "twin" {
+		if event != "twin" && event != "deleted" && event != "reset" {
 			return nil
 		}
-		change := TwinChange{}
+		change := TwinChange{Deleted: event == "deleted", Reset: event == "reset"}
 		if err := json.Unmarshal(data, &change); err != nil {
 			return stopped{fmt.Errorf("decode a change of a twin: %w", err)}
 		}

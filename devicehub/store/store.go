@@ -255,6 +255,8 @@ const (
 	AuditCreated = "created"
 	AuditChanged = "changed"
 	AuditDeleted = "deleted"
+	AuditJoined  = "joined"  // a node, for the first time or with another key
+	AuditRenewed = "renewed" // a node's certificate
 )
 
 // Audit is the record of who changed what. It is only added to.

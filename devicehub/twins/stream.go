@@ -1,6 +1,7 @@
 package twins
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -45,11 +46,11 @@ func (c *Cache) StreamTwins(ctx context.Context, o models.ListOptions, cursor st
 		}
 		pause.Reset(streamEvery)
 		for _, ch := range round {
-			doc, ok := c.changeOf(ch.uid, from, o, sent)
+			change, ok := c.tell(ch, from, o, sent)
 			if !ok {
 				continue
 			}
-			if err := send(twin.StreamChange{Cursor: c.cursor(ch.serial), Document: doc}); err != nil {
+			if err := send(change); err != nil {
 				return err
 			}
 		}
@@ -77,8 +78,9 @@ func (c *Cache) parseCursor(cursor string) (uint64, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if boot != c.boot || serial > c.serial { // the hub restarted: everything may have changed
-		return 0, nil
+	if boot != c.boot || serial > c.serial || serial < c.floor && serial > 0 {
+		// The hub restarted, or too many devices were deleted since.
+		return 0, models.Errorf(models.KindGone, "the hub does not know any more what happened since the cursor")
 	}
 	return serial, nil
 }
@@ -109,6 +111,39 @@ func (c *Cache) sendAll(o models.ListOptions, sent map[string]uint64, send func(
 type changed struct {
 	uid    string
 	serial uint64
+	gone   *goneDevice // it was deleted
+}
+
+// tell is what a stream is told of a change, if anything.
+func (c *Cache) tell(ch changed, from uint64, o models.ListOptions, sent map[string]uint64) (twin.StreamChange, bool) {
+	if g := ch.gone; g != nil {
+		_, known := sent[ch.uid]
+		delete(sent, ch.uid)
+		if !known && (o.Namespace != "" && g.namespace != o.Namespace || !o.Selector.Matches(g.labels)) {
+			return twin.StreamChange{}, false
+		}
+		return twin.StreamChange{Cursor: c.cursor(ch.serial), Deleted: true, Document: named(g.namespace, g.name)}, true
+	}
+	_, known := sent[ch.uid]
+	doc, ok := c.changeOf(ch.uid, from, o, sent)
+	if ok {
+		return twin.StreamChange{Cursor: c.cursor(ch.serial), Document: doc}, true
+	}
+	// It is there, and was sent, and has labels now that the stream does not choose.
+	if view, there := c.registry.DeviceByUID(ch.uid); known && there {
+		m := view.Device.Metadata
+		return twin.StreamChange{Cursor: c.cursor(ch.serial), Deleted: true, Document: named(m.Namespace, m.Name)}, true
+	}
+	return twin.StreamChange{}, false
+}
+
+// named is a document of nothing but whose it is.
+func named(namespace, name string) twin.Document {
+	doc := twin.Document{Device: name}
+	if namespace != models.DefaultNamespace {
+		doc.Namespace = namespace
+	}
+	return doc
 }
 
 // changedSince returns the devices that changed after a serial, in the order of
@@ -122,10 +157,17 @@ func (c *Cache) changedSince(serial uint64) (out []changed, news <-chan struct{}
 		if d.serial <= serial {
 			break
 		}
-		out = append(out, changed{d.uid, d.serial})
+		out = append(out, changed{uid: d.uid, serial: d.serial})
+	}
+	for i := range slices.Backward(c.gone) {
+		g := c.gone[i]
+		if g.serial <= serial {
+			break
+		}
+		out = append(out, changed{g.uid, g.serial, &g})
 	}
 	if len(out) > 0 {
-		slices.Reverse(out)
+		slices.SortFunc(out, func(a, b changed) int { return cmp.Compare(a.serial, b.serial) })
 		return out, nil
 	}
 	if c.news == nil {

@@ -17,6 +17,9 @@ import (
 
 // shown writes a change as "device property=value …", properties in order.
 func shown(ch twin.StreamChange) string {
+	if ch.Deleted {
+		return "-" + ch.Document.Device
+	}
 	out := []string{ch.Document.Device}
 	for _, name := range sortedKeys(ch.Document.Properties) {
 		r := ch.Document.Properties[name].Reported
@@ -116,8 +119,9 @@ func TestStream(t *testing.T) {
 	}, "b2 setpoint temperature")
 
 	// A cursor of another life, or none at all.
-	fresh, _ := h.stream(models.ListOptions{}, "other-3")
-	eventually(t, "after a restart of the hub", fresh.text, "b1 setpoint temperature=8, b2 setpoint temperature")
+	if err := h.cache.StreamTwins(t.Context(), models.ListOptions{}, "other-3", nil); models.KindOf(err) != models.KindGone {
+		t.Errorf("after a restart of the hub: %v", err)
+	}
 	for _, bad := range []string{"x", "1-", "-", "a-b"} {
 		if err := h.cache.StreamTwins(t.Context(), models.ListOptions{}, bad, nil); models.KindOf(err) != models.KindMalformed {
 			t.Errorf("cursor %q: %v", bad, err)
@@ -207,12 +211,52 @@ func TestStreamThroughASelector(t *testing.T) {
 	label("b1", "b")
 	h.committed("n1", 1, 2, one, "temperature", h.good(2))
 	h.committed("n1", 1, 2, h.ref("b2"), "temperature", h.good(2))
-	eventually(t, "one that no longer does", r.text, "b2 setpoint temperature, b1 setpoint temperature=1, b2 temperature=2")
+	eventually(t, "one that no longer does", r.text, "b2 setpoint temperature, b1 setpoint temperature=1, -b1, b2 temperature=2")
 	other, _ := h.stream(models.ListOptions{Namespace: "elsewhere"}, "")
 	h.committed("n1", 1, 3, one, "temperature", h.good(3))
 	time.Sleep(2 * streamEvery) //sleep: nothing is to come, so there is nothing to wait for
 	if got := other.text(); got != "" {
 		t.Errorf("another namespace's: %s", got)
+	}
+}
+
+// TestStreamTellsOfDeleted: who follows, and who comes back later, hears of
+// devices that were deleted; and who cannot, hears that.
+func TestStreamTellsOfDeleted(t *testing.T) {
+	h := newHub(t)
+	h.live()
+	h.device("b2", "n1")
+	sel, err := models.ParseSelector("area=a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, stop := h.stream(models.ListOptions{}, "")
+	none, _ := h.stream(models.ListOptions{Selector: sel}, "")
+	eventually(t, "at first", r.text, "b1 setpoint temperature, b2 setpoint temperature")
+	at := r.last()
+	gone := func(name string) {
+		o, err := h.reg.Delete(t.Context(), models.Key{Kind: "Device", Namespace: "default", Name: name}, models.WriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.cache.Forget(o.(*models.Device))
+	}
+	gone("b2")
+	eventually(t, "deleted", r.text, "b1 setpoint temperature, b2 setpoint temperature, -b2")
+	stop()
+	gone("b1")
+	h.device("b3", "n1")
+	h.cache.DeviceChanged(h.ref("b3").UID)
+	again, _ := h.stream(models.ListOptions{}, at)
+	eventually(t, "what was missed", again.text, "-b2, -b1, b3 setpoint temperature")
+	if got := none.text(); got != "" {
+		t.Errorf("through a selector: %s", got)
+	}
+	for range goneKept + 1 {
+		h.cache.Forget(&models.Device{})
+	}
+	if err := h.cache.StreamTwins(t.Context(), models.ListOptions{}, at, nil); models.KindOf(err) != models.KindGone {
+		t.Errorf("too far behind: %v", err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -68,6 +69,19 @@ type Cache struct {
 	order   list.List           // of *device, by serial: the latest change is last
 	dirty   map[string]struct{} // uids of devices that changed since the checkpoint
 	news    chan struct{}       // closed when serial grows; nil while no stream waits
+	gone    []goneDevice        // devices that were deleted, by serial: at most goneKept, the latest
+	floor   uint64              // the serial of the last one that gone has forgotten
+}
+
+// goneKept bounds how many deletions streams can catch up on. One that is further
+// behind begins anew.
+const goneKept = 4096
+
+// goneDevice is a device that was deleted.
+type goneDevice struct {
+	uid, namespace, name string
+	labels               map[string]string
+	serial               uint64
 }
 
 // node is a node as devices need it.
@@ -389,10 +403,22 @@ func (c *Cache) DeviceChanged(uid string) {
 	}
 }
 
-// Forget drops what is known of a device that is gone.
-func (c *Cache) Forget(uid string) {
+// Forget drops what is known of a device that is gone, and tells streams.
+func (c *Cache) Forget(gone *models.Device) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	m := gone.Metadata
+	uid := m.UID
+	c.serial++
+	c.gone = append(c.gone, goneDevice{uid, m.Namespace, m.Name, m.Labels, c.serial})
+	if len(c.gone) > goneKept {
+		c.floor = c.gone[0].serial
+		c.gone = slices.Delete(c.gone, 0, 1)
+	}
+	if c.news != nil {
+		close(c.news)
+		c.news = nil
+	}
 	d := c.devices[uid]
 	if d == nil {
 		return

@@ -378,7 +378,7 @@ func TestCheckpointAndRestart(t *testing.T) {
 	if _, err := h.reg.Delete(t.Context(), models.Key{Kind: "Device", Namespace: "default", Name: "b2"}, models.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	h.cache.Forget(gone.UID)
+	h.cache.Forget(&models.Device{Metadata: models.ObjectMeta{UID: gone.UID}})
 	// A checkpoint that was on its way when the device went.
 	if err := h.store.SaveTwins(t.Context(), []store.Checkpoint{{DeviceUID: gone.UID, JSON: []byte(`{}`)}}); err != nil {
 		t.Fatal(err)
@@ -471,7 +471,7 @@ func TestAwaitWrites(t *testing.T) {
 			if _, err := h.reg.Delete(context.Background(), models.Key{Kind: "Device", Namespace: "default", Name: "b1"}, models.WriteOptions{}); err != nil {
 				h.t.Error(err)
 			}
-			h.cache.Forget(ref.UID)
+			h.cache.Forget(&models.Device{Metadata: models.ObjectMeta{UID: ref.UID}})
 		}, models.KindNotFound, "b1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

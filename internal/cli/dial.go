@@ -118,9 +118,12 @@ func (r remote) Writes(ctx context.Context, namespace, device string, q models.L
 	return r.c.Writes(ctx, namespace, device, q)
 }
 
-func (r remote) StreamTwins(ctx context.Context, o selection, send func(twin.Document) error) error {
+func (r remote) StreamTwins(ctx context.Context, o selection, send func(twin.StreamChange) error) error {
 	return r.c.StreamTwins(ctx, o.options(), "", func(c client.TwinChange) error {
-		return send(twin.Document{Device: c.Device, Namespace: c.Namespace, Version: c.Version, State: c.State, Properties: c.Properties})
+		if c.Reset {
+			return nil // all of it comes again
+		}
+		return send(twin.StreamChange{Deleted: c.Deleted, Document: twin.Document{Device: c.Device, Namespace: c.Namespace, Version: c.Version, State: c.State, Properties: c.Properties}})
 	})
 }
 

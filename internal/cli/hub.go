@@ -46,7 +46,7 @@ type hub interface {
 	// StreamTwins calls send with the changed properties of every twin that
 	// changes, at first with all of each, until ctx ends or send fails. A connection
 	// that breaks is made again.
-	StreamTwins(ctx context.Context, o selection, send func(twin.Document) error) error
+	StreamTwins(ctx context.Context, o selection, send func(twin.StreamChange) error) error
 
 	// PublishRoute gives a route a message and returns the answer; a negative wait
 	// leaves the waiting to the hub.

@@ -210,11 +210,14 @@ func followTwin(ctx context.Context, cmd *cobra.Command, h hub, namespace, devic
 	if err := p.begin(doc); err != nil {
 		return err
 	}
-	err = h.StreamTwins(ctx, selection{kind: "Device", namespace: namespace}, func(doc twin.Document) error {
-		if doc.Device != device {
+	err = h.StreamTwins(ctx, selection{kind: "Device", namespace: namespace}, func(c twin.StreamChange) error {
+		switch {
+		case c.Document.Device != device:
 			return nil
+		case c.Deleted:
+			return models.Errorf(models.KindNotFound, "device/%s was deleted", device)
 		}
-		return p.change(doc)
+		return p.change(c.Document)
 	})
 	if interrupted(ctx, err) {
 		return nil
