@@ -24,7 +24,8 @@ type process struct {
 	env  []string
 	out  io.Writer // what it prints
 
-	cmd  *exec.Cmd
+	mu   sync.Mutex
+	cmd  *exec.Cmd     // nil when it was not started; under mu, as a device's Slow signals from a timer
 	over chan struct{} // closed when it is gone
 }
 
@@ -43,6 +44,8 @@ func (p *process) start() error {
 		_ = cmd.Wait()
 		close(over)
 	}()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.cmd, p.over = cmd, over
 	return nil
 }
@@ -61,6 +64,8 @@ func (p *process) running() bool {
 
 // signal sends a signal to the process and all that it started.
 func (p *process) signal(s syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.cmd != nil {
 		_ = syscall.Kill(-p.cmd.Process.Pid, s) // one that is gone is fine
 	}
@@ -87,6 +92,8 @@ func (p *process) kill() {
 	}
 	p.signal(syscall.SIGKILL)
 	<-p.over
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.cmd = nil
 }
 

@@ -102,7 +102,7 @@ type rig struct {
 	only   []string
 	broker *broker.Broker
 	bridge *bridge.Bridge
-	mapper process
+	mapper *process
 	device *process // nil for one that is there anyway
 	output tail
 	report *Report
@@ -136,7 +136,7 @@ func Run(ctx context.Context, name, path string, command, only []string, log *sl
 	wait.Go(func() { _ = r.bridge.Run(loops) })
 	defer wait.Wait()
 	defer cancel()
-	r.mapper = process{name: "the mapper", args: command, out: &r.output, env: []string{"WHIMBREL_MQTT_URL=mqtt://" + r.broker.Addr(),
+	r.mapper = &process{name: "the mapper", args: command, out: &r.output, env: []string{"WHIMBREL_MQTT_URL=mqtt://" + r.broker.Addr(),
 		"WHIMBREL_MQTT_USERNAME=mapper-" + name, "WHIMBREL_MQTT_PASSWORD=" + password, "WHIMBREL_NODE=mapper-test"}}
 	if len(f.Device.Run) > 0 {
 		r.device = &process{name: "the device", args: f.Device.Run, out: &tail{}}
