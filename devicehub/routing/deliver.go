@@ -31,6 +31,9 @@ func (r *Router) deliver(ctx context.Context, c courier.Message) error {
 		return nil // delivered, and it was not heard of
 	}
 	m := &page[0]
+	r.mu.Lock()
+	r.flying[m.ID] = flightOf(m)
+	r.mu.Unlock()
 	var to models.RouteTarget
 	if err := json.Unmarshal(m.To, &to); err != nil {
 		return &courier.Refused{Final: true, Err: fmt.Errorf("its target cannot be read: %w", err)}
@@ -268,7 +271,7 @@ func (r *Router) Parcel(ctx context.Context, node string, maxBytes int) (Parcel,
 func (r *Router) Sent(ctx context.Context, p Parcel, acks *pb.RouteAcks) (more bool, err error) {
 	now := r.Now()
 	var outcomes []store.RoutedOutcome
-	var rows []store.RoutedMessage
+	var rows []flight
 	for _, key := range acks.Keys {
 		m, ok := p.rows[key]
 		if !ok {
@@ -277,7 +280,7 @@ func (r *Router) Sent(ctx context.Context, p Parcel, acks *pb.RouteAcks) (more b
 		var to models.RouteTarget
 		published := json.Unmarshal(m.To, &to) == nil && to.MQTT != nil // else the node counts
 		outcomes = append(outcomes, store.RoutedOutcome{ID: m.ID, Delivered: published, Handed: !published, At: now})
-		rows = append(rows, m)
+		rows = append(rows, flightOf(&m))
 		delete(p.rows, key)
 	}
 	if err := r.finish(ctx, outcomes, rows); err != nil {

@@ -98,6 +98,7 @@ type Router struct {
 	totals   map[string]map[string]store.RouteTotal // by route and place
 	waiters  map[string]*waiter                     // by key: who waits here
 	asking   map[string]asking                      // by key: nodes where somebody waits
+	flying   map[int64]flight                       // by id: messages that the courier tries, or has tried and not settled
 	handed   map[int64]bool                         // by id: nodes have copies of it now; until it is settled
 	wake     map[string]chan struct{}               // by node, of the sessions
 	programs map[string]*programs                   // by uid and generation
@@ -106,6 +107,18 @@ type Router struct {
 type specKey struct {
 	route      string
 	generation int64
+}
+
+// flight is a message without its payload.
+type flight struct {
+	store.RoutedMessage
+	size int // of its payload
+}
+
+func flightOf(m *store.RoutedMessage) flight {
+	f := flight{*m, len(m.Payload)}
+	f.Payload = nil
+	return f
 }
 
 type waiter struct {
@@ -127,7 +140,7 @@ func New(ctx context.Context, cfg Config) (*Router, error) {
 		cfg.Now = time.Now
 	}
 	r := &Router{Config: cfg, specs: map[specKey]*models.RouteSpec{}, current: map[string]models.Key{}, waiting: map[string]int{}, dead: map[string]int{},
-		totals: map[string]map[string]store.RouteTotal{}, waiters: map[string]*waiter{}, asking: map[string]asking{}, handed: map[int64]bool{},
+		totals: map[string]map[string]store.RouteTotal{}, waiters: map[string]*waiter{}, asking: map[string]asking{}, flying: map[int64]flight{}, handed: map[int64]bool{},
 		wake: map[string]chan struct{}{}, programs: map[string]*programs{}}
 	r.client = newClient(cfg.Guard)
 	r.courier = courier.New(courier.Config{Deliver: r.deliver, Store: r.settle, Now: cfg.Now, Log: cfg.Log})
@@ -541,12 +554,12 @@ func (r *Router) drop(ctx context.Context, route string, ids []int64, reason str
 func (r *Router) expire(ctx context.Context) {
 	now := r.Now()
 	var outcomes []store.RoutedOutcome
-	var rows []store.RoutedMessage
-	err := r.each(ctx, store.RoutedQuery{}, func(m *store.RoutedMessage) {
-		if m.Target != hubTarget && !now.Before(m.Deadline) && len(rows) < 10_000 {
+	var rows []flight
+	err := r.each(ctx, store.RoutedQuery{Overdue: now}, func(m *store.RoutedMessage) {
+		if m.Target != hubTarget && len(rows) < 10_000 {
 			outcomes = append(outcomes, store.RoutedOutcome{ID: m.ID, Dead: true, Attempts: m.Attempts, At: now,
 				Error: "node " + m.Target[len(nodeTarget):] + " was not there within the route's ttl"})
-			rows = append(rows, *m)
+			rows = append(rows, flightOf(m))
 		}
 	})
 	if err == nil && len(outcomes) > 0 {
@@ -558,7 +571,7 @@ func (r *Router) expire(ctx context.Context) {
 }
 
 // finish stores outcomes and counts them. rows are the messages, in the same order.
-func (r *Router) finish(ctx context.Context, outcomes []store.RoutedOutcome, rows []store.RoutedMessage) error {
+func (r *Router) finish(ctx context.Context, outcomes []store.RoutedOutcome, rows []flight) error {
 	if err := r.Store.SettleRouted(ctx, outcomes); err != nil {
 		return err
 	}
@@ -577,15 +590,15 @@ func (r *Router) finish(ctx context.Context, outcomes []store.RoutedOutcome, row
 		case o.Delivered:
 			total.Delivered++
 			r.delivered.Inc()
-			r.goneLocked(m.Route, len(m.Payload))
+			r.goneLocked(m.Route, m.size)
 		case o.Handed:
-			r.goneLocked(m.Route, len(m.Payload))
+			r.goneLocked(m.Route, m.size)
 		case o.Dead:
 			total.Failed++
-			r.goneLocked(m.Route, len(m.Payload))
+			r.goneLocked(m.Route, m.size)
 			r.dead[m.Route]++
 			m.Dead = true
-			dead = append(dead, *m)
+			dead = append(dead, m.RoutedMessage)
 		}
 		if _, there := r.current[m.Route]; there {
 			r.setTotalLocked(total)
@@ -606,29 +619,29 @@ func (r *Router) finish(ctx context.Context, outcomes []store.RoutedOutcome, row
 func (r *Router) settle(ctx context.Context, done []courier.Done) error {
 	now := r.Now()
 	outcomes := make([]store.RoutedOutcome, 0, len(done))
-	rows := make([]store.RoutedMessage, 0, len(done))
+	rows := make([]flight, 0, len(done))
+	r.mu.Lock()
 	for _, d := range done {
-		page, err := r.Store.Routed(ctx, store.RoutedQuery{After: d.ID - 1, Limit: 1})
-		if err != nil {
-			return err
+		m, ok := r.flying[d.ID]
+		if !ok {
+			continue // it was not there when it was tried
 		}
-		if len(page) == 0 || page[0].ID != d.ID {
-			continue
-		}
-		r.mu.Lock()
 		handed := r.handed[d.ID]
-		r.mu.Unlock()
 		outcomes = append(outcomes, store.RoutedOutcome{ID: d.ID, Delivered: d.Error == "" && !handed, Handed: d.Error == "" && handed, Dead: d.Dead,
 			Attempts: d.Attempts, Error: d.Error, At: now})
-		rows = append(rows, page[0])
+		rows = append(rows, m)
 	}
+	r.mu.Unlock()
 	if err := r.finish(ctx, outcomes, rows); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, d := range done {
-		delete(r.handed, d.ID)
+		if d.Error == "" || d.Dead { // else it may be in the air again
+			delete(r.handed, d.ID)
+			delete(r.flying, d.ID)
+		}
 	}
 	return nil
 }

@@ -38,7 +38,9 @@ type RoutedQuery struct {
 	Route  string // uid, "" for all
 	Dead   bool   // dead letters, else what waits
 	After  int64  // ids above
-	Limit  int
+	// Overdue chooses those whose deadline is not after it; zero: all.
+	Overdue time.Time
+	Limit   int
 }
 
 // RoutedOutcome is what became of a waiting message.

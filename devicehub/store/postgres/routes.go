@@ -67,9 +67,24 @@ func (s *Store) AddRouted(ctx context.Context, ms []store.RoutedMessage) (added 
 
 // Routed implements store.Routes.
 func (s *Store) Routed(ctx context.Context, q store.RoutedQuery) ([]store.RoutedMessage, error) {
-	rows, err := s.pool.Query(ctx, `SELECT `+routedColumns+` FROM routed
-		WHERE ($1 = '' OR target = $1) AND ($2 = '' OR route = $2) AND (died IS NOT NULL) = $3 AND id > $4 ORDER BY id LIMIT $5`,
-		q.Target, q.Route, q.Dead, q.After, q.Limit)
+	where, args := `died IS NULL`, []any{q.After, q.Limit}
+	if q.Dead {
+		where = `died IS NOT NULL`
+	}
+	filter := func(condition string, value any) {
+		args = append(args, value)
+		where += fmt.Sprintf(" AND %s $%d", condition, len(args))
+	}
+	if q.Target != "" {
+		filter("target =", q.Target)
+	}
+	if q.Route != "" {
+		filter("route =", q.Route)
+	}
+	if !q.Overdue.IsZero() {
+		filter("deadline <=", q.Overdue)
+	}
+	rows, err := s.pool.Query(ctx, `SELECT `+routedColumns+` FROM routed WHERE `+where+` AND id > $1 ORDER BY id LIMIT $2`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read routed messages: %w", err)
 	}

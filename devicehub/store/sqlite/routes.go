@@ -87,6 +87,9 @@ func (s *Store) Routed(ctx context.Context, q store.RoutedQuery) (out []store.Ro
 	if q.Route != "" {
 		where, args = where+` AND route = ?`, append(args, q.Route)
 	}
+	if !q.Overdue.IsZero() {
+		where, args = where+` AND deadline_us <= ?`, append(args, q.Overdue.UnixMicro())
+	}
 	err = each(ctx, s.read, func(rows *sql.Rows) error {
 		m, err := scanRouted(rows)
 		out = append(out, m)

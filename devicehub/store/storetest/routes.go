@@ -49,6 +49,8 @@ func routes(t *testing.T, s *subject) {
 	wantSame(t, "all", read(store.RoutedQuery{}), all)
 	wantSame(t, "a page", read(store.RoutedQuery{After: all[1].ID, Limit: 2}), all[2:4])
 	wantSame(t, "of a target", read(store.RoutedQuery{Target: "node:gw"}), all[1:2])
+	wantSame(t, "overdue", read(store.RoutedQuery{Overdue: now}), all[3:4])
+	wantSame(t, "overdue later", read(store.RoutedQuery{Overdue: now.Add(time.Hour), Target: "hub"}), []store.RoutedMessage{all[0], all[2], all[3], all[5]})
 	wantSame(t, "of a route", read(store.RoutedQuery{Route: "other"}), all[3:4])
 
 	at := now.Add(time.Minute)

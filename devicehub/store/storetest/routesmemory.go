@@ -50,7 +50,7 @@ func (s *routesMemory) Routed(_ context.Context, q store.RoutedQuery) (out []sto
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range s.rows {
-		if m.ID > q.After && m.Dead == q.Dead && (q.Target == "" || m.Target == q.Target) && (q.Route == "" || m.Route == q.Route) && len(out) < q.Limit {
+		if m.ID > q.After && m.Dead == q.Dead && (q.Target == "" || m.Target == q.Target) && (q.Route == "" || m.Route == q.Route) && (q.Overdue.IsZero() || !m.Deadline.After(q.Overdue)) && len(out) < q.Limit {
 			out = append(out, ownBytes(m))
 		}
 	}
