@@ -29,9 +29,12 @@ func wantedByRule(r *Registry, node string) map[Ref]uint64 {
 			continue
 		}
 		hold(key)
-		configMaps, _ := p.Spec.References()
+		configMaps, secrets := p.Spec.References()
 		for name := range configMaps {
 			hold(models.Key{Kind: "ConfigMap", Namespace: key.Namespace, Name: name})
+		}
+		for name := range secrets {
+			hold(models.Key{Kind: "Secret", Namespace: key.Namespace, Name: name})
 		}
 		for service := range r.objects {
 			if service.Kind == "Service" && service.Namespace == key.Namespace {
@@ -66,10 +69,13 @@ func TestNodesHoldWhatTheirPodsUse(t *testing.T) {
 			ns := pick("x", "y")
 			var put []models.Object
 			var drop []models.Key
-			switch rng.IntN(8) {
+			switch rng.IntN(9) {
+			case 8:
+				put = append(put, object(t, fmt.Sprintf(`{kind: Secret, apiVersion: v1, metadata: {name: %s, namespace: %s}, stringData: {k: "%d"}}`, pick("c", "e"), ns, i)))
 			case 0, 1, 2:
 				put = append(put, object(t, fmt.Sprintf(`{kind: Pod, apiVersion: v1, metadata: {name: %s, namespace: %s}, spec: {nodeName: %q, containers: [{name: c, image: i%d,
-					envFrom: [{configMapRef: {name: %s}}]}], volumes: [{name: v, configMap: {name: %s}}]}}`, pick("p", "q", "c"), ns, pick("a", "b", ""), rng.IntN(3), pick("c", "d"), pick("c", "d"))))
+					envFrom: [{configMapRef: {name: %s}}]}], volumes: [{name: v, configMap: {name: %s}}, {name: w, secret: {secretName: %s}}]}}`,
+					pick("p", "q", "c"), ns, pick("a", "b", ""), rng.IntN(3), pick("c", "d"), pick("c", "d"), pick("c", "e"))))
 				if rng.IntN(3) == 0 { // anew, with another uid
 					drop = append(drop, models.KeyOf(put[0]))
 				}
@@ -80,7 +86,7 @@ func TestNodesHoldWhatTheirPodsUse(t *testing.T) {
 			case 5:
 				put = append(put, object(t, fmt.Sprintf(`{kind: Node, apiVersion: v1, metadata: {name: %s}}`, pick("a", "c"))))
 			default:
-				drop = append(drop, models.Key{Kind: pick("Pod", "ConfigMap", "Service"), Namespace: ns, Name: pick("p", "q", "c", "d", "s")})
+				drop = append(drop, models.Key{Kind: pick("Pod", "ConfigMap", "Service", "Secret"), Namespace: ns, Name: pick("p", "q", "c", "d", "s", "e")})
 			}
 			if err := r.Apply(context.Background(), put, drop); err != nil {
 				t.Fatal(err)

@@ -95,9 +95,12 @@ func TestPodsReachTheirNodes(t *testing.T) {
 	h.apply(`{kind: ConfigMap, apiVersion: v1, metadata: {name: used}, data: {k: "1"}}`)
 	h.apply(`{kind: ConfigMap, apiVersion: v1, metadata: {name: unused}, data: {k: "1"}}`)
 	h.apply(`{kind: Service, apiVersion: v1, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80}]}}`)
-	h.apply(appText("web", "v1", 2, `, volumes: [{name: v, configMap: {name: used}}]`))
+	for _, name := range []string{"used", "unused"} {
+		h.apply(`{kind: Secret, apiVersion: v1, metadata: {name: ` + name + `}, stringData: {k: "1"}}`)
+	}
+	h.apply(appText("web", "v1", 2, `, volumes: [{name: v, configMap: {name: used}}, {name: w, secret: {secretName: used}}]`))
 	h.untilPods("web-0 a Running ready; web-1 b Running ready")
-	if got := strings.Join(a.Holds(), " "); got != "ConfigMap/used Pod/web-0 Service/web" {
+	if got := strings.Join(a.Holds(), " "); got != "ConfigMap/used Pod/web-0 Secret/used Service/web" {
 		t.Errorf("a holds %s", got)
 	}
 	h.untilRollout("web", "RolloutComplete")

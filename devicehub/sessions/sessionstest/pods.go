@@ -43,7 +43,7 @@ func RunPods(t testing.TB, e *Edge) *PodEdge {
 func (p *PodEdge) Connect() {
 	p.t.Helper()
 	hello := p.edge.Hello("E" + time.Now().Format("150405.000000000"))
-	hello.Capabilities = []string{edgelink.CapabilityWorkloads}
+	hello.Capabilities = append(edgelink.Capabilities(), edgelink.CapabilityWorkloads)
 	link := p.edge.Connect(p.t, hello)
 	p.mu.Lock()
 	defer p.mu.Unlock()
