@@ -80,6 +80,7 @@ type fakeHub struct {
 	done      []uint64
 	reports   []*pb.NodeReport
 	byes      []string
+	pods      []*pb.PodStatuses
 	responses []*pb.Frame
 	conn      *edgelink.Conn
 	lane      *lane // of conn
@@ -375,6 +376,8 @@ func (h *fakeHub) handle(ctx context.Context, conn *edgelink.Conn, l *lane, f *p
 		h.done = append(h.done, body.SyncDone.Id)
 	case *pb.Frame_Report:
 		h.reports = append(h.reports, body.Report)
+	case *pb.Frame_PodStatuses:
+		h.pods = append(h.pods, body.PodStatuses)
 	case *pb.Frame_Response:
 		h.responses = append(h.responses, f)
 	case *pb.Frame_Goodbye:

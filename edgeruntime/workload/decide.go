@@ -62,6 +62,8 @@ type Container struct {
 	Failed int
 	// RetryAt is when it may be made or started again.
 	RetryAt time.Time
+	// Done: it has ended for good, although nothing of it is left.
+	Done bool
 	// Broken: the engine could not start it. It is made anew: what engines leave
 	// behind when they are ended at the wrong moment can keep one from ever starting.
 	Broken bool
@@ -247,6 +249,9 @@ func (g *Generation) prepare() (_ Step, ok bool) {
 		return Step{Verb: Wait}, false
 	}
 	for _, c := range g.Containers {
+		if c.Done {
+			continue
+		}
 		if c.ID == "" && c.Image == ImageUnknown {
 			return Step{Verb: Fetch, Generation: g.Hash, Container: c.Name}, false
 		}
@@ -273,7 +278,7 @@ func (g *Generation) run(now time.Time) Step {
 			step = Step{Verb: Remove, IDs: []string{c.ID}, Why: "the container whose network it shares was made anew"}
 		case i > 0 && c.State == engine.Running && first.State == engine.Running && first.StartedAt.After(c.StartedAt):
 			step = Step{Verb: Stop, Why: "the container whose network it shares was started anew"}
-		case c.ID == "" && g.Missing != "":
+		case c.ID == "" && (c.Done || g.Missing != ""):
 			continue
 		case c.ID == "" && now.Before(c.RetryAt):
 			step = Step{Verb: Wait, Until: c.RetryAt}

@@ -270,12 +270,23 @@ func TestRestartPolicies(t *testing.T) {
 				t.Errorf("%s is %s, want %s", name, got, want)
 			}
 		}
-		// It is no failure that they have ended before.
+		// It is no failure that they have ended before, nor a reason to do a job again
+		// that somebody has tidied up.
+		list, _ := w.fake.List(t.Context(), map[string]string{labelPod: "c"})
+		if err := w.fake.Remove(t.Context(), list[0].ID); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
 		w.stop()
 		w.start()
 		time.Sleep(time.Minute)
-		if s := w.status("a"); s.Phase != models.PodSucceeded {
-			t.Errorf("after a restart: %+v", s)
+		for _, name := range []string{"a", "c"} {
+			if s := w.status(name); s.Phase != models.PodSucceeded {
+				t.Errorf("after a restart: %+v", s)
+			}
+		}
+		if list, _ := w.fake.List(t.Context(), map[string]string{labelPod: "c"}); len(list) != 0 {
+			t.Errorf("done again: %+v", list)
 		}
 	})
 }
@@ -572,6 +583,29 @@ func TestStopAtEnd(t *testing.T) {
 		}
 		w.start()
 		w.readyAt("web-0", 1)
+	})
+}
+
+// TestApplyWithoutNews applies what is the same, which happens with each desired
+// value: nothing is to be looked at for that.
+func TestApplyWithoutNews(t *testing.T) {
+	inWorld(t, func(w *world) {
+		device := func(label string) store.Item {
+			return store.Item{Kind: store.KindDevice, Namespace: "default", Name: "boiler-1", JSON: []byte(`{"metadata":{"labels":{"a":"` + label + `"}}}`)}
+		}
+		w.apply(w.pod("web-0", 1, nil), device("1"))
+		w.readyAt("web-0", 1)
+		w.m.Apply(append(w.items, store.Item{Kind: store.KindDesired, Namespace: "default", Name: "boiler-1", JSON: []byte(`{}`)}))
+		if len(w.m.wake) != 0 {
+			t.Error("a desired value wakes the pods")
+		}
+		w.apply(w.pod("web-0", 1, nil), device("2"))
+		if len(w.m.wake) != 0 {
+			t.Error("a device's label wakes the pods")
+		}
+		if got := w.m.credentials.labels[key{"default", "boiler-1"}]["a"]; got != "2" {
+			t.Errorf("the label is %s", got)
+		}
 	})
 }
 

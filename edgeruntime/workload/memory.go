@@ -101,6 +101,13 @@ func (g *generation) grace() time.Duration {
 	return 30 * time.Second
 }
 
+// done reports whether a container has ended for good although nothing of it is
+// left, as after somebody's tidying up: a job is not done twice for that.
+func (g *generation) done(name string) bool {
+	last, ended := g.Last[name]
+	return g.lives[name].seen.ID == "" && ended && !again(g.spec().RestartPolicy, int(last.ExitCode))
+}
+
 // restarting says when what has failed is tried again: at once the first time,
 // then with growing delays.
 type restarting struct {
@@ -128,7 +135,7 @@ func (l *life) see(g *generation, name string, c engine.Container, now time.Time
 	switch {
 	case c.ID == "":
 		if before.ID != "" {
-			if !l.removed && l.known && before.State != engine.Created { // somebody else has removed it
+			if !l.removed && l.known && before.State != engine.Created && !g.done(name) { // somebody else has removed it
 				r.failure(l, now, true)
 				g.Restarts[name]++
 				changed = true

@@ -196,7 +196,7 @@ func (g *generation) judge(now time.Time) {
 func (g *generation) ready() bool {
 	for _, c := range g.spec().Containers {
 		l := g.lives[c.Name]
-		done := l.seen.State == engine.Exited && l.seen.ExitCode == 0 && !again(g.spec().RestartPolicy, 0)
+		done := l.seen.State == engine.Exited && l.seen.ExitCode == 0 && !again(g.spec().RestartPolicy, 0) || g.done(c.Name) && g.Last[c.Name].ExitCode == 0
 		if !done && !(l.seen.State == engine.Running && l.health.ready) {
 			return false
 		}
@@ -278,7 +278,7 @@ func (s *slot) view(now time.Time) View {
 		for _, c := range g.spec().Containers {
 			l := g.lives[c.Name]
 			out.Containers = append(out.Containers, Container{Name: c.Name, Image: l.image, ID: l.seen.ID, State: l.seen.State, ExitCode: l.seen.ExitCode,
-				StartedAt: l.seen.StartedAt, SharesID: l.seen.Labels[labelShares], Failed: l.failed, RetryAt: l.retryAt, Broken: l.broken, Unhealthy: l.health.unhealthy})
+				StartedAt: l.seen.StartedAt, SharesID: l.seen.Labels[labelShares], Failed: l.failed, RetryAt: l.retryAt, Done: g.done(c.Name), Broken: l.broken, Unhealthy: l.health.unhealthy})
 			if p := c.StartupProbe; p != nil && g.Hash == s.current {
 				v.Deadline = max(v.Deadline, s.m.times.deadline+time.Duration(p.InitialDelaySeconds+p.PeriodSeconds*p.FailureThreshold)*time.Second)
 			}

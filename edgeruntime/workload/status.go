@@ -169,6 +169,8 @@ func (s *slot) containers(g *generation, now time.Time) (out []models.ContainerS
 		case seen.State == engine.Running:
 			st.State.Running = &models.ContainerRunning{StartedAt: seen.StartedAt.UTC()}
 			st.Ready, st.Started = l.health.ready, l.health.started
+		case g.done(c.Name):
+			st.State.Terminated, st.LastState = &last, models.ContainerState{}
 		case seen.State == engine.Paused:
 			waiting(problem{"Paused", "it was paused by somebody else"})
 		case g.missing.message != "":

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -127,11 +129,13 @@ type Manager struct {
 	mu      sync.Mutex
 	want    wanted
 	applied bool
-	slots   map[key]*slot
-	at      *endpoints // nil until the network is known
-	doubt   bool       // the network may be gone
-	lostErr error      // the engine does not answer, as a slot found
-	digests map[string]string
+	// What want was made of.
+	podPrints, devicePrints map[[3]string]uint64
+	slots                   map[key]*slot
+	at                      *endpoints // nil until the network is known
+	doubt                   bool       // the network may be gone
+	lostErr                 error      // the engine does not answer, as a slot found
+	digests                 map[string]string
 
 	engineKnown   bool // it was asked
 	engineState   problem
@@ -166,12 +170,39 @@ func New(cfg Config) (*Manager, error) {
 
 // Apply says what the hub wants, all of it. It waits for nothing: what runs follows.
 func (m *Manager) Apply(items []store.Item) {
-	w := compile(items, m.cfg.Log)
+	pods, devices := fingerprints(items)
 	m.mu.Lock()
-	m.want, m.applied = w, true
+	samePods := m.applied && maps.Equal(pods, m.podPrints)
+	same := samePods && maps.Equal(devices, m.devicePrints)
 	m.mu.Unlock()
+	if same {
+		return // most calls are about something else, such as a desired value
+	}
+	w := compile(items, m.cfg.Log)
 	m.credentials.devices(w.devices)
-	notify(m.wake)
+	m.mu.Lock()
+	m.want, m.applied, m.podPrints, m.devicePrints = w, true, pods, devices
+	m.mu.Unlock()
+	if !samePods {
+		notify(m.wake)
+	}
+}
+
+// fingerprints are of the items that say what runs, and of the devices.
+func fingerprints(items []store.Item) (pods, devices map[[3]string]uint64) {
+	pods, devices = map[[3]string]uint64{}, map[[3]string]uint64{}
+	for _, i := range items {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(i.UID + "\x00")) // never fails
+		_, _ = h.Write(i.JSON)
+		switch k := [3]string{i.Kind, i.Namespace, i.Name}; i.Kind {
+		case kindPod, kindConfigMap, kindSecret:
+			pods[k] = h.Sum64()
+		case store.KindDevice:
+			devices[k] = h.Sum64()
+		}
+	}
+	return pods, devices
 }
 
 func notify(wake chan<- struct{}) {

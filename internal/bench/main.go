@@ -36,6 +36,7 @@ var sections = []struct {
 	{"opcua", benchOPCUA},
 	{"write", benchWrite},
 	{"edge", benchEdge},
+	{"apps", benchApps},
 	{"ingest", benchIngest},
 }
 

@@ -58,24 +58,42 @@ func Start(tb testing.TB) *Engine {
 	if os.Geteuid() != 0 {
 		need.Missing(tb, "root (a Docker engine is started)", "docker.io")
 	}
-	// Not tb.TempDir: a socket's path has room for 107 bytes only.
-	dir, err := os.MkdirTemp("", "whimbrel-dk-")
+	e, err := open(dockerd)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	e := &Engine{dockerd: dockerd, dir: dir, pool: newPool()}
 	tb.Cleanup(func() {
 		if tb.Failed() {
 			tb.Logf("dockerd's log ends:\n%s", e.logTail())
 		}
-		if err := e.close(); err != nil {
+		if err := e.Close(); err != nil {
 			tb.Error(err)
 		}
 	})
-	if err := e.Start(); err != nil {
-		tb.Fatal(err)
-	}
 	return e
+}
+
+// Open starts an engine outside of a test. It is to be closed.
+func Open() (*Engine, error) {
+	for _, name := range []string{"dockerd", "/usr/sbin/dockerd", "/usr/local/sbin/dockerd"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return open(path)
+		}
+	}
+	return nil, errors.New("dockerd not found; install it with: apt-get install docker.io")
+}
+
+func open(dockerd string) (*Engine, error) {
+	// Not a test's own folder: a socket's path has room for 107 bytes only.
+	dir, err := os.MkdirTemp("", "whimbrel-dk-")
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{dockerd: dockerd, dir: dir, pool: newPool()}
+	if err := e.Start(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return e, nil
 }
 
 // Host is where the engine listens, as DOCKER_HOST has it.
@@ -280,8 +298,8 @@ func firstLine(s string) string {
 	return line
 }
 
-// close ends the engine and deletes everything of it.
-func (e *Engine) close() error {
+// Close ends the engine and deletes everything of it.
+func (e *Engine) Close() error {
 	var err error
 	if e.proc == nil {
 		err = e.Start() // only it finds the bridges again
@@ -351,15 +369,20 @@ var app struct {
 // that two images differ.
 func App(tb testing.TB, ref, extra string) []byte {
 	tb.Helper()
-	app.Do(func() { app.program, app.err = build() })
-	if app.err != nil {
-		tb.Fatal(app.err)
-	}
-	archive, err := Image(ref, []string{"/app"}, map[string][]byte{"app": app.program, "extra": []byte(extra)})
+	archive, err := AppArchive(ref, extra)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return archive
+}
+
+// AppArchive is App outside of a test.
+func AppArchive(ref, extra string) ([]byte, error) {
+	app.Do(func() { app.program, app.err = build() })
+	if app.err != nil {
+		return nil, app.err
+	}
+	return Image(ref, []string{"/app"}, map[string][]byte{"app": app.program, "extra": []byte(extra)})
 }
 
 func build() ([]byte, error) {
