@@ -1,6 +1,7 @@
 package models
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"strconv"
@@ -9,8 +10,12 @@ import (
 // APIVersionApps is the API version of Deployments, as in Kubernetes.
 const APIVersionApps = "apps/v1"
 
-// MaxReplicas bounds the pods of one Deployment.
-const MaxReplicas = 1000
+// Bounds of one Deployment. Its pods and revisions each hold a copy of the
+// template.
+const (
+	MaxReplicas      = 1000
+	MaxTemplateBytes = 128 << 10
+)
 
 // Deployment is an app: so many alike instances, each a Pod with a number.
 type Deployment struct {
@@ -103,6 +108,9 @@ func (d *Deployment) Validate() []FieldError {
 		if v, has := template.Labels[k]; !has || v != d.Spec.Selector.MatchLabels[k] {
 			errs = append(errs, FieldError{"/spec/template/metadata/labels", fmt.Sprintf("must have %s=%s, as /spec/selector asks", k, d.Spec.Selector.MatchLabels[k])})
 		}
+	}
+	if text, err := json.Marshal(d.Spec.Template); err != nil || len(text) > MaxTemplateBytes {
+		errs = append(errs, FieldError{"/spec/template", fmt.Sprintf("has %d bytes, at most %d are allowed: each pod holds a copy; put files into a ConfigMap", len(text), MaxTemplateBytes)})
 	}
 	return append(errs, d.Spec.Template.Spec.validate("/spec/template/spec")...)
 }

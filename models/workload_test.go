@@ -99,6 +99,20 @@ func TestDeploymentDefaults(t *testing.T) {
 	}
 }
 
+func TestTemplateIsBounded(t *testing.T) {
+	doc := func(n int) []byte {
+		return []byte(`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"x"},"spec":{"template":{"spec":{"containers":[{"name":"c","image":"a","env":[{"name":"A","value":"` +
+			strings.Repeat("x", n) + `"}]}]}}}}`)
+	}
+	if _, err := DecodeObject(doc(MaxTemplateBytes - 1000)); err != nil {
+		t.Error(err)
+	}
+	var refused *Error
+	if _, err := DecodeObject(doc(MaxTemplateBytes)); !errors.As(err, &refused) || len(refused.Fields) != 1 || refused.Fields[0].Pointer != "/spec/template" {
+		t.Error(err)
+	}
+}
+
 func TestQuantity(t *testing.T) {
 	for text, milli := range map[string]int64{
 		"0": 0, "1": 1000, "250m": 250, "0.5": 500, ".5": 500, "1.": 1000, "64Mi": 64 << 20 * 1000, "1G": 1e12, "1k": 1e6, "1e3": 1e6, "2E-3": 2,
