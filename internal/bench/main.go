@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"slices"
@@ -38,23 +39,38 @@ var sections = []struct {
 	{"edge", benchEdge},
 	{"apps", benchApps},
 	{"ingest", benchIngest},
+	{"single", benchSingle},
+	{"outbox", benchOutbox},
+	{"scale", benchScale},
+	{"size", benchSize},
+	{"query", benchQuery},
 }
 
 // settings bound what one run costs.
 type settings struct {
 	duration time.Duration // of each timed loop
 	rounds   int           // of each comparison; the median counts
+	scale    int           // properties at most
 }
 
 func main() {
 	var s settings
-	var only string
+	var only, outboxPath string
 	flag.DurationVar(&s.duration, "duration", 2*time.Second, "how long each timed loop runs")
 	flag.IntVar(&s.rounds, "rounds", 5, "how often each comparison is made; the median ratio counts")
 	flag.StringVar(&only, "only", "", "sections to run, joined by commas (default all)")
+	flag.IntVar(&s.scale, "scale", 1_000_000, "up to how many properties the cost of a sample is measured; a million takes minutes")
+	flag.StringVar(&outboxPath, "outbox", "", "of use to the bench itself: fill the outbox at this path")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if outboxPath != "" {
+		if err := fillOutbox(ctx, outboxPath); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(ctx, s, only, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -85,6 +101,9 @@ func run(ctx context.Context, s settings, only string, out io.Writer) error {
 	}
 	return w.Flush()
 }
+
+// quiet is for parts whose log nobody reads.
+var quiet = slog.New(slog.DiscardHandler)
 
 // median returns the middle of the values.
 func median(values []float64) float64 {

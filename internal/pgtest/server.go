@@ -432,6 +432,38 @@ func childrenOf(pid int) ([]int, error) {
 	return children, nil
 }
 
+// CPU returns the CPU time that the server's present processes have taken. What
+// ended ones took is not in it.
+func (s *Server) CPU() (total time.Duration, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proc == nil {
+		return 0, errors.New("postgres is not running")
+	}
+	pids, err := childrenOf(s.proc.pid)
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range append(pids, s.proc.pid) {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue // it has just ended
+		}
+		fields := strings.Fields(string(line[bytes.LastIndexByte(line, ')')+1:]))
+		if len(fields) < 13 {
+			continue
+		}
+		for _, field := range fields[11:13] { // in user mode and in the kernel
+			ticks, err := strconv.Atoi(field)
+			if err != nil {
+				return 0, err
+			}
+			total += time.Duration(ticks) * 10 * time.Millisecond // a hundred a second
+		}
+	}
+	return total, nil
+}
+
 // gone reports whether pid has ended. An orphan that nobody reaps, as in a
 // container without an init, has ended too.
 func gone(pid int) bool {

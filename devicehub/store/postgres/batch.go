@@ -405,13 +405,21 @@ func (b *batch) appendRuns(runs []span) []span {
 	return runs
 }
 
-// queryBatches reads rows of samples_batch in the order of arrival.
+// batchQuery selects rows of samples_batch in the order of arrival.
+func batchQuery(where string) string {
+	return `SELECT ` + readBatch + ` FROM samples_batch WHERE ` + where + ` ORDER BY level DESC, id`
+}
+
+// queryBatches reads rows of samples_batch.
 func queryBatches(ctx context.Context, tx pgx.Tx, where string, args ...any) (out []*batch, err error) {
-	rows, err := tx.Query(ctx, `SELECT `+readBatch+` FROM samples_batch WHERE `+where+` ORDER BY level DESC, id`,
-		append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)...)
+	rows, err := tx.Query(ctx, batchQuery(where), append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)...)
 	if err != nil {
 		return nil, err
 	}
+	return scanBatches(rows)
+}
+
+func scanBatches(rows pgx.Rows) (out []*batch, err error) {
 	defer rows.Close()
 	for rows.Next() {
 		b, err := parseBatch(rows.RawValues())

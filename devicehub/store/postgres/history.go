@@ -12,9 +12,10 @@ import (
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 )
 
-// fetchChunks is how many chunks are fetched at a time; of those that come as
-// rollups more and more, up to mostChunks.
+// Up to fewChunks chunks are read at once. Of more, fetchChunks are fetched at a
+// time; of those that come as rollups more and more, up to mostChunks.
 const (
+	fewChunks   = 24
 	fetchChunks = 16
 	mostChunks  = 512
 )
@@ -41,34 +42,51 @@ func (s *Store) Rollups(ctx context.Context, deviceUID, property string, fromUS,
 
 // read reads samples or, from a column of rollups, what they come to.
 func (s *Store) read(ctx context.Context, deviceUID, property string, fromUS, toUS int64, rollups string, f func(store.Sample) error, rollup func(*store.Rollup) error) error {
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT id FROM series WHERE device_uid = $1 AND property = $2`, deviceUID, property)
-		if err != nil {
-			return err
-		}
-		series, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-		if err != nil || len(series) == 0 {
-			return err
-		}
-		arrived, err := readArrived(ctx, tx, series, fromUS, toUS)
-		if err != nil {
-			return err
-		}
-		m := merger{from: fromUS, to: toUS, emit: f, rollup: rollup, unroll: func(r *source) error { return r.unroll(ctx, tx) }}
-		if arrived.len() > 0 {
-			m.open = append(m.open, arrived)
-		}
-		columns := chunkColumns + `, NULL`
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
+		columns := chunkColumns + `, NULL::bytea`
 		if rollups != "" {
 			// Of a chunk that is read by its rollups no array is unpacked.
 			whole := fmt.Sprintf(`(t0 >= %d AND t1 < %d AND %s IS NOT NULL)`, fromUS, toUS, rollups)
 			columns = chunkArrays.ReplaceAllString(chunkColumns, `CASE WHEN NOT `+whole+` THEN $1 END`) + `, CASE WHEN ` + whole + ` THEN ` + rollups + ` END`
 		}
-		if _, err := tx.Exec(ctx, `DECLARE chunks BINARY NO SCROLL CURSOR FOR SELECT id, `+columns+` FROM samples_chunk
-			WHERE series = ANY($1) AND t0 >= $2 AND t0 < $3 AND t1 >= $4 ORDER BY t0`, series, periodStart(fromUS), toUS, fromUS); err != nil {
+		const ofProperty = `SELECT u.id FROM series u WHERE u.device_uid = $1 AND u.property = $2`
+		chunks := `SELECT id, ` + columns + ` FROM samples_chunk
+			WHERE series = ANY (ARRAY(` + ofProperty + `)) AND t0 >= $3 AND t0 < $4 AND t1 >= $5 ORDER BY t0`
+		m := merger{from: fromUS, to: toUS, emit: f, rollup: rollup, unroll: func(r *source) error { return r.unroll(ctx, tx) }}
+		// In one round trip, as most queries are small, all that a small one needs.
+		var series []int64
+		var batches []*batch
+		var first []*source
+		b := &pgx.Batch{}
+		b.Queue(ofProperty, deviceUID, property).Query(func(rows pgx.Rows) (err error) {
+			series, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+			return err
+		})
+		b.Queue(batchQuery(`EXISTS (`+ofProperty+` AND s0 <= u.id AND s1 >= u.id) AND t0 < $3 AND t1 >= $4`), deviceUID, property, toUS, fromUS).Query(func(rows pgx.Rows) (err error) {
+			batches, err = scanBatches(rows)
+			return err
+		})
+		b.Queue(chunks+fmt.Sprintf(` LIMIT %d`, fewChunks+1), deviceUID, property, periodStart(fromUS), toUS, fromUS).Query(func(rows pgx.Rows) (err error) {
+			first, err = scanChunks(rows)
+			return err
+		})
+		if err := tx.SendBatch(ctx, b).Close(); err != nil || len(series) == 0 {
 			return err
 		}
-		for want, fetched := fetchChunks, fetchChunks; fetched == want; {
+		if arrived := newArrived(batches, series, fromUS, toUS); arrived.len() > 0 {
+			m.open = append(m.open, arrived)
+		}
+		if len(first) <= fewChunks {
+			if err := m.take(first); err != nil {
+				return err
+			}
+			return m.run(nil)
+		}
+		if _, err := tx.Exec(ctx, `DECLARE chunks BINARY NO SCROLL CURSOR FOR `+chunks, deviceUID, property, periodStart(fromUS), toUS, fromUS); err != nil {
+			return err
+		}
+		want := fetchChunks
+		for fetched := want; fetched == want; {
 			if rollups != "" {
 				want = min(4*want, mostChunks)
 			}
@@ -200,28 +218,38 @@ func (m *merger) fetch(ctx context.Context, tx pgx.Tx, want int) (n int, err err
 	if err != nil {
 		return 0, err
 	}
-	var sources []*source
+	sources, err := scanChunks(rows)
+	if err != nil {
+		return 0, err
+	}
+	return len(sources), m.take(sources)
+}
+
+// take opens chunks, having emitted what comes before each.
+func (m *merger) take(sources []*source) error {
+	for _, r := range sources {
+		if err := m.run(&r.next); err != nil {
+			return err
+		}
+		m.open = append(m.open, r)
+	}
+	return nil
+}
+
+// scanChunks reads rows of id, chunkColumns and rollups.
+func scanChunks(rows pgx.Rows) (sources []*source, err error) {
+	defer rows.Close()
 	for rows.Next() {
 		v := rows.RawValues()
 		r := &source{id: readInt8(v[0])}
 		if r.chunk, err = parseChunk(v[1 : len(v)-1]); err != nil {
-			rows.Close()
-			return 0, err
+			return nil, err
 		}
 		r.rollups = slices.Clone(v[len(v)-1])
 		r.series, r.n, r.next = r.chunk.series, int(r.chunk.n), r.chunk.t0
 		sources = append(sources, r)
 	}
-	if err := rows.Err(); err != nil {
-		return 0, err
-	}
-	for _, r := range sources {
-		if err := m.run(&r.next); err != nil {
-			return 0, err
-		}
-		m.open = append(m.open, r)
-	}
-	return len(sources), nil
+	return sources, rows.Err()
 }
 
 // unroll fetches the samples of a chunk that was fetched by its rollups.
@@ -247,29 +275,32 @@ func (r *source) unroll(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// readArrived reads what is not in chunks yet.
-func readArrived(ctx context.Context, tx pgx.Tx, series []int64, fromUS, toUS int64) (*source, error) {
+// newArrived is what is not in chunks yet.
+func newArrived(batches []*batch, series []int64, fromUS, toUS int64) *source {
 	r := &source{}
 	if toUS > fromUS {
-		if err := eachArrived(ctx, tx, series, fromUS, toUS-1, func(of int64, v store.Sample) { r.arrived = append(r.arrived, arrivedSample{of, v}) }); err != nil {
-			return nil, err
-		}
+		eachIn(batches, series, fromUS, toUS-1, func(of int64, v store.Sample) { r.arrived = append(r.arrived, arrivedSample{of, v}) })
 	}
 	slices.SortStableFunc(r.arrived, func(a, b arrivedSample) int {
 		return cmp.Or(cmp.Compare(a.TimeUS, b.TimeUS), cmp.Compare(a.series, b.series))
 	})
 	r.n = len(r.arrived)
 	r.load()
-	return r, nil
+	return r
 }
 
 // eachArrived calls f for the samples in no chunk yet that are from from to last,
 // those of one series in the order in which they came.
 func eachArrived(ctx context.Context, tx pgx.Tx, series []int64, from, last int64, f func(series int64, v store.Sample)) error {
 	batches, err := queryBatches(ctx, tx, `EXISTS (SELECT FROM unnest($1::bigint[]) AS u (id) WHERE s0 <= u.id AND s1 >= u.id) AND t0 <= $3 AND t1 >= $2`, series, from, last)
-	if err != nil {
-		return err
+	if err == nil {
+		eachIn(batches, series, from, last, f)
 	}
+	return err
+}
+
+// eachIn is eachArrived for rows that are read already.
+func eachIn(batches []*batch, series []int64, from, last int64, f func(series int64, v store.Sample)) {
 	for _, b := range batches {
 		for _, id := range series {
 			i, there := slices.BinarySearch(b.series, id)
@@ -287,5 +318,4 @@ func eachArrived(ctx context.Context, tx pgx.Tx, series []int64, from, last int6
 			}
 		}
 	}
-	return nil
 }

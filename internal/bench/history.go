@@ -1,0 +1,310 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store/postgres"
+	"github.com/whimbrel-edge/whimbrel/internal/pgtest"
+	"github.com/whimbrel-edge/whimbrel/models"
+)
+
+// A temperature in an office building, hourly over ten months, with up to 14
+// decimals: from the Numenta Anomaly Benchmark, under the MIT licence beside it.
+//
+//go:embed testdata/nab/ambient_temperature_system_failure.csv
+var realSeries string
+
+// realValues are the values of the real series.
+func realValues() (out []float64, err error) {
+	for i, line := range strings.Split(strings.TrimSpace(realSeries), "\n") {
+		if i == 0 {
+			continue
+		}
+		_, text, _ := strings.Cut(strings.TrimSpace(line), ",")
+		f, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// library fills a store as ingest does.
+type library struct {
+	*postgres.Store
+	acked uint64
+}
+
+func openLibrary(ctx context.Context, url string) (*library, error) {
+	s, err := postgres.Open(ctx, url, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.StartEpoch(ctx, "bench-library", "bench", time.Now()); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return &library{Store: s}, nil
+}
+
+// add ingests samples, and compacts now and then.
+func (l *library) add(ctx context.Context, samples store.Samples) error {
+	err := l.Ingest(ctx, []store.Batch{{NodeUID: "bench-library", Epoch: "bench", After: l.acked, Acked: l.acked + 1, Received: time.Now(), Samples: samples}})
+	l.acked++
+	if err == nil && l.acked%20 == 0 {
+		_, err = l.Compact(ctx, time.Now())
+	}
+	return err
+}
+
+// settle compacts as if it were later.
+func (l *library) settle(ctx context.Context, now time.Time) error {
+	for more := true; more; {
+		var err error
+		if more, err = l.Compact(ctx, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keys are the series of devices and properties.
+func keys(uids []string, properties int) (out []store.SeriesKey) {
+	for _, uid := range uids {
+		for p := range properties {
+			out = append(out, store.SeriesKey{DeviceUID: uid, Assignment: 1, Property: propertyName(p)})
+		}
+	}
+	return out
+}
+
+// signal adds n values of each series, one step apart, in parts of about a hundred
+// thousand samples.
+func (l *library) signal(ctx context.Context, ids []int64, from time.Time, step time.Duration, n int, value func(series, i int) float64) error {
+	const part = 100_000
+	var s store.Samples
+	for i := range n {
+		at := from.Add(time.Duration(i) * step).UnixMicro()
+		for k, id := range ids {
+			s.Series, s.TimeUS, s.Kind, s.Float = append(s.Series, id), append(s.TimeUS, at), append(s.Kind, uint8(models.KindFloat)), append(s.Float, value(k, i))
+		}
+		if len(s.Series) >= part || i == n-1 {
+			if err := l.add(ctx, s); err != nil {
+				return err
+			}
+			s = store.Samples{}
+		}
+	}
+	return nil
+}
+
+// benchSize measures what a sample of a real series takes on the disk, next to a
+// table of rows with its index. Both after VACUUM FULL.
+func benchSize(ctx context.Context, _ settings) (out []result, err error) {
+	values, err := realValues()
+	if err != nil {
+		return nil, err
+	}
+	for _, step := range []time.Duration{time.Hour, time.Second} {
+		r, err := sizeOf(ctx, values, step)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func sizeOf(ctx context.Context, values []float64, step time.Duration) (r result, err error) {
+	pg, err := pgtest.Open(pgtest.Options{Settings: postgresSettings})
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, pg.Close()) }()
+	l, err := openLibrary(ctx, pg.URL("postgres"))
+	if err != nil {
+		return r, err
+	}
+	defer l.Close()
+	const series = 300
+	ids, err := l.SeriesIDs(ctx, keys([]string{"bench"}, series))
+	if err != nil {
+		return r, err
+	}
+	from := time.Now().Add(-time.Duration(len(values))*step).AddDate(0, 0, -30)
+	if err := l.signal(ctx, ids, from, step, len(values), func(_, i int) float64 { return values[i] }); err != nil {
+		return r, err
+	}
+	if err := l.settle(ctx, time.Now().Add(time.Hour)); err != nil {
+		return r, err
+	}
+	c, err := pgx.Connect(ctx, pg.URL("postgres"))
+	if err != nil {
+		return r, err
+	}
+	defer c.Close(ctx)
+	if _, err := c.Exec(ctx, `CREATE TABLE bare (series int, time timestamptz, value float8, quality smallint); CREATE INDEX ON bare (series, time)`); err != nil {
+		return r, err
+	}
+	next, total := 0, series*len(values)
+	if _, err := c.CopyFrom(ctx, pgx.Identifier{"bare"}, []string{"series", "time", "value", "quality"}, pgx.CopyFromFunc(func() ([]any, error) {
+		if next == total {
+			return nil, nil
+		}
+		next++
+		return []any{int32(next % series), from.Add(time.Duration((next-1)/series) * step), values[(next-1)/series], int16(0)}, nil
+	})); err != nil {
+		return r, err
+	}
+	size := func(like string) (perSample float64, err error) {
+		err = c.QueryRow(ctx, `SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relname LIKE $1 AND relkind = 'r' AND pg_relation_size(oid) > 0`, like).Scan(&perSample)
+		return perSample / float64(total), err
+	}
+	rowsAsMade, err := size("bare")
+	if err != nil {
+		return r, err
+	}
+	if _, err := c.Exec(ctx, `VACUUM FULL`); err != nil {
+		return r, err
+	}
+	ours, err := size("samples\\_chunk%")
+	if err != nil {
+		return r, err
+	}
+	rows, err := size("bare")
+	if err != nil {
+		return r, err
+	}
+	what := "as recorded, hourly"
+	if step != time.Hour {
+		what = "one every " + step.String()
+	}
+	return result{"bytes/sample with rollups, real temperature, " + what, fmt.Sprintf("%.2f", ours), fmt.Sprintf("%.0f rows and index (%.0f as COPY leaves it)", rows, rowsAsMade),
+		fmt.Sprintf("%.3f", ours/rows), "≤ 0.1", ours <= rows/10}, nil
+}
+
+// benchQuery measures queries over REST while the hub holds 10,000 series.
+func benchQuery(ctx context.Context, s settings) (out []result, err error) {
+	pg, err := pgtest.Open(pgtest.Options{Fsync: true, Settings: postgresSettings})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, pg.Close()) }()
+	w, err := newHub(ctx, pg.URL("postgres"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	const devices, properties = 100, 100
+	model := make([]map[string]any, properties)
+	for i := range model {
+		model[i] = map[string]any{"name": propertyName(i), "type": "float", "access": "Read", "every": "1s",
+			"address": map[string]any{"table": "holding", "register": 2 * i, "encoding": "float32"}}
+	}
+	if err := w.model(ctx, "query", model); err != nil {
+		return nil, err
+	}
+	var uids []string
+	for d := range devices {
+		name := fmt.Sprintf("dev-%d", d)
+		if err := w.device(ctx, "query", "nowhere", name, "127.0.0.1:1"); err != nil {
+			return nil, err
+		}
+		var made struct{ Metadata struct{ UID string } }
+		if err := w.call(ctx, "GET", "/api/v1/devices/"+name, nil, &made); err != nil {
+			return nil, err
+		}
+		uids = append(uids, made.Metadata.UID)
+		sleep(ctx, perWrite)
+	}
+	l, err := openLibrary(ctx, pg.URL("postgres"))
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	ids, err := l.SeriesIDs(ctx, keys(uids, properties))
+	if err != nil {
+		return nil, err
+	}
+	f := fleet{}
+	now := time.Now().Truncate(time.Second)
+	const year = 365 * 24 * 3600
+	// One series of a year, two of thirty days, and of all an hour, every ten seconds.
+	if err := l.signal(ctx, ids[:1], now.Add(-year*time.Second), time.Second, year-3600, f.value); err != nil {
+		return nil, err
+	}
+	if err := l.signal(ctx, ids[1:3], now.AddDate(0, 0, -30), time.Second, 30*24*3600-3600, f.value); err != nil {
+		return nil, err
+	}
+	if err := l.signal(ctx, ids[3:], now.Add(-time.Hour), 10*time.Second, 360, f.value); err != nil {
+		return nil, err
+	}
+	if err := l.signal(ctx, ids[:3], now.Add(-time.Hour), time.Second, 3600, f.value); err != nil {
+		return nil, err
+	}
+	if err := l.settle(ctx, time.Now()); err != nil {
+		return nil, err
+	}
+	if _, err := l.LastSamples(ctx, uids[0], []string{propertyName(0)}, math.MaxInt64); err != nil {
+		return nil, err
+	}
+	ask := func(what string, goal time.Duration, n, want int, query func(i int) (device, property string, from time.Time, step string)) error {
+		var took []time.Duration
+		for i := range n {
+			device, property, from, step := query(i)
+			path := fmt.Sprintf("/api/v1/devices/%s/properties/%s/history?limit=100000&from=%s&to=%s", device, property,
+				url.QueryEscape(from.UTC().Format(time.RFC3339)), url.QueryEscape(now.UTC().Format(time.RFC3339)))
+			if step != "" {
+				path += "&step=" + step
+			}
+			sleep(ctx, perWrite)
+			var got struct{ Points, Buckets []any }
+			at := time.Now()
+			if err := w.call(ctx, "GET", path, nil, &got); err != nil {
+				return err
+			}
+			took = append(took, time.Since(at))
+			if len(got.Points)+len(got.Buckets) < want {
+				return fmt.Errorf("%s: %d points or buckets, want %d", what, len(got.Points)+len(got.Buckets), want)
+			}
+		}
+		slices.Sort(took)
+		p99 := percentile(took, 0.99)
+		out = append(out, result{fmt.Sprintf("REST: %s, p99 of %d (p50 %s)", what, n, percentile(took, 0.5).Round(10*time.Microsecond)), p99.Round(10 * time.Microsecond).String(),
+			"-", "-", "< " + goal.String(), p99 < goal})
+		return nil
+	}
+	hour := now.Add(-time.Hour)
+	return out, errors.Join(
+		ask("last hour of one of 10,000 series, 360 points", 20*time.Millisecond, 300, 360, func(i int) (string, string, time.Time, string) {
+			return fmt.Sprintf("dev-%d", 1+i*7%99), propertyName(i * 31 % 100), hour, ""
+		}),
+		ask("last hour of a sample a second, 3600 points", 20*time.Millisecond, 300, 3600, func(i int) (string, string, time.Time, string) {
+			return "dev-0", propertyName(i % 3), hour, ""
+		}),
+		ask("30 days of a sample a second by the hour", 50*time.Millisecond, 300, 720, func(i int) (string, string, time.Time, string) {
+			return "dev-0", propertyName(i % 3), now.AddDate(0, 0, -30), "1h"
+		}),
+		ask("30 days of a sample a second by 5 minutes", 50*time.Millisecond, 100, 8640, func(i int) (string, string, time.Time, string) {
+			return "dev-0", propertyName(i % 3), now.AddDate(0, 0, -30), "5m"
+		}),
+		ask("a year of a sample a second by the hour", 100*time.Millisecond, 100, 8760, func(int) (string, string, time.Time, string) {
+			return "dev-0", propertyName(0), now.Add(-year * time.Second), "1h"
+		}),
+		ask("a year of a sample a second by the day", 100*time.Millisecond, 100, 365, func(int) (string, string, time.Time, string) {
+			return "dev-0", propertyName(0), now.Add(-year * time.Second), "24h"
+		}))
+}
