@@ -131,12 +131,12 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 			owners[models.Key{Kind: "Deployment", Namespace: p.Namespace, Name: pod.Metadata.OwnerReferences[0].Name}] = true
 		}
 	}
-	var happened []models.Occurrence
 	nodeUID := ""
 	if n := c.registry.Object(models.Key{Kind: "Node", Name: node}); n != nil {
 		nodeUID = n.Meta().UID
 	}
 	b.mu.Lock()
+	var happened []models.Occurrence
 	for uid, r := range heard {
 		var before *models.PodStatus
 		if old, ok := b.reports[uid]; ok {
@@ -145,35 +145,31 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 		happened = append(happened, podHappened(pods[uid], before, r.status)...)
 	}
 	if m.Full {
-		for uid, r := range b.reports {
-			if r.node == node && !named[uid] {
-				delete(b.reports, uid)
-			}
-		}
-		b.told.nodes[node] = true
+		maps.DeleteFunc(b.reports, func(uid string, r report) bool { return r.node == node && !named[uid] })
 	}
 	for uid := range named {
-		if r, ok := heard[uid]; ok {
-			b.reports[uid] = r
-		} else {
-			delete(b.reports, uid)
-		}
+		delete(b.reports, uid)
 	}
-	maps.Copy(b.told.deployments, owners)
-	if m.Engine != nil {
-		n := b.nodes[node]
+	maps.Copy(b.reports, heard)
+	nodeChanged := m.Full
+	if n := b.nodes[node]; m.Engine != nil {
 		happened = append(happened, engineHappened(node, nodeUID, n.engine, m.Engine)...)
-		if n.engine == nil || n.engine.Ready != m.Engine.Ready {
-			b.told.nodes[node] = true
-		}
+		nodeChanged = nodeChanged || n.engine == nil || n.engine.Ready != m.Engine.Ready
 		n.engine = m.Engine
 		b.nodes[node] = n
 	}
 	b.mu.Unlock()
+	// What happened to pods is told before what comes of it.
+	c.raise(happened)
 	for _, key := range changed {
 		c.registry.StatusChanged(key)
 	}
-	c.raise(happened)
+	b.mu.Lock()
+	maps.Copy(b.told.deployments, owners)
+	if nodeChanged {
+		b.told.nodes[node] = true
+	}
+	b.mu.Unlock()
 	b.signal()
 }
 

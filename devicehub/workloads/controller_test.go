@@ -51,7 +51,7 @@ func (h *hub) events(last string) (out string) {
 	h.until(last, func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return len(h.happened) > 0 && h.happened[len(h.happened)-1] == last
+		return slices.Contains(h.happened, last)
 	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
