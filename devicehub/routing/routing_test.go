@@ -1,0 +1,292 @@
+package routing
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/goleak"
+
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store/storetest"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestGuard(t *testing.T) {
+	g, err := ParseGuard([]string{"127.0.0.2", "169.254.7.0/24"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, forbidden := range map[string]bool{
+		"127.0.0.1": true, "127.0.0.2": false, "127.9.9.9": true, "::1": true, "::ffff:127.0.0.1": true, "::ffff:127.0.0.2": false, "0.0.0.0": true, "::": true,
+		"169.254.169.254": true, "169.254.7.9": false, "fe80::1": true, "224.0.0.1": true, "ff02::1": true, "255.255.255.255": true,
+		"10.0.0.1": false, "192.168.1.1": false, "8.8.8.8": false, "2001:db8::1": false,
+	} {
+		if err := g.Check(netip.MustParseAddr(addr)); (err != nil) != forbidden {
+			t.Errorf("%s: %v, want forbidden %t", addr, err, forbidden)
+		}
+	}
+	for text, forbidden := range map[string]bool{"http://localhost:80/": true, "http://127.0.0.1/": true, "http://[::1]/": true, "http://erp.example/": false, "https://10.0.0.1:8443/x": false} {
+		if err := g.CheckURL(text); (err != nil) != forbidden {
+			t.Errorf("%s: %v, want forbidden %t", text, err, forbidden)
+		}
+	}
+	if _, err := ParseGuard([]string{"localhost"}); err == nil || !strings.Contains(err.Error(), "--route-allow") {
+		t.Errorf("a name: %v", err)
+	}
+}
+
+// objects is a registry of one route and some nodes.
+type objects struct {
+	route *models.Route
+	nodes map[string]map[string]string
+	pods  []string
+}
+
+func (o *objects) Get(_ context.Context, key models.Key) (models.Object, error) {
+	if key != models.KeyOf(o.route) {
+		return nil, models.Errorf(models.KindNotFound, "%s not found", key)
+	}
+	return o.route, nil
+}
+
+func (o *objects) List(_ context.Context, _ models.ListOptions) (list models.List, _ error) {
+	for name, labels := range o.nodes {
+		list.Items = append(list.Items, &models.Node{Metadata: models.ObjectMeta{Name: name, Labels: labels}})
+	}
+	return list, nil
+}
+
+func (o *objects) Watch(ctx context.Context, _ models.ListOptions, _ string, send func(models.Event) error) error {
+	if err := send(models.Event{Type: models.Added, Object: o.route}); err != nil {
+		return err
+	}
+	if err := send(models.Event{Type: models.Bookmark, Object: o.route}); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (o *objects) StatusChanged(models.Key)            {}
+func (o *objects) ServiceNodes(_, _ string) []string   { return o.pods }
+func (o *objects) Live(string) bool                    { return true }
+func (o *objects) Reply(node string, a *pb.RouteReply) {}
+
+type bench struct {
+	*Router
+	t       *testing.T
+	store   *storetest.Memory
+	objects *objects
+	target  *httptest.Server
+	stop    func()
+
+	mu     sync.Mutex
+	now    time.Duration // ahead of the clock
+	status int
+	got    []string
+}
+
+func newBench(t *testing.T, spec string) *bench {
+	b := &bench{t: t, store: storetest.NewMemory(), status: 200}
+	b.target = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.got = append(b.got, fmt.Sprintf("%s %s", body, r.Header.Get("X-Secret")))
+		w.WriteHeader(b.status)
+	}))
+	t.Cleanup(b.target.Close)
+	o, err := models.DecodeObject([]byte("apiVersion: whimbrel/v1\nkind: Route\nmetadata: {name: r}\nspec: {" + strings.ReplaceAll(spec, "TARGET", b.target.URL) + "}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.objects = &objects{route: o.(*models.Route), nodes: map[string]map[string]string{"gw-1": {"site": "north"}, "gw-2": {"site": "south"}, "gw-3": {"site": "north"}}}
+	b.objects.route.Metadata.UID, b.objects.route.Metadata.Generation = "uid", 1
+	b.open()
+	t.Cleanup(func() { b.stop() })
+	return b
+}
+
+func (b *bench) open() {
+	b.t.Helper()
+	r, err := New(b.t.Context(), Config{Store: b.store, Objects: b.objects, Nodes: b.objects, Guard: Guard{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+		Secret: func(_, name string) (map[string][]byte, error) {
+			return map[string][]byte{"X-Secret": []byte("of " + name)}, nil
+		},
+		NewID: func() string { return ulid.Make().String() }, Log: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { b.mu.Lock(); defer b.mu.Unlock(); return time.Now().Add(b.now) }})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.Router = r
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	b.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.t.Error(err)
+		}
+		b.stop = func() {}
+	}
+}
+
+func (b *bench) eventually(what string, holds func() bool) {
+	b.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("%s: not within 10s; status %+v", what, b.Status(b.objects.route))
+		}
+		time.Sleep(5 * time.Millisecond) //sleep: between looks
+	}
+}
+
+func (b *bench) seen() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.got)
+}
+
+func (b *bench) receive(keys ...string) *pb.RouteAcks {
+	b.t.Helper()
+	var ms []*pb.RouteMessage
+	for _, k := range keys {
+		ms = append(ms, &pb.RouteMessage{Key: k, Route: "uid", Generation: 1, Namespace: "default", Name: "r", Topic: "a/b", Payload: []byte("payload " + k)})
+	}
+	acks, err := b.Received(b.t.Context(), "gw-1", ms)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return acks
+}
+
+func TestToHTTP(t *testing.T) {
+	b := newBench(t, `from: {mqtt: "a/#"}, to: {http: {url: "TARGET", headersFrom: {secret: erp}}}, delivery: {retries: 0}`)
+	if acks := b.receive("k1", "k2", "k1"); !slices.Equal(acks.Keys, []string{"k1", "k2", "k1"}) {
+		t.Errorf("acks %v", acks)
+	}
+	b.eventually("both are delivered", func() bool { return b.Status(b.objects.route).Delivered == 2 })
+	if got := b.seen(); !slices.Equal(got, []string{"payload k1 of erp", "payload k2 of erp"}) {
+		t.Errorf("got %q", got)
+	}
+	b.mu.Lock()
+	b.status = 503
+	b.mu.Unlock()
+	b.receive("k3")
+	b.eventually("it is a dead letter", func() bool { return b.Status(b.objects.route).DeadLetters == 1 })
+	s := b.Status(b.objects.route)
+	if s.Failed != 1 || s.Queued != 0 || !strings.Contains(s.LastError, "503") || strings.Contains(s.LastError, "of erp") {
+		t.Errorf("status %+v", s)
+	}
+	// It is there after a restart, and goes when it is tried again.
+	b.stop()
+	b.open()
+	b.mu.Lock()
+	b.status = 200
+	b.mu.Unlock()
+	if n, err := b.Replay(t.Context(), "uid", nil); n != 1 || err != nil {
+		t.Errorf("replayed %d, %v", n, err)
+	}
+	b.eventually("it is delivered", func() bool { s := b.Status(b.objects.route); return s.Delivered == 3 && s.DeadLetters == 0 })
+}
+
+// A message goes where the route said when it was taken.
+func TestChangedRoute(t *testing.T) {
+	b := newBench(t, `from: {mqtt: "a/#"}, to: {http: {url: "TARGET/old"}}`)
+	b.eventually("the spec is remembered", func() bool { _, err := b.store.RouteSpec(t.Context(), "uid", 1); return err == nil })
+	b.stop()
+	b.objects.route.Spec.To.HTTP.URL = "http://127.0.0.1:1/new"
+	b.objects.route.Metadata.Generation = 2
+	b.open()
+	b.receive("k1")
+	b.eventually("it comes to the old target", func() bool { return len(b.seen()) == 1 })
+}
+
+func TestToNodes(t *testing.T) {
+	b := newBench(t, `from: {rest: true}, to: {mqtt: {topic: "x/{node}", nodeSelector: {site: north}}}, delivery: {ttl: 1m}`)
+	done := make(chan models.RouteReply, 1)
+	go func() {
+		reply, err := b.Publish(context.Background(), "default", "r", "text/plain", []byte("hello"), 10*time.Second)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- reply
+	}()
+	for _, node := range []string{"gw-1", "gw-3"} {
+		var p Parcel
+		b.eventually("there is something for "+node, func() bool {
+			var err error
+			if p, err = b.Parcel(t.Context(), node, 1<<20); err != nil {
+				t.Fatal(err)
+			}
+			return len(p.Messages) == 1
+		})
+		m := p.Messages[0]
+		var to models.RouteTarget
+		if err := json.Unmarshal(m.Target, &to); err != nil || to.MQTT.Topic != "x/" || string(m.Payload) != "hello" {
+			t.Errorf("to %s: %v, %v", node, m, err)
+		}
+		if more, err := b.Sent(t.Context(), p, &pb.RouteAcks{Keys: []string{m.Key}}); err != nil || !more {
+			t.Error(more, err)
+		}
+	}
+	if reply := <-done; !reply.Answered || reply.Status != 200 {
+		t.Errorf("reply %+v", reply)
+	}
+	if p, err := b.Parcel(t.Context(), "gw-2", 1<<20); err != nil || len(p.Messages) != 0 {
+		t.Errorf("for a node that is not chosen: %v, %v", p.Messages, err)
+	}
+	// A node that does not come in time.
+	if _, err := b.Publish(t.Context(), "default", "r", "", []byte("late"), 0); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("it waits for both", func() bool { return b.Status(b.objects.route).Queued == 2 })
+	b.mu.Lock()
+	b.now = 2 * time.Minute
+	b.mu.Unlock()
+	b.expire(t.Context())
+	if s := b.Status(b.objects.route); s.DeadLetters != 2 || !strings.Contains(s.LastError, "was not there within the route's ttl") {
+		t.Errorf("status %+v", s)
+	}
+}
+
+// Beyond the bounds edges keep theirs, in order.
+func TestFull(t *testing.T) {
+	b := newBench(t, `from: {mqtt: "a/#"}, to: {http: {url: "http://127.0.0.1:1/"}}`)
+	b.Router.mu.Lock()
+	b.Router.waiting["uid"] = maxRouteWaiting - 2
+	b.Router.mu.Unlock()
+	acks := b.receive("k1", "k2", "k3", "k4")
+	if !slices.Equal(acks.Keys, []string{"k1", "k2"}) || !slices.Equal(acks.Refused, []string{"k3", "k4"}) {
+		t.Errorf("acks %v", acks)
+	}
+	if _, err := b.Publish(t.Context(), "default", "r", "", nil, 0); models.KindOf(err) != models.KindInvalid {
+		t.Errorf("a route that is no REST source: %v", err)
+	}
+	if _, err := b.Received(t.Context(), "gw-1", []*pb.RouteMessage{{Key: strings.Repeat("k", 65), Route: "uid"}}); err == nil {
+		t.Error("a key of 65 bytes is taken")
+	}
+	// Of a route that nobody knows: it is gone, and its messages with it.
+	acks, err := b.Received(t.Context(), "gw-1", []*pb.RouteMessage{{Key: "x", Route: "other", Namespace: "default", Name: "other"}})
+	if err != nil || len(acks.Keys) != 1 {
+		t.Errorf("acks %v, %v", acks, err)
+	}
+	if page, err := b.store.Routed(t.Context(), store.RoutedQuery{Route: "other", Limit: 10}); err != nil || len(page) != 0 {
+		t.Errorf("it is stored: %v, %v", page, err)
+	}
+}
