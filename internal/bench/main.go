@@ -38,6 +38,7 @@ var sections = []struct {
 	{"write", benchWrite},
 	{"edge", benchEdge},
 	{"apps", benchApps},
+	{"routes", benchRoutes},
 	{"ingest", benchIngest},
 	{"single", benchSingle},
 	{"outbox", benchOutbox},

@@ -100,7 +100,7 @@ func newHub(ctx context.Context, database string) (w *world, err error) {
 	if err != nil {
 		return w, err
 	}
-	args := []string{"hub", "--data", filepath.Join(dir, "hub"), "--listen", "127.0.0.1:0", "--link", "127.0.0.1:0", "--insecure-http"}
+	args := []string{"hub", "--data", filepath.Join(dir, "hub"), "--listen", "127.0.0.1:0", "--link", "127.0.0.1:0", "--insecure-http", "--route-allow", "127.0.0.0/8"}
 	if database != "" {
 		args = append(args, "--database", database)
 	}

@@ -69,7 +69,8 @@ type Config struct {
 	Deliver func(ctx context.Context, m Message) error
 	// Store makes outcomes durable: delivered messages are forgotten, dead ones set
 	// aside, others counted. Until it returns they may be attempted again after
-	// a crash. Outcomes that it fails to store are handed to it again. Called from Run only.
+	// a crash. Outcomes that it fails to store are handed to it again. Called once at a
+	// time, while attempts go on: those that end meanwhile are stored together.
 	Store func(ctx context.Context, done []Done) error
 
 	First, Max time.Duration // pauses after a failure: from, doubling up to; default 1 s and 1 min
@@ -177,7 +178,7 @@ type result struct {
 func (c *Courier) Run(ctx context.Context) error {
 	defer close(c.ended)
 	r := &run{c: c, ctx: ctx, lanes: map[[2]string]*lane{}, active: map[string]int{}, results: make(chan result, c.cfg.Total),
-		due: make(chan *lane), timers: map[*lane]*time.Timer{}}
+		due: make(chan *lane), timers: map[*lane]*time.Timer{}, stored: make(chan error, 1)}
 	return r.loop()
 }
 
@@ -192,7 +193,9 @@ type run struct {
 	results chan result // as many as attempts
 	due     chan *lane  // a pause is over
 	timers  map[*lane]*time.Timer
-	done    []Done // not stored yet; bounded by attempts while the store fails, see start
+	done    []Done // not stored yet; start bounds them
+	storing []Done // by the one call of Store that there may be; nil when there is none
+	stored  chan error
 	retry   <-chan time.Time
 }
 
@@ -209,7 +212,13 @@ func (r *run) loop() error {
 			res := <-r.results
 			r.finish(res)
 		}
-		r.store(context.WithoutCancel(r.ctx))
+		if r.storing != nil {
+			r.settled(<-r.stored)
+		}
+		r.retry = nil
+		if r.store(context.WithoutCancel(r.ctx)); r.storing != nil {
+			<-r.stored // what was not stored is tried again after the next start
+		}
 	}()
 	for _, m := range r.c.first {
 		r.add(m)
@@ -231,6 +240,8 @@ func (r *run) loop() error {
 			continue
 		case <-r.retry:
 			r.retry = nil
+		case err := <-r.stored:
+			r.settled(err)
 		case res := <-r.results:
 			r.total--
 			r.finish(res)
@@ -266,7 +277,7 @@ func (r *run) start() {
 	kept := r.ready[:0]
 	for _, l := range r.ready {
 		group := l.key[0]
-		if r.total >= r.c.cfg.Total || r.active[group] >= r.c.cfg.PerGroup || len(r.done) >= unstored {
+		if r.total >= r.c.cfg.Total || r.active[group] >= r.c.cfg.PerGroup || len(r.done)+len(r.storing) >= unstored {
 			kept = append(kept, l)
 			continue
 		}
@@ -319,16 +330,25 @@ func (r *run) finish(res result) {
 // storeAgain is the pause after a store that failed.
 const storeAgain = time.Second
 
+// store begins to store outcomes, unless that is being done.
 func (r *run) store(ctx context.Context) {
-	if len(r.done) == 0 || r.retry != nil {
+	if len(r.done) == 0 || r.storing != nil || r.retry != nil {
 		return
 	}
-	if err := r.c.cfg.Store(ctx, r.done); err != nil {
-		if ctx.Err() == nil {
-			r.c.cfg.Log.Error("outcomes of deliveries cannot be stored; it is tried again", "outcomes", len(r.done), "error", err)
-			r.retry = time.After(storeAgain)
-		}
+	batch := r.done
+	r.storing, r.done = batch, nil
+	go func() { r.stored <- r.c.cfg.Store(ctx, batch) }()
+}
+
+func (r *run) settled(err error) {
+	batch := r.storing
+	r.storing = nil
+	if err == nil {
 		return
 	}
-	r.done = r.done[:0]
+	r.done = append(batch, r.done...)
+	if r.ctx.Err() == nil {
+		r.c.cfg.Log.Error("outcomes of deliveries cannot be stored; it is tried again", "outcomes", len(batch), "error", err)
+		r.retry = time.After(storeAgain)
+	}
 }
