@@ -83,11 +83,12 @@ type times struct {
 	call     time.Duration // bound of one call to the engine, besides pulling
 	ask      time.Duration // of asking it whether it is there
 	gather   time.Duration // events that come within one are one listing
+	oom      time.Duration // how much later than its end the reason of a kill may come
 	retry    backoff.Policy
 }
 
 var defaultTimes = times{list: 10 * time.Second, settle: 2 * time.Second, deadline: 2 * time.Minute, call: 2 * time.Minute, ask: 15 * time.Second,
-	gather: 20 * time.Millisecond, retry: backoff.Policy{Min: 500 * time.Millisecond, Max: 15 * time.Second, Factor: 2, Jitter: 0.3}}
+	gather: 20 * time.Millisecond, oom: 100 * time.Millisecond, retry: backoff.Policy{Min: 500 * time.Millisecond, Max: 15 * time.Second, Factor: 2, Jitter: 0.3}}
 
 const (
 	// parallelPulls is how many images are fetched at a time: more share one uplink.
@@ -529,6 +530,16 @@ func (m *Manager) session(ctx context.Context, slots *sync.WaitGroup) error {
 	}
 }
 
+// gatherOOM waits for an engine to say that a container was killed for its memory.
+func (m *Manager) gatherOOM(ctx context.Context) {
+	t := time.NewTimer(m.times.oom)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
 // gather waits for what comes together with a request for a listing, so that one
 // listing is enough.
 func (m *Manager) gather(ctx context.Context) {
@@ -587,6 +598,13 @@ func (i *ids) take() map[string]bool {
 	all := i.all
 	i.all = nil
 	return all
+}
+
+// has reports whether memory was short in a container.
+func (i *ids) has(id string) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.ooms[id]
 }
 
 // oom reports whether memory was short in a container that was killed, once.
@@ -670,6 +688,12 @@ func (m *Manager) list(ctx context.Context, slots *sync.WaitGroup, known map[str
 				continue // gone meanwhile
 			} else if err != nil {
 				return err
+			}
+			if killed := c.State == engine.Exited && c.ExitCode == 128+9; killed && before.State == engine.Running && !c.OOMKilled && !changed.has(c.ID) {
+				m.gatherOOM(ctx) // why comes a moment later, if it was that
+				if again, err := m.cfg.Engine.Inspect(ctx, c.ID); err == nil {
+					c = again
+				}
 			}
 			if c.State == engine.Exited && changed.oom(c) {
 				c.OOMKilled = true
