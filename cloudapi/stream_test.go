@@ -227,6 +227,10 @@ func TestSlowPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	// The less the kernels keep, the sooner the server's writes wait.
+	if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := conn.Write([]byte("GET /api/v1/devices?watch=true HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + p.tokens["admin"] + "\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +238,7 @@ func TestSlowPeer(t *testing.T) {
 	n := 0
 	eventually(t, "the watch of who does not read has ended", func() bool {
 		n++
-		p.want(200, "PATCH", "/api/v1/devices/b-1", `{"metadata":{"annotations":{"a":"`+strings.Repeat("x", 200<<10+n)+`"}}}`)
+		p.want(200, "PATCH", "/api/v1/devices/b-1", `{"metadata":{"annotations":{"a":"`+strings.Repeat("x", 240<<10+n)+`"}}}`)
 		return p.hub.Watchers() == 0
 	})
 }
