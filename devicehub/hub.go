@@ -102,7 +102,7 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	if h.Registry, err = registry.Open(ctx, registry.Config{Store: cfg.Store, Key: cfg.Key, CheckRoute: func(o *models.Route) []models.FieldError { return routing.Check(o, cfg.RouteGuard) }, Now: h.now, Log: h.log}); err != nil {
 		return nil, err
 	}
-	if h.twins, err = twins.Open(ctx, twins.Config{Store: cfg.Store, Registry: h.Registry, Now: h.now, Log: h.log}); err != nil {
+	if h.twins, err = twins.Open(ctx, twins.Config{Store: cfg.Store, History: cfg.Store, Registry: h.Registry, Now: h.now, Log: h.log}); err != nil {
 		return nil, err
 	}
 	h.Identity, err = identity.New(identity.Config{CA: h.ca, Log: h.log, Now: h.now,

@@ -1,8 +1,9 @@
 // Package twins is the hub's memory of every device's twin: what edges report
 // lands here after it is committed, and readers, streams and those who wait
 // for a write are served from here. Shadows are checkpointed to the store about
-// once a second; after a restart an edge that is connected says everything
-// anew, and one that is not is shown as it was at the checkpoint, and stale.
+// once a second. After a restart what was committed since is taken from history;
+// an edge that is connected says everything anew, and one that is not is shown as
+// it was, and stale.
 package twins
 
 import (
@@ -48,6 +49,7 @@ type Registry interface {
 // Config is what a Cache needs.
 type Config struct {
 	Store    store.Twins
+	History  History // may be nil: then a restart shows what was checkpointed
 	Registry Registry
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -56,6 +58,7 @@ type Config struct {
 // Cache holds the shadows. Its methods are safe for concurrent use.
 type Cache struct {
 	store    store.Twins
+	history  History
 	registry Registry
 	now      func() time.Time
 	log      *slog.Logger
@@ -105,7 +108,7 @@ type device struct {
 
 // Open loads the checkpoints.
 func Open(ctx context.Context, cfg Config) (*Cache, error) {
-	c := &Cache{store: cfg.Store, registry: cfg.Registry, now: cfg.Now, log: cfg.Log, boot: strconv.FormatUint(rand.Uint64(), 36),
+	c := &Cache{store: cfg.Store, history: cfg.History, registry: cfg.Registry, now: cfg.Now, log: cfg.Log, boot: strconv.FormatUint(rand.Uint64(), 36),
 		devices: map[string]*device{}, nodes: map[string]*node{}, dirty: map[string]struct{}{}, serial: 1}
 	if c.now == nil {
 		c.now = time.Now
@@ -141,6 +144,9 @@ type stored struct {
 func (c *Cache) Run(ctx context.Context) error {
 	timer := time.NewTimer(checkpointEvery)
 	defer timer.Stop()
+	var replay sync.WaitGroup
+	replay.Go(func() { c.replay(ctx) })
+	defer replay.Wait()
 	for {
 		select {
 		case <-ctx.Done():

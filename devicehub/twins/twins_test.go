@@ -58,7 +58,7 @@ func (h *hub) open() {
 	if h.reg, err = registry.Open(context.Background(), registry.Config{Store: h.store, Now: h.now, Log: log}); err != nil {
 		h.t.Fatal(err)
 	}
-	if h.cache, err = Open(context.Background(), Config{Store: h.store, Registry: h.reg, Now: h.now, Log: log}); err != nil {
+	if h.cache, err = Open(context.Background(), Config{Store: h.store, History: h.store, Registry: h.reg, Now: h.now, Log: log}); err != nil {
 		h.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -419,6 +419,53 @@ func TestCheckpointAndRestart(t *testing.T) {
 	}
 	h.open()
 	expect(t, "unreadable", h.says("b1", "temperature"), "nothing")
+}
+
+// TestReplay: what was committed after the last checkpoint of a hub that was killed
+// is there again, whether or not its edge comes back, and does not turn back what
+// the edge has said meanwhile.
+func TestReplay(t *testing.T) {
+	h := newHub(t)
+	ref := h.live(float("temperature", 5, 7, h.now()))
+	h.committed("n1", 1, 8, ref, "setpoint", h.good(40))
+	h.cache.checkpoint(t.Context())
+	// History has them all; the twin's checkpoint only what was before.
+	ids, err := h.store.SeriesIDs(t.Context(), []store.SeriesKey{{DeviceUID: ref.UID, Assignment: ref.Assignment, Property: "temperature"},
+		{DeviceUID: ref.UID, Assignment: ref.Assignment, Property: "setpoint"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.store.StartEpoch(t.Context(), "u", "e", h.now()); err != nil {
+		t.Fatal(err)
+	}
+	b := store.Batch{NodeUID: "u", Epoch: "e", Acked: 9, Received: h.now()}
+	sample := func(id int64, at time.Time, f float64) {
+		storetest.Add(&b.Samples, id, store.Sample{TimeUS: at.UnixMicro(), Kind: uint8(models.KindFloat), Float: f})
+	}
+	sample(ids[0], h.now().Add(time.Second), 6)
+	sample(ids[0], h.now().Add(2*time.Second), 7)
+	sample(ids[1], h.now().Add(-time.Second), 39) // late, and older than what is known
+	if err := h.store.Ingest(t.Context(), []store.Batch{b}); err != nil {
+		t.Fatal(err)
+	}
+	h.pass(time.Minute)
+	h.open()
+	expect(t, "as it was at the checkpoint", h.says("b1", "temperature"), "5 uncertain/stale")
+	h.cache.replay(t.Context())
+	expect(t, "as it was committed", h.says("b1", "temperature"), "7 uncertain/stale")
+	expect(t, "what is older", h.says("b1", "setpoint"), "40 uncertain/stale")
+
+	h.open()
+	at, names := h.cache.checkpointed(ref.UID)
+	last, err := h.store.LastSamples(t.Context(), ref.UID, names, math.MaxInt64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.cache.NodeLive("n1", true)
+	h.latest("n1", 1, ref, &pb.LatestTwin{Full: true, State: "online", Seq: 11, Values: []*pb.LatestValue{float("temperature", 3, 10, h.start)}})
+	if h.cache.catchUp(ref.UID, at, last); h.says("b1", "temperature") != "3 good" {
+		t.Errorf("the edge said 3 meanwhile, the twin says %s", h.says("b1", "temperature"))
+	}
 }
 
 func TestRunCheckpointsOnTheWayOut(t *testing.T) {
