@@ -95,6 +95,13 @@ func (f *failure) Unwrap() error { return f.err }
 
 // Info implements engine.Engine.
 func (d *Docker) Info(ctx context.Context) (engine.Info, error) {
+	// Many edges have no engine, and ask for one for ever: the client need not be
+	// woken for that.
+	if path, ok := strings.CutPrefix(d.cli.DaemonHost(), "unix://"); ok {
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			return engine.Info{}, &failure{"no container engine answers at " + d.cli.DaemonHost(), errors.Join(engine.ErrUnavailable, err)}
+		}
+	}
 	i, err := d.cli.Info(ctx)
 	if err != nil {
 		return engine.Info{}, wrap("engine info", err)
