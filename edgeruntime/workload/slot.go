@@ -84,7 +84,7 @@ func (s *slot) want(p *models.Pod, e *endpoints) {
 func (s *slot) add(r record) *generation {
 	g := newGeneration(r)
 	g.volumes = volumes{dir: filepath.Join(s.m.cfg.DataDir, s.folder(r.Hash)), secretDir: filepath.Join(s.m.secretDir, s.folder(r.Hash)),
-		namespace: s.key.namespace, spec: g.spec(), from: s.m}
+		secretRoot: s.m.secretDir, namespace: s.key.namespace, spec: g.spec(), from: s.m}
 	g.suspendedAt = time.Now()
 	s.gens = append(s.gens, g)
 	return g

@@ -30,9 +30,11 @@ const dataLink = "..data"
 type volumes struct {
 	dir       string // on the disk
 	secretDir string // in memory, or else beside dir
-	namespace string
-	spec      *models.PodSpec
-	from      configs
+	// secretRoot holds the secretDirs of all pods: nobody else may look into it.
+	secretRoot string
+	namespace  string
+	spec       *models.PodSpec
+	from       configs
 }
 
 // prepare makes all volumes what they are to be, and is called again when a
@@ -49,6 +51,9 @@ func (v volumes) prepare() error {
 			err = project(v.path(vol), "ConfigMap "+vol.ConfigMap.Name, data, ok, &vol.ConfigMap.Projection)
 		case vol.Secret != nil:
 			data, ok := v.from.secret(key{v.namespace, vol.Secret.SecretName})
+			if err = makePrivate(v.secretRoot); err != nil {
+				break
+			}
 			err = project(v.path(vol), "Secret "+vol.Secret.SecretName, data, ok, &vol.Secret.Projection)
 		case vol.HostPath != nil:
 			err = checkHostPath(vol.HostPath)
@@ -71,7 +76,29 @@ func (v volumes) path(vol *models.Volume) string {
 }
 
 // remove takes away all but what is on the machine itself.
-func (v volumes) remove() error { return errors.Join(os.RemoveAll(v.dir), os.RemoveAll(v.secretDir)) }
+func (v volumes) remove() error {
+	err := errors.Join(os.RemoveAll(v.dir), os.RemoveAll(v.secretDir))
+	for _, dir := range []string{filepath.Dir(v.dir), filepath.Dir(v.secretDir), v.secretRoot} {
+		_ = os.Remove(dir) // unless others have something there
+	}
+	return err
+}
+
+// makePrivate makes a folder that only this user can look into. One that is there
+// must be such: whoever made it first in a place that is open to all could read
+// what is put into it.
+func makePrivate(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if !private(dir) {
+		return fmt.Errorf("%s is open to others: remove it", dir)
+	}
+	return nil
+}
 
 // mounts are what a container sees of the volumes.
 func (v volumes) mounts(c *models.Container) (mounts []engine.Mount, devices []engine.Device, err error) {

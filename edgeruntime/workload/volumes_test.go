@@ -159,6 +159,32 @@ func TestSubPath(t *testing.T) {
 	}
 }
 
+func TestSecretsAreKeptApart(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "memory")
+	v := volumes{dir: filepath.Join(t.TempDir(), "pod", "gen"), secretDir: filepath.Join(root, "pod", "gen"), secretRoot: root, namespace: "default",
+		from: data{secrets: map[string]map[string][]byte{"s": {"k": []byte("v")}}},
+		spec: &models.PodSpec{Volumes: []models.Volume{{Name: "s", Secret: &models.SecretVolume{SecretName: "s"}}}}}
+	if err := v.prepare(); err != nil || text(t, filepath.Join(root, "pod/gen/s/k")) != "v" {
+		t.Errorf("made: %v", err)
+	}
+	if err := v.remove(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(root); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after the last there is still the folder: %v", err)
+	}
+	// As somebody else on the machine could have made it before.
+	if err := os.Mkdir(root, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(root, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.prepare(); err == nil || !strings.Contains(err.Error(), "open to others") {
+		t.Errorf("in a folder of everybody's: %v", err)
+	}
+}
+
 func TestHostPaths(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {

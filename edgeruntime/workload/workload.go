@@ -790,19 +790,12 @@ func (m *Manager) fetchImage(ctx context.Context, c *models.Container, note func
 	return engine.Image{}, pulled
 }
 
-// MemoryDir returns a folder in memory for this data directory, "" where there is none.
+// MemoryDir is the path of a folder in memory for this data directory, "" where
+// there can be none. The folder is made when there is something to put into it.
 func MemoryDir(dataDir string) string {
 	const memory = "/dev/shm"
 	if info, err := os.Stat(memory); err != nil || !info.IsDir() {
 		return ""
 	}
-	dir := filepath.Join(memory, "whimbrel-"+shortHash(dataDir))
-	// The folder is open to all: what is there already must be ours.
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return ""
-	}
-	if !private(dir) {
-		return ""
-	}
-	return dir
+	return filepath.Join(memory, "whimbrel-"+shortHash(dataDir))
 }

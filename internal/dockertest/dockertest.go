@@ -307,6 +307,9 @@ func (e *Engine) Close() error {
 	if e.proc != nil {
 		err = errors.Join(err, e.removeContainers(), e.Stop())
 	}
+	for _, pid := range e.processes() { // what an engine has lost sight of
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
 	e.unmount()
 	return errors.Join(err, os.RemoveAll(e.dir))
 }
