@@ -334,9 +334,11 @@ func (h *Hub) Delete(ctx context.Context, key models.Key, o models.WriteOptions)
 		h.events.Raise(models.Occurrence{Object: models.ObjectReference{Kind: "Node", Name: key.Name, UID: before.Meta().UID}, Severity: models.SeverityWarning,
 			Reason: "CertificateRevoked", Message: "the node was deleted by " + orHub(o.By) + "; its certificate is worthless", Source: "identity"})
 	case "User":
-		if err := h.Identity.RevokeUser(ctx, key.Name); err != nil {
+		revoked, err := h.Identity.RevokeUser(ctx, key.Name)
+		if err != nil {
 			h.log.Error("delete a deleted user's tokens; they are void all the same", "user", key.Name, "error", err)
 		}
+		h.auditRevoked(key.Name, o.By, revoked)
 	case "Device":
 		if gone, ok := before.(*models.Device); ok {
 			h.twins.Forget(gone)

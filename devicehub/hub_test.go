@@ -41,6 +41,7 @@ var (
 type hub struct {
 	*devicehub.Hub
 	t    testing.TB
+	db   *sqlite.Store
 	path string
 	key  pki.SealKey
 	log  *syncBuffer
@@ -79,6 +80,7 @@ func (h *hub) open() {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.db = db
 	h.Hub, err = devicehub.New(context.Background(), devicehub.Config{Store: db, Key: h.key, LinkAddr: "127.0.0.1:0", Hosts: []string{"127.0.0.1"},
 		Log: log, Registerer: prometheus.NewRegistry(), Mappers: []*models.Mapper{{Metadata: models.ObjectMeta{Name: "m"}, Spec: models.MapperSpec{Version: "1"}}}})
 	if err != nil {

@@ -62,6 +62,23 @@ func (h *Hub) auditIdentity(e identity.Event) {
 	}
 }
 
+// auditRevoked takes tokens that went with their user into the audit. They are
+// gone already: what cannot be recorded is in the log.
+func (h *Hub) auditRevoked(user, by string, revoked []identity.APIToken) {
+	entries := make([]store.AuditEntry, 0, len(revoked))
+	for _, t := range revoked {
+		entries = append(entries, store.AuditEntry{Time: h.now(), By: by, Action: store.AuditDeleted, Kind: "Token", Name: user, UID: t.ID})
+	}
+	if len(entries) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), auditTime) // not the caller's, who may be gone
+	defer cancel()
+	if err := h.cfg.Store.AppendAudit(ctx, entries); err != nil {
+		h.log.Error("tokens that went with their user are not in the audit", "user", user, "by", by, "tokens", len(entries), "error", err)
+	}
+}
+
 func orHub(by string) string {
 	if by == "" {
 		return "the hub"

@@ -26,7 +26,7 @@ func (s *Service) EnsureAdmin(ctx context.Context) (token string, err error) {
 	if !errors.Is(err, ErrNotFound) {
 		return "", fmt.Errorf("look for the first admin: %w", err)
 	}
-	token, err = s.makeAdmin(ctx, "made at the first start")
+	token, _, err = s.makeAdmin(ctx, "made at the first start")
 	if err != nil {
 		return "", err
 	}
@@ -37,30 +37,36 @@ func (s *Service) EnsureAdmin(ctx context.Context) (token string, err error) {
 	return token, nil
 }
 
-// ResetAdmin makes AdminUser an admin of everything, whatever it was before, and
-// replaces all of its tokens with the one that it returns: whoever resets has lost
-// the old one, and perhaps not to a friend.
-func (s *Service) ResetAdmin(ctx context.Context) (token string, err error) {
-	if err := s.RevokeUser(ctx, AdminUser); err != nil {
-		return "", err
-	}
-	token, err = s.makeAdmin(ctx, "made by reset-admin")
-	if err != nil {
-		return "", err
-	}
-	s.record(ctx, Event{Reason: AdminReset, User: AdminUser, Message: "the admin's tokens were replaced"})
-	return token, nil
+// Reset is what ResetAdmin did.
+type Reset struct {
+	Token   string // the text of the new one
+	Made    APIToken
+	Revoked []APIToken // without hashes
 }
 
-func (s *Service) makeAdmin(ctx context.Context, description string) (string, error) {
+// ResetAdmin makes AdminUser an admin of everything, whatever it was before, and
+// replaces all of its tokens with the one that it returns: whoever resets has lost
+// the old one, and perhaps not to a friend. With an error it returns what it has
+// revoked until then.
+func (s *Service) ResetAdmin(ctx context.Context) (r Reset, err error) {
+	if r.Revoked, err = s.RevokeUser(ctx, AdminUser); err != nil {
+		return r, err
+	}
+	if r.Token, r.Made, err = s.makeAdmin(ctx, "made by reset-admin"); err != nil {
+		return r, err
+	}
+	s.record(ctx, Event{Reason: AdminReset, User: AdminUser, Message: "the admin's tokens were replaced"})
+	return r, nil
+}
+
+func (s *Service) makeAdmin(ctx context.Context, description string) (string, APIToken, error) {
 	_, err := s.config.Stores.Users.PutUser(ctx, User{
 		Name:     AdminUser,
 		Bindings: []Binding{{Role: Admin, Namespace: AllNamespaces}},
 	})
 	if err != nil {
-		return "", fmt.Errorf("make user %s: %w", AdminUser, err)
+		return "", APIToken{}, fmt.Errorf("make user %s: %w", AdminUser, err)
 	}
 	s.UserChanged(AdminUser)
-	token, _, err := s.IssueAPIToken(ctx, AdminUser, description, 0)
-	return token, err
+	return s.IssueAPIToken(ctx, AdminUser, description, 0)
 }

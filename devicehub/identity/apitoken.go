@@ -104,20 +104,26 @@ func (s *Service) DeleteAPIToken(ctx context.Context, id string) error {
 	return nil
 }
 
-// RevokeUser deletes every token of a user: for when the User is deleted.
-func (s *Service) RevokeUser(ctx context.Context, user string) error {
+// RevokeUser deletes every token of a user: for when the User is deleted. It
+// returns those that it deleted, without hashes, also when it fails at the next.
+func (s *Service) RevokeUser(ctx context.Context, user string) (revoked []APIToken, err error) {
 	tokens, err := s.config.Stores.APITokens.APITokens(ctx, user)
 	if err != nil {
-		return fmt.Errorf("list API tokens of user %q: %w", user, err)
+		return nil, fmt.Errorf("list API tokens of user %q: %w", user, err)
 	}
 	defer s.UserChanged(user)
 	for _, t := range tokens {
 		err := s.config.Stores.APITokens.DeleteAPIToken(ctx, t.ID)
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return fmt.Errorf("delete API token of user %q: %w", user, err)
+		if errors.Is(err, ErrNotFound) {
+			continue // somebody else did
 		}
+		if err != nil {
+			return revoked, fmt.Errorf("delete API token of user %q: %w", user, err)
+		}
+		t.Hash = ""
+		revoked = append(revoked, t)
 	}
-	return nil
+	return revoked, nil
 }
 
 // UserChanged makes a changed or deleted User count from the next request on,

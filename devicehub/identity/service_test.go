@@ -776,8 +776,9 @@ func TestUsersThatChange(t *testing.T) {
 	put(identity.Admin)
 	_, err = b.AuthenticateToken(ctx, text, "10.0.0.1")
 	wantErr(t, "token of a namesake", err, identity.ErrUnauthenticated)
-	if err := b.RevokeUser(ctx, "anna"); err != nil {
-		t.Fatal(err)
+	revoked, err := b.RevokeUser(ctx, "anna")
+	if err != nil || len(revoked) != 1 || revoked[0].User != "anna" || revoked[0].ID == "" || revoked[0].Hash != "" {
+		t.Fatalf("revoked %+v, error %v", revoked, err)
 	}
 	if list, err := b.APITokens(ctx, "anna"); err != nil || len(list) != 0 {
 		t.Errorf("tokens left: %v, %v", list, err)
@@ -846,9 +847,12 @@ func TestAdmin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(second.Revoked) != 1 || second.Revoked[0].ID != id.TokenID || second.Made.ID == "" || second.Made.ID == id.TokenID {
+		t.Errorf("the reset did %+v", second)
+	}
 	_, err = b.AuthenticateToken(ctx, first, "")
 	wantErr(t, "the token before the reset", err, identity.ErrUnauthenticated)
-	id, err = b.AuthenticateToken(ctx, second, "")
+	id, err = b.AuthenticateToken(ctx, second.Token, "")
 	if err != nil || identity.Authorize(id, identity.Admin, identity.AllNamespaces) != nil {
 		t.Errorf("after the reset: %+v, %v", id, err)
 	}
@@ -857,7 +861,7 @@ func TestAdmin(t *testing.T) {
 	if again, err := b.EnsureAdmin(ctx); err != nil || again != "" {
 		t.Errorf("a deleted admin came back with %q, %v", again, err)
 	}
-	if third, err := b.ResetAdmin(ctx); err != nil || third == "" {
+	if third, err := b.ResetAdmin(ctx); err != nil || third.Token == "" {
 		t.Errorf("reset without an admin: %v", err)
 	}
 }

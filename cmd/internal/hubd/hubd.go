@@ -448,6 +448,9 @@ func (d *Daemon) serve(ctx context.Context) error {
 	return err
 }
 
+// byReset is who the audit says was at work: nobody who is known.
+const byReset = "reset-admin"
+
 // ResetAdmin makes a new admin token offline and writes it into context.json.
 func ResetAdmin(ctx context.Context, cfg Config) (token string, err error) {
 	cfg.Listen, cfg.Link, cfg.InsecureHTTP = "127.0.0.1:0", "127.0.0.1:0", true
@@ -478,12 +481,19 @@ func ResetAdmin(ctx context.Context, cfg Config) (token string, err error) {
 	case <-time.After(30 * time.Second):
 		return "", errors.New("the hub did not start; is another one using its database?")
 	}
-	if token, err = d.hub.Identity.ResetAdmin(ctx); err != nil {
+	reset, err := d.hub.Identity.ResetAdmin(ctx)
+	for _, t := range reset.Revoked {
+		if e := d.auditToken(ctx, store.AuditDeleted, identity.AdminUser, t.ID, byReset); e != nil {
+			return "", errors.Join(err, e)
+		}
+	}
+	if err != nil {
 		return "", err
 	}
-	if err := d.auditToken(ctx, store.AuditCreated, identity.AdminUser, "", "reset-admin"); err != nil {
+	if err := d.auditToken(ctx, store.AuditCreated, identity.AdminUser, reset.Made.ID, byReset); err != nil {
 		return "", err
 	}
+	token = reset.Token
 	if server != "" {
 		old := ContextFile{}
 		text, err := os.ReadFile(d.ContextPath())

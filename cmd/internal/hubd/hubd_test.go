@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,26 @@ func TestOneHubAtATime(t *testing.T) {
 	}
 	if token, err := ResetAdmin(t.Context(), at("a", database)); err != nil || token == "" {
 		t.Errorf("reset-admin of a stopped hub: %q, %v", token, err)
+	}
+	again, err := Open(t.Context(), at("a", database))
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := again.Audit(t.Context(), 0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var did []string
+	for _, e := range entries {
+		if e.Kind == "Token" && e.By == "reset-admin" && e.Name == "admin" && e.UID != "" {
+			did = append(did, e.Action)
+		}
+	}
+	if !slices.Equal(did, []string{"created", "deleted"}) {
+		t.Errorf("reset-admin is in the audit as %q", did)
+	}
+	if err := errors.Join(again.listener.Close(), again.hub.Close(), again.closeStore()); err != nil {
+		t.Error(err)
 	}
 }
 
