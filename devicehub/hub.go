@@ -119,7 +119,7 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.routing, err = routing.New(ctx, routing.Config{Store: cfg.Store, Objects: h.Registry, Secret: h.secret, Guard: cfg.RouteGuard,
+	if h.routing, err = routing.New(ctx, routing.Config{Store: cfg.Store, Objects: h.Registry, Secret: h.secret, Guard: cfg.RouteGuard, Events: h.events,
 		NewID: func() string { return ulid.Make().String() }, Now: h.now, Log: h.log, Registerer: cfg.Registerer}); err != nil {
 		return nil, err
 	}

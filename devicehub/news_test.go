@@ -2,11 +2,66 @@ package devicehub_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
+
+// TestRouteNews: dead letters are an event of their route, with a count.
+func TestRouteNews(t *testing.T) {
+	h := start(t)
+	route := h.apply("apiVersion: whimbrel/v1\nkind: Route\nmetadata: {name: out}\nspec: {from: {rest: true}, to: {mqtt: {topic: t, nodeSelector: {site: nowhere}}}, delivery: {retries: 0}}\n")
+	for range 3 {
+		h.until("it is taken", func() bool {
+			_, err := h.PublishRoute(t.Context(), "default", "out", "text/plain", []byte("x"), 0)
+			return err == nil
+		})
+	}
+	h.until("the event", func() bool {
+		list, err := h.Events(t.Context(), models.EventOptions{Kind: "Route", Name: "out", Limit: 10})
+		if err != nil || len(list.Items) == 0 || list.Items[0].Count != 3 {
+			return false
+		}
+		e := list.Items[0]
+		if e.Reason != "RouteFailed" || e.Type != models.SeverityWarning || e.InvolvedObject.UID != route.Meta().UID || !strings.Contains(e.Message, "no node matches") {
+			t.Errorf("event %+v", e)
+		}
+		return true
+	})
+}
+
+// TestTokensOfDeletedUser: tokens that go with their user are in the audit, with
+// who deleted it.
+func TestTokensOfDeletedUser(t *testing.T) {
+	h := start(t)
+	ann := h.apply("apiVersion: whimbrel/v1\nkind: User\nmetadata: {name: ann}\nspec: {role: viewer, namespace: default}\n")
+	want := map[string]bool{}
+	for range 2 {
+		_, token, err := h.Identity.IssueAPIToken(t.Context(), "ann", "", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[token.ID] = true
+	}
+	if _, err := h.Delete(t.Context(), models.KeyOf(ann), models.WriteOptions{By: "boss"}); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := h.db.AuditPage(t.Context(), 0, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Kind == "Token" && e.Action == store.AuditDeleted && e.By == "boss" && e.Name == "ann" {
+			delete(want, e.UID)
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("not in the audit: %v of %+v", want, entries)
+	}
+}
 
 // TestNodeNews: what happens to a node is an event, and its joining is audited.
 func TestNodeNews(t *testing.T) {

@@ -67,6 +67,11 @@ type Nodes interface {
 	Reply(node string, a *pb.RouteReply)
 }
 
+// Events takes note of what happened. Raise must not block.
+type Events interface {
+	Raise(o models.Occurrence)
+}
+
 // Config is what a Router needs.
 type Config struct {
 	Store   store.Routes
@@ -75,6 +80,7 @@ type Config struct {
 	// Secret returns the values of a Secret.
 	Secret     func(namespace, name string) (map[string][]byte, error)
 	Guard      Guard
+	Events     Events
 	NewID      func() string
 	Now        func() time.Time
 	Log        *slog.Logger
@@ -471,6 +477,7 @@ func (r *Router) start(added []store.RoutedMessage) {
 		routes[m.Route] = true
 		if m.Dead {
 			r.dead[m.Route]++
+			r.died(m, m.Error)
 			continue
 		}
 		r.addedLocked(m)
@@ -486,6 +493,22 @@ func (r *Router) start(added []store.RoutedMessage) {
 	r.mu.Unlock()
 	r.courier.Add(ms...)
 	r.changed(routes)
+}
+
+// died tells people of a dead letter.
+func (r *Router) died(m *store.RoutedMessage, why string) {
+	r.Events.Raise(models.Occurrence{Object: models.ObjectReference{Kind: "Route", Namespace: m.Namespace, Name: m.Name, UID: m.Route}, Severity: models.SeverityWarning,
+		Reason: "RouteFailed", Message: "a message" + origin(m) + " is a dead letter now: " + why, Source: "routes"})
+}
+
+func origin(m *store.RoutedMessage) string {
+	switch {
+	case m.Device != "":
+		return " about " + m.Property + " of " + m.Device
+	case m.Topic != "":
+		return " on " + m.Topic
+	}
+	return ""
 }
 
 // changed tells watchers of routes that their status is another.
@@ -608,6 +631,7 @@ func (r *Router) finish(ctx context.Context, outcomes []store.RoutedOutcome, row
 	for i, o := range outcomes {
 		if o.Dead {
 			r.answer(rows[i].Key, &pb.RouteReply{Error: o.Error})
+			r.died(&rows[i].RoutedMessage, o.Error)
 		}
 	}
 	r.trimDead(ctx, dead)

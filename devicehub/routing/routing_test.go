@@ -99,6 +99,20 @@ type bench struct {
 	now    time.Duration // ahead of the clock
 	status int
 	got    []string
+	raised []string // "Kind name Reason: message"
+}
+
+// Raise implements Events.
+func (b *bench) Raise(o models.Occurrence) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.raised = append(b.raised, fmt.Sprintf("%s %s %s: %s", o.Object.Kind, o.Object.Name, o.Reason, o.Message))
+}
+
+func (b *bench) events() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.raised)
 }
 
 func newBench(t *testing.T, spec string) *bench {
@@ -124,7 +138,7 @@ func newBench(t *testing.T, spec string) *bench {
 
 func (b *bench) open() {
 	b.t.Helper()
-	r, err := New(b.t.Context(), Config{Store: b.store, Objects: b.objects, Nodes: b.objects, Guard: Guard{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+	r, err := New(b.t.Context(), Config{Store: b.store, Objects: b.objects, Nodes: b.objects, Events: b, Guard: Guard{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
 		Secret: func(_, name string) (map[string][]byte, error) {
 			return map[string][]byte{"X-Secret": []byte("of " + name)}, nil
 		},
@@ -189,6 +203,10 @@ func TestToHTTP(t *testing.T) {
 	b.mu.Unlock()
 	b.receive("k3")
 	b.eventually("it is a dead letter", func() bool { return b.Status(b.objects.route).DeadLetters == 1 })
+	b.eventually("people are told", func() bool {
+		e := b.events()
+		return len(e) == 1 && strings.HasPrefix(e[0], "Route r RouteFailed: a message") && strings.Contains(e[0], "is a dead letter now: ")
+	})
 	s := b.Status(b.objects.route)
 	if s.Failed != 1 || s.Queued != 0 || !strings.Contains(s.LastError, "503") || strings.Contains(s.LastError, "of erp") {
 		t.Errorf("status %+v", s)
@@ -260,6 +278,9 @@ func TestToNodes(t *testing.T) {
 	b.now = 2 * time.Minute
 	b.mu.Unlock()
 	b.expire(t.Context())
+	if e := b.events(); len(e) != 2 {
+		t.Errorf("people were told %q", e)
+	}
 	if s := b.Status(b.objects.route); s.DeadLetters != 2 || !strings.Contains(s.LastError, "was not there within the route's ttl") {
 		t.Errorf("status %+v", s)
 	}
