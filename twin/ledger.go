@@ -14,7 +14,7 @@ type LedgerEntry struct {
 	Value        models.Value `json:"value"`             // null withdraws
 	Version      int64        `json:"version,omitempty"` // the desiredVersion that it made; left out for a write that never was the hub's desired value
 	By           string       `json:"by,omitempty"`
-	Origin       string       `json:"origin"` // cloud, edge-rest, mqtt; edge when the edge did not say
+	Origin       string       `json:"origin"` // cloud, edge-rest, mqtt, app (in a pod, by either); edge when the edge did not say
 	Reason       string       `json:"reason,omitempty"`
 	Before       *ReportedDoc `json:"before,omitempty"` // what was reported when it was asked
 	Asked        time.Time    `json:"asked"`

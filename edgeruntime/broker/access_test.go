@@ -151,7 +151,7 @@ func TestAppOnTheWire(t *testing.T) {
 	publish("devices/boiler-2/desired", `{"setpoint":1,"mode":2}`)
 	publish("devices/boiler-1/desired", `{"temperature":1}`)
 	eventually(t, "one patch", func() bool { return len(b.devices.calls()) > 0 })
-	if calls := b.devices.calls(); len(calls) != 1 || calls[0] != `boiler-2 pod {"setpoint":1,"$id":"a"}` {
+	if calls := b.devices.calls(); len(calls) != 1 || calls[0] != `boiler-2 pod(app) {"setpoint":1,"$id":"a"}` {
 		t.Errorf("asked for %v", calls)
 	}
 	end()

@@ -56,11 +56,11 @@ type Routes interface {
 type Devices interface {
 	// Desired applies a desired merge patch, a JSON object that may have a
 	// "$id", to the device with that local id, on behalf of the identity called
-	// by. What it returns is published as the answer: the result document, or
+	// by, which is an app's in a pod or not. What it returns is published as the answer: the result document, or
 	// the problem that err is (models.ProblemOf). When err is nil the patch is
 	// durable: its publisher is told so next. Called from many goroutines; ctx
 	// ends with Run. Desired may keep patch.
-	Desired(ctx context.Context, device, by string, patch []byte) (result []byte, err error)
+	Desired(ctx context.Context, device, by string, app bool, patch []byte) (result []byte, err error)
 }
 
 // A Broker is an MQTT broker. Its methods may be called from any goroutine.

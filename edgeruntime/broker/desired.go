@@ -66,7 +66,7 @@ func (b *Broker) applyDesired(device string, by Identity, patch []byte) ([]byte,
 	if len(denied) > 0 {
 		return nil, &models.Error{Kind: models.KindForbidden, Detail: "not allowed", Fields: denied}
 	}
-	return b.cfg.Devices.Desired(b.ctx, device, by.Name, patch)
+	return b.cfg.Devices.Desired(b.ctx, device, by.Name, by.Access != nil, patch)
 }
 
 // patchID is the "$id" of a patch, as far as it can be read.

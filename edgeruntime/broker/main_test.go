@@ -65,13 +65,16 @@ var testUsers = fakeAuth{
 // fakeDevices remembers what it was asked; do answers.
 type fakeDevices struct {
 	mu    sync.Mutex
-	asked []string // "device by patch"
+	asked []string // "device by patch", with "by(app)" for apps
 	do    func(device string, patch []byte) ([]byte, error)
 }
 
-func (d *fakeDevices) Desired(_ context.Context, device, by string, patch []byte) ([]byte, error) {
+func (d *fakeDevices) Desired(_ context.Context, device, by string, app bool, patch []byte) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if app {
+		by += "(app)"
+	}
 	d.asked = append(d.asked, device+" "+by+" "+string(patch))
 	if d.do == nil {
 		return []byte(`{"desiredVersion":1}`), nil

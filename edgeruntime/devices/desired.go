@@ -18,7 +18,7 @@ import (
 type Patch struct {
 	Body    []byte // a desired merge patch, JSON or YAML, which may have a "$id"
 	By      string
-	Origin  string // by which way it came: OriginREST or OriginMQTT
+	Origin  string // by which way it came: OriginREST, OriginMQTT or OriginApp
 	Reason  string
 	IfMatch string // the desiredVersion there must be, as an ETag; "" for any
 }
@@ -27,6 +27,7 @@ type Patch struct {
 const (
 	OriginREST = "edge-rest"
 	OriginMQTT = "mqtt"
+	OriginApp  = "app" // from an app in a pod, by either
 )
 
 // Patched is what became of a Patch that was accepted.
@@ -37,8 +38,12 @@ type Patched struct {
 }
 
 // Desired implements broker.Devices.
-func (m *Manager) Desired(ctx context.Context, id, by string, patch []byte) ([]byte, error) {
-	p, err := m.Patch(ctx, id, Patch{Body: patch, By: by, Origin: OriginMQTT})
+func (m *Manager) Desired(ctx context.Context, id, by string, app bool, patch []byte) ([]byte, error) {
+	origin := OriginMQTT
+	if app {
+		origin = OriginApp
+	}
+	p, err := m.Patch(ctx, id, Patch{Body: patch, By: by, Origin: origin})
 	if err != nil {
 		return nil, err
 	}

@@ -322,7 +322,7 @@ func TestLocalWrite(t *testing.T) {
 		}
 		answers := make(chan answer, 1)
 		go func() {
-			text, err := b.m.Desired(context.Background(), "a", "panel", []byte(`{"once":40,"mode":"heat","$id":"x1"}`))
+			text, err := b.m.Desired(context.Background(), "a", "panel", false, []byte(`{"once":40,"mode":"heat","$id":"x1"}`))
 			answers <- answer{text, err}
 		}()
 		wait(100 * time.Millisecond)
@@ -357,7 +357,7 @@ func TestLocalWrite(t *testing.T) {
 			}
 		}
 		// The next waits for the verdict on the first, and follows it then.
-		if _, err := b.m.Desired(t.Context(), "a", "panel", []byte(`{"once":50}`)); err != nil {
+		if _, err := b.m.Desired(t.Context(), "a", "panel", false, []byte(`{"once":50}`)); err != nil {
 			t.Fatal(err)
 		}
 		wait(time.Second)

@@ -68,6 +68,14 @@ func who(r *http.Request) string {
 	return by
 }
 
+// origin is by which way a write came.
+func origin(r *http.Request) string {
+	if appOf(r) != nil {
+		return devices.OriginApp
+	}
+	return devices.OriginREST
+}
+
 // forbidden is what an app is told. It does not say whether there is such a thing.
 func forbidden(format string, args ...any) error {
 	return models.Errorf(models.KindForbidden, "%s is not among what this app may touch: see access in its pod's spec", fmt.Sprintf(format, args...))

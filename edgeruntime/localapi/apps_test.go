@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
 )
 
 // fakeApp reads everything of boiler-1 but writes only setpoint.
@@ -65,7 +67,7 @@ func TestApps(t *testing.T) {
 	if status, _, _ := do(t, "GET", url+"/v1/devices", "", "Authorization", "Bearer nobodys"); status != 401 {
 		t.Errorf("a token of nobody's: %d", status)
 	}
-	if len(f.patches) != 1 || f.patches[0].By != "default.pod" {
+	if len(f.patches) != 1 || f.patches[0].By != "default.pod" || f.patches[0].Origin != devices.OriginApp {
 		t.Errorf("patched %+v", f.patches)
 	}
 }

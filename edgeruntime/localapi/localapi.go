@@ -293,7 +293,7 @@ func (s *Server) desired(w http.ResponseWriter, r *http.Request) error {
 	if err := mayWrite(r, id, body); err != nil {
 		return err
 	}
-	patched, err := s.cfg.Devices.Patch(r.Context(), id, devices.Patch{Body: body, By: who(r), Origin: devices.OriginREST, Reason: r.Header.Get("X-Whimbrel-Reason"), IfMatch: r.Header.Get("If-Match")})
+	patched, err := s.cfg.Devices.Patch(r.Context(), id, devices.Patch{Body: body, By: who(r), Origin: origin(r), Reason: r.Header.Get("X-Whimbrel-Reason"), IfMatch: r.Header.Get("If-Match")})
 	if err != nil {
 		return err
 	}

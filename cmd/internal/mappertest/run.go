@@ -473,7 +473,7 @@ func (c credential) Authenticate(username, password string) (broker.Identity, bo
 // noDevices: there are no twins here.
 type noDevices struct{}
 
-func (noDevices) Desired(context.Context, string, string, []byte) ([]byte, error) {
+func (noDevices) Desired(context.Context, string, string, bool, []byte) ([]byte, error) {
 	return nil, models.Errorf(models.KindNotFound, "there are no devices here")
 }
 
