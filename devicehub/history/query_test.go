@@ -24,8 +24,11 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// each runs a test on every kind of store.
-func each(t *testing.T, test func(*testing.T, store.Store)) {
+// TestStores runs the tests that need a store on every kind of store: all of them
+// on one, each with a device and a node of its own, since making one takes time.
+func TestStores(t *testing.T) {
+	tests := map[string]func(*testing.T, store.Store){"AgainstNaive": testAgainstNaive, "Rollups": testRollups, "SameTimeAcrossPages": testSameTimeAcrossPages,
+		"Gaps": testGaps, "ReportedAt": testReportedAt, "ReportedAtIsQuick": testReportedAtIsQuick}
 	log := slog.New(slog.DiscardHandler)
 	for name, open := range map[string]func(*testing.T) (store.Store, error){
 		"memory": func(*testing.T) (store.Store, error) { return storetest.NewMemory(), nil },
@@ -40,14 +43,17 @@ func each(t *testing.T, test func(*testing.T, store.Store)) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { s.Close() })
-			test(t, s)
+			for what, test := range tests {
+				t.Run(what, func(t *testing.T) { test(t, s) })
+			}
 		})
 	}
 }
 
-// logbook ingests samples of device d, and knows them.
+// logbook ingests samples of one device, by one node, and knows them.
 type logbook struct {
 	store.Store
+	name  string // of device and node
 	ids   map[string]int64
 	acked uint64
 	all   map[string][]store.Sample
@@ -55,24 +61,25 @@ type logbook struct {
 
 func newLogbook(t *testing.T, s store.Store) *logbook {
 	t.Helper()
-	if _, err := s.StartEpoch(t.Context(), "n", "e", time.Now()); err != nil {
+	name := t.Name()
+	if _, err := s.StartEpoch(t.Context(), name, "e", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	return &logbook{Store: s, ids: map[string]int64{}, all: map[string][]store.Sample{}}
+	return &logbook{Store: s, name: name, ids: map[string]int64{}, all: map[string][]store.Sample{}}
 }
 
 func (l *logbook) add(t *testing.T, property string, backfill bool, samples []store.Sample, gaps ...store.Gap) {
 	t.Helper()
 	id, known := l.ids[property]
 	if !known {
-		ids, err := l.SeriesIDs(t.Context(), []store.SeriesKey{{DeviceUID: "d", Assignment: 1, Property: property}})
+		ids, err := l.SeriesIDs(t.Context(), []store.SeriesKey{{DeviceUID: l.name, Assignment: 1, Property: property}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		id = ids[0]
 		l.ids[property] = id
 	}
-	b := store.Batch{NodeUID: "n", Epoch: "e", After: l.acked, Acked: l.acked + 1, Received: time.Now(), Backfill: backfill, Gaps: gaps}
+	b := store.Batch{NodeUID: l.name, Epoch: "e", After: l.acked, Acked: l.acked + 1, Received: time.Now(), Backfill: backfill, Gaps: gaps}
 	l.acked++
 	for _, v := range samples {
 		v.Backfill = backfill
@@ -98,7 +105,7 @@ func (l *logbook) compact(t *testing.T, now time.Time) {
 func (l *logbook) pages(t *testing.T, property string, q models.HistoryQuery) (all models.History) {
 	t.Helper()
 	for {
-		page, err := Query(t.Context(), l, Subject{DeviceUID: "d", Nodes: []store.Service{{NodeUID: "n"}}, Property: property}, q)
+		page, err := Query(t.Context(), l, Subject{DeviceUID: l.name, Nodes: []store.Service{{NodeUID: l.name}}, Property: property}, q)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,51 +208,49 @@ func shown(t *testing.T, v any) string {
 	return strings.ReplaceAll(string(text), "},{", "},\n{")
 }
 
-// TestAgainstNaive asks random questions of random signals that cross the borders
+// testAgainstNaive asks random questions of random signals that cross the borders
 // of weeks, come late and out of order, and are compacted now and then.
-func TestAgainstNaive(t *testing.T) {
-	each(t, func(t *testing.T, s store.Store) {
-		seed := rand.Uint64()
-		t.Logf("seed %d", seed)
-		random := rand.New(rand.NewPCG(seed, 1))
-		l := newLogbook(t, s)
-		signals := storetest.Signals()
-		border := time.Date(2026, 3, 5, 0, 0, 0, 0, time.UTC).UnixMicro() // partitions change here
-		const span = 600_000_000
-		for range 6 {
-			for p, signal := range signals {
-				var samples []store.Sample
-				start := border - span/2 + random.Int64N(span)
-				for i := range random.IntN(120) {
-					v := signal(random)
-					v.TimeUS = start + int64(i)*1_000_000
-					if random.IntN(4) > 0 {
-						v.TimeUS += random.Int64N(3_000_000)
-					}
-					samples = append(samples, v)
+func testAgainstNaive(t *testing.T, s store.Store) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	l := newLogbook(t, s)
+	signals := storetest.Signals()
+	border := time.Date(2026, 3, 5, 0, 0, 0, 0, time.UTC).UnixMicro() // partitions change here
+	const span = 600_000_000
+	for range 6 {
+		for p, signal := range signals {
+			var samples []store.Sample
+			start := border - span/2 + random.Int64N(span)
+			for i := range random.IntN(120) {
+				v := signal(random)
+				v.TimeUS = start + int64(i)*1_000_000
+				if random.IntN(4) > 0 {
+					v.TimeUS += random.Int64N(3_000_000)
 				}
-				l.add(t, fmt.Sprint("p", p), random.IntN(3) == 0, samples)
+				samples = append(samples, v)
 			}
-			if random.IntN(2) == 0 {
-				l.compact(t, time.Now().Add(time.Duration(random.IntN(2))*time.Hour))
-			}
+			l.add(t, fmt.Sprint("p", p), random.IntN(3) == 0, samples)
 		}
-		for range 150 {
-			property := fmt.Sprint("p", random.IntN(len(signals)))
-			from := border - span + random.Int64N(span*2)
-			q := models.HistoryQuery{From: time.UnixMicro(from), To: time.UnixMicro(from + random.Int64N(span)), Limit: 1 + random.IntN(300)}
-			if random.IntN(3) > 0 {
-				q.Step, q.Agg = []time.Duration{time.Millisecond, 700 * time.Millisecond, time.Second, time.Minute, time.Hour}[random.IntN(5)], models.Aggs
-			}
-			have, want := l.pages(t, property, q), l.naive(t, property, q)
-			if h, w := shown(t, have.Points), shown(t, want.Points); len(have.Points)+len(want.Points) > 0 && h != w {
-				t.Fatalf("%s %+v: points\n%s\nwant\n%s", property, q, h, w)
-			}
-			if h, w := shown(t, have.Buckets), shown(t, want.Buckets); len(have.Buckets)+len(want.Buckets) > 0 && h != w {
-				t.Fatalf("%s %+v: buckets\n%s\nwant\n%s", property, q, h, w)
-			}
+		if random.IntN(2) == 0 {
+			l.compact(t, time.Now().Add(time.Duration(random.IntN(2))*time.Hour))
 		}
-	})
+	}
+	for range 150 {
+		property := fmt.Sprint("p", random.IntN(len(signals)))
+		from := border - span + random.Int64N(span*2)
+		q := models.HistoryQuery{From: time.UnixMicro(from), To: time.UnixMicro(from + random.Int64N(span)), Limit: 1 + random.IntN(300)}
+		if random.IntN(3) > 0 {
+			q.Step, q.Agg = []time.Duration{time.Millisecond, 700 * time.Millisecond, time.Second, time.Minute, time.Hour}[random.IntN(5)], models.Aggs
+		}
+		have, want := l.pages(t, property, q), l.naive(t, property, q)
+		if h, w := shown(t, have.Points), shown(t, want.Points); len(have.Points)+len(want.Points) > 0 && h != w {
+			t.Fatalf("%s %+v: points\n%s\nwant\n%s", property, q, h, w)
+		}
+		if h, w := shown(t, have.Buckets), shown(t, want.Buckets); len(have.Buckets)+len(want.Buckets) > 0 && h != w {
+			t.Fatalf("%s %+v: buckets\n%s\nwant\n%s", property, q, h, w)
+		}
+	}
 }
 
 // counting counts what comes as rollups; raw has none.
@@ -268,188 +273,182 @@ func (c *counting) Rollups(ctx context.Context, uid, property string, from, to, 
 	})
 }
 
-// TestRollups asks random questions by the minute and hour of signals that are dense
+// testRollups asks random questions by the minute and hour of signals that are dense
 // enough for rollups, with late pieces, bad values and a second assignment, across
 // the borders of weeks, chunks and hours. By rollups and by samples everything must
 // come to the same.
-func TestRollups(t *testing.T) {
-	each(t, func(t *testing.T, s store.Store) {
-		seed := rand.Uint64()
-		t.Logf("seed %d", seed)
-		random := rand.New(rand.NewPCG(seed, 1))
-		l := newLogbook(t, s)
-		border := time.Date(2026, 3, 5, 0, 0, 0, 0, time.UTC).UnixMicro() // partitions change here
-		kinds := []func() store.Sample{
-			func() store.Sample {
-				return store.Sample{Kind: uint8(models.KindFloat), Float: float64(random.IntN(2000)) / 10}
-			},
-			func() store.Sample {
-				return store.Sample{Kind: uint8(models.KindFloat), Float: random.NormFloat64() * 1e15}
-			},
-			func() store.Sample {
-				return store.Sample{Kind: uint8(models.KindInt), Int: random.Int64() - 1<<62}
-			},
-			func() store.Sample {
-				return store.Sample{Kind: uint8(models.KindUint), Int: -1 - random.Int64N(1000)}
-			},
-			func() store.Sample {
-				return store.Sample{Kind: uint8(models.KindBool), Int: random.Int64N(2)}
-			},
-			func() store.Sample {
-				return store.Sample{Kind: uint8(models.KindString), Text: fmt.Sprint(random.IntN(9))}
-			},
-		}
-		const n = 6000 // a sample a second
-		start := border - n/2*1_000_000
-		for p, kind := range kinds {
-			var all []store.Sample
-			bad := 0
-			for i := range n {
-				v := kind()
-				if bad == 0 && random.IntN(2000) == 0 {
-					bad = 1 + random.IntN(60)
-				}
-				if bad > 0 {
-					bad--
-					v = store.Sample{Quality: 2, Reason: []string{"timeout", "not-connected"}[random.IntN(50)/49]}
-				}
-				v.TimeUS = start + int64(i)*1_000_000
-				if p%2 == 1 {
-					v.TimeUS += random.Int64N(900_000)
-				}
-				all = append(all, v)
+func testRollups(t *testing.T, s store.Store) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	l := newLogbook(t, s)
+	border := time.Date(2026, 3, 5, 0, 0, 0, 0, time.UTC).UnixMicro() // partitions change here
+	kinds := []func() store.Sample{
+		func() store.Sample {
+			return store.Sample{Kind: uint8(models.KindFloat), Float: float64(random.IntN(2000)) / 10}
+		},
+		func() store.Sample {
+			return store.Sample{Kind: uint8(models.KindFloat), Float: random.NormFloat64() * 1e15}
+		},
+		func() store.Sample {
+			return store.Sample{Kind: uint8(models.KindInt), Int: random.Int64() - 1<<62}
+		},
+		func() store.Sample {
+			return store.Sample{Kind: uint8(models.KindUint), Int: -1 - random.Int64N(1000)}
+		},
+		func() store.Sample {
+			return store.Sample{Kind: uint8(models.KindBool), Int: random.Int64N(2)}
+		},
+		func() store.Sample {
+			return store.Sample{Kind: uint8(models.KindString), Text: fmt.Sprint(random.IntN(9))}
+		},
+	}
+	const n = 6000 // a sample a second
+	start := border - n/2*1_000_000
+	for p, kind := range kinds {
+		var all []store.Sample
+		bad := 0
+		for i := range n {
+			v := kind()
+			if bad == 0 && random.IntN(2000) == 0 {
+				bad = 1 + random.IntN(60)
 			}
-			late := random.IntN(n - 700)
-			l.add(t, fmt.Sprint("p", p), false, slices.Concat(all[:late], all[late+600:]))
+			if bad > 0 {
+				bad--
+				v = store.Sample{Quality: 2, Reason: []string{"timeout", "not-connected"}[random.IntN(50)/49]}
+			}
+			v.TimeUS = start + int64(i)*1_000_000
+			if p%2 == 1 {
+				v.TimeUS += random.Int64N(900_000)
+			}
+			all = append(all, v)
+		}
+		late := random.IntN(n - 700)
+		l.add(t, fmt.Sprint("p", p), false, slices.Concat(all[:late], all[late+600:]))
+		l.compact(t, time.Now().Add(time.Hour))
+		if p%3 == 0 { // comes late, and some of it twice
+			l.add(t, fmt.Sprint("p", p), true, all[late:late+603])
+		}
+		if p%3 == 1 {
 			l.compact(t, time.Now().Add(time.Hour))
-			if p%3 == 0 { // comes late, and some of it twice
-				l.add(t, fmt.Sprint("p", p), true, all[late:late+603])
-			}
-			if p%3 == 1 {
-				l.compact(t, time.Now().Add(time.Hour))
-				l.add(t, fmt.Sprint("p", p), true, all[late:late+600])
-				l.compact(t, time.Now().Add(time.Hour))
-			}
-			if p == 4 { // and under a second assignment
-				ids, err := l.SeriesIDs(t.Context(), []store.SeriesKey{{DeviceUID: "d", Assignment: 2, Property: "p4"}})
-				if err != nil {
-					t.Fatal(err)
-				}
-				was := l.ids["p4"]
-				l.ids["p4"] = ids[0]
-				l.add(t, "p4", false, all[n/3:n/3+1500])
-				l.compact(t, time.Now().Add(time.Hour))
-				l.ids["p4"] = was
-			}
+			l.add(t, fmt.Sprint("p", p), true, all[late:late+600])
+			l.compact(t, time.Now().Add(time.Hour))
 		}
-		l.compact(t, time.Now().Add(14*24*time.Hour))
-		by, raw := &counting{Store: s}, &counting{Store: s, raw: true}
-		for range 40 {
-			p := random.IntN(len(kinds))
-			property := fmt.Sprint("p", p)
-			from := start + random.Int64N(n)*1_000_000 - random.Int64N(2)*random.Int64N(store.Hour)
-			to := from + random.Int64N(2*store.Hour)
-			if random.IntN(3) == 0 {
-				from, to = start-store.Hour, start+n*1_000_000+store.Hour
+		if p == 4 { // and under a second assignment
+			ids, err := l.SeriesIDs(t.Context(), []store.SeriesKey{{DeviceUID: l.name, Assignment: 2, Property: "p4"}})
+			if err != nil {
+				t.Fatal(err)
 			}
-			q := models.HistoryQuery{From: time.UnixMicro(from), To: time.UnixMicro(to), Limit: 1 + random.IntN(300), Agg: models.Aggs,
-				Step: []time.Duration{time.Minute, 5 * time.Minute, time.Hour, 2 * time.Hour, 7 * time.Second}[random.IntN(5)]}
-			l.Store = by
-			have := l.pages(t, property, q)
-			l.Store = raw
-			want := l.pages(t, property, q)
-			if h, w := shown(t, have), shown(t, want); h != w {
-				t.Fatalf("%s %+v: by rollups\n%s\nby samples\n%s", property, q, h, w)
-			}
-			if h, w := shown(t, have.Buckets), shown(t, l.naive(t, property, q).Buckets); p != 4 && len(have.Buckets) > 0 && h != w {
-				t.Fatalf("%s %+v: buckets\n%s\nwant\n%s", property, q, h, w)
-			}
+			was := l.ids["p4"]
+			l.ids["p4"] = ids[0]
+			l.add(t, "p4", false, all[n/3:n/3+1500])
+			l.compact(t, time.Now().Add(time.Hour))
+			l.ids["p4"] = was
 		}
-		by.rollups, by.samples, l.Store = 0, 0, by
-		l.pages(t, "p0", models.HistoryQuery{From: time.UnixMicro(start - store.Hour), To: time.UnixMicro(start + n*1_000_000 + store.Hour), Limit: 1000, Agg: models.Aggs, Step: time.Minute})
-		if _, memory := s.(*storetest.Memory); !memory && (by.rollups < 50 || by.samples > 5000) {
-			t.Errorf("%d rollups and %d samples were read of %d samples", by.rollups, by.samples, n)
+	}
+	l.compact(t, time.Now().Add(14*24*time.Hour))
+	by, raw := &counting{Store: s}, &counting{Store: s, raw: true}
+	for range 40 {
+		p := random.IntN(len(kinds))
+		property := fmt.Sprint("p", p)
+		from := start + random.Int64N(n)*1_000_000 - random.Int64N(2)*random.Int64N(store.Hour)
+		to := from + random.Int64N(2*store.Hour)
+		if random.IntN(3) == 0 {
+			from, to = start-store.Hour, start+n*1_000_000+store.Hour
 		}
-	})
+		q := models.HistoryQuery{From: time.UnixMicro(from), To: time.UnixMicro(to), Limit: 1 + random.IntN(300), Agg: models.Aggs,
+			Step: []time.Duration{time.Minute, 5 * time.Minute, time.Hour, 2 * time.Hour, 7 * time.Second}[random.IntN(5)]}
+		l.Store = by
+		have := l.pages(t, property, q)
+		l.Store = raw
+		want := l.pages(t, property, q)
+		if h, w := shown(t, have), shown(t, want); h != w {
+			t.Fatalf("%s %+v: by rollups\n%s\nby samples\n%s", property, q, h, w)
+		}
+		if h, w := shown(t, have.Buckets), shown(t, l.naive(t, property, q).Buckets); p != 4 && len(have.Buckets) > 0 && h != w {
+			t.Fatalf("%s %+v: buckets\n%s\nwant\n%s", property, q, h, w)
+		}
+	}
+	by.rollups, by.samples, l.Store = 0, 0, by
+	l.pages(t, "p0", models.HistoryQuery{From: time.UnixMicro(start - store.Hour), To: time.UnixMicro(start + n*1_000_000 + store.Hour), Limit: 1000, Agg: models.Aggs, Step: time.Minute})
+	if _, memory := s.(*storetest.Memory); !memory && (by.rollups < 50 || by.samples > 5000) {
+		t.Errorf("%d rollups and %d samples were read of %d samples", by.rollups, by.samples, n)
+	}
 }
 
-func TestSameTimeAcrossPages(t *testing.T) {
-	each(t, func(t *testing.T, s store.Store) {
-		l := newLogbook(t, s)
-		var samples []store.Sample
-		for i := range 10 {
-			samples = append(samples, store.Sample{TimeUS: int64(i / 7), Kind: uint8(models.KindInt), Int: int64(i)})
-		}
-		l.add(t, "p", false, samples)
-		q := models.HistoryQuery{From: time.UnixMicro(0), To: time.UnixMicro(2), Limit: 3}
-		for _, compacted := range []bool{false, true} {
-			page := l.pages(t, "p", q)
-			for i, p := range page.Points {
-				if p.Value != models.Int(int64(i)) || len(page.Points) != 10 {
-					t.Fatalf("compacted %v: %s", compacted, shown(t, page.Points))
-				}
-			}
-			l.compact(t, time.Now())
-		}
-		for _, cursor := range []string{"x", "1", "1.x", "1.-1", "5.0", "-1.0", "1.0 ", "01.0"} {
-			q.Continue = cursor
-			if _, err := Query(t.Context(), l, Subject{DeviceUID: "d", Property: "p"}, q); models.KindOf(err) != models.KindMalformed {
-				t.Errorf("continue %q: error %v", cursor, err)
+func testSameTimeAcrossPages(t *testing.T, s store.Store) {
+	l := newLogbook(t, s)
+	var samples []store.Sample
+	for i := range 10 {
+		samples = append(samples, store.Sample{TimeUS: int64(i / 7), Kind: uint8(models.KindInt), Int: int64(i)})
+	}
+	l.add(t, "p", false, samples)
+	q := models.HistoryQuery{From: time.UnixMicro(0), To: time.UnixMicro(2), Limit: 3}
+	for _, compacted := range []bool{false, true} {
+		page := l.pages(t, "p", q)
+		for i, p := range page.Points {
+			if p.Value != models.Int(int64(i)) || len(page.Points) != 10 {
+				t.Fatalf("compacted %v: %s", compacted, shown(t, page.Points))
 			}
 		}
-	})
+		l.compact(t, time.Now())
+	}
+	for _, cursor := range []string{"x", "1", "1.x", "1.-1", "5.0", "-1.0", "1.0 ", "01.0"} {
+		q.Continue = cursor
+		if _, err := Query(t.Context(), l, Subject{DeviceUID: l.name, Property: "p"}, q); models.KindOf(err) != models.KindMalformed {
+			t.Errorf("continue %q: error %v", cursor, err)
+		}
+	}
 }
 
-// TestGaps wants holes with their causes: what the node's log says, each on one
+// testGaps wants holes with their causes: what the node's log says, each on one
 // page only, and in buckets also what has no value.
-func TestGaps(t *testing.T) {
-	each(t, func(t *testing.T, s store.Store) {
-		at := func(sec int64) time.Time { return time.Unix(sec, 0).UTC() }
-		l := newLogbook(t, s)
-		var samples []store.Sample
-		for sec := range int64(100) {
-			v := store.Sample{TimeUS: sec * 1_000_000, Kind: uint8(models.KindInt), Int: sec}
-			switch {
-			case sec >= 30 && sec < 40:
-				v = store.Sample{TimeUS: v.TimeUS, Quality: 2, Reason: "timeout"}
-			case sec >= 40 && sec < 42:
-				v = store.Sample{TimeUS: v.TimeUS, Quality: 2, Reason: "not-connected"}
-			case sec >= 60 && sec < 80: // lost
-				continue
-			}
-			samples = append(samples, v)
+func testGaps(t *testing.T, s store.Store) {
+	at := func(sec int64) time.Time { return time.Unix(sec, 0).UTC() }
+	l := newLogbook(t, s)
+	var samples []store.Sample
+	for sec := range int64(100) {
+		v := store.Sample{TimeUS: sec * 1_000_000, Kind: uint8(models.KindInt), Int: sec}
+		switch {
+		case sec >= 30 && sec < 40:
+			v = store.Sample{TimeUS: v.TimeUS, Quality: 2, Reason: "timeout"}
+		case sec >= 40 && sec < 42:
+			v = store.Sample{TimeUS: v.TimeUS, Quality: 2, Reason: "not-connected"}
+		case sec >= 60 && sec < 80: // lost
+			continue
 		}
-		l.add(t, "p", false, samples,
-			store.Gap{NodeUID: "n", Reason: "outbox-full", From: at(60), To: at(80), Samples: 20, Recorded: at(200)},
-			store.Gap{NodeUID: "n", Reason: "unknown-device", From: at(10), To: at(20), Recorded: at(200)},
-			store.Gap{NodeUID: "n", Reason: "log-epoch-changed", Recorded: at(90)},
-			store.Gap{NodeUID: "n", Reason: "later", From: at(500), To: at(600), Recorded: at(700)})
-		lost := models.HistoryGap{From: at(60), To: at(80), Reason: "outbox-full"}
-		epoch := models.HistoryGap{From: at(90), To: at(90), Reason: "log-epoch-changed"}
-		for _, c := range []struct {
-			from, to, step int64
-			limit          int
-			want           []models.HistoryGap
-		}{
-			{0, 100, 0, 1000, []models.HistoryGap{lost, epoch}},
-			{0, 100, 0, 7, []models.HistoryGap{lost, epoch}},
-			{70, 75, 0, 7, []models.HistoryGap{lost}},
-			{0, 60, 0, 7, nil},
-			{0, 100, 5, 1000, []models.HistoryGap{{From: at(30), To: at(40), Reason: "timeout"}, {From: at(40), To: at(42), Reason: "not-connected"}, lost, epoch}},
-			{0, 36, 5, 1000, []models.HistoryGap{{From: at(30), To: at(35), Reason: "timeout"}}},
-		} {
-			q := models.HistoryQuery{From: at(c.from), To: at(c.to), Step: time.Duration(c.step) * time.Second, Agg: models.DefaultAggs, Limit: c.limit}
-			page := l.pages(t, "p", q)
-			if h, w := shown(t, page.Gaps), shown(t, c.want); h != w && len(page.Gaps)+len(c.want) > 0 {
-				t.Errorf("from %d to %d by %d: gaps\n%s\nwant\n%s", c.from, c.to, c.step, h, w)
-			}
-			for _, b := range page.Buckets {
-				if sec := b.Time.Unix(); sec == 30 || sec == 35 || sec == 60 || sec == 75 {
-					t.Errorf("there is a bucket at %d", sec)
-				}
+		samples = append(samples, v)
+	}
+	l.add(t, "p", false, samples,
+		store.Gap{NodeUID: l.name, Reason: "outbox-full", From: at(60), To: at(80), Samples: 20, Recorded: at(200)},
+		store.Gap{NodeUID: l.name, Reason: "unknown-device", From: at(10), To: at(20), Recorded: at(200)},
+		store.Gap{NodeUID: l.name, Reason: "log-epoch-changed", Recorded: at(90)},
+		store.Gap{NodeUID: l.name, Reason: "later", From: at(500), To: at(600), Recorded: at(700)})
+	lost := models.HistoryGap{From: at(60), To: at(80), Reason: "outbox-full"}
+	epoch := models.HistoryGap{From: at(90), To: at(90), Reason: "log-epoch-changed"}
+	for _, c := range []struct {
+		from, to, step int64
+		limit          int
+		want           []models.HistoryGap
+	}{
+		{0, 100, 0, 1000, []models.HistoryGap{lost, epoch}},
+		{0, 100, 0, 7, []models.HistoryGap{lost, epoch}},
+		{70, 75, 0, 7, []models.HistoryGap{lost}},
+		{0, 60, 0, 7, nil},
+		{0, 100, 5, 1000, []models.HistoryGap{{From: at(30), To: at(40), Reason: "timeout"}, {From: at(40), To: at(42), Reason: "not-connected"}, lost, epoch}},
+		{0, 36, 5, 1000, []models.HistoryGap{{From: at(30), To: at(35), Reason: "timeout"}}},
+	} {
+		q := models.HistoryQuery{From: at(c.from), To: at(c.to), Step: time.Duration(c.step) * time.Second, Agg: models.DefaultAggs, Limit: c.limit}
+		page := l.pages(t, "p", q)
+		if h, w := shown(t, page.Gaps), shown(t, c.want); h != w && len(page.Gaps)+len(c.want) > 0 {
+			t.Errorf("from %d to %d by %d: gaps\n%s\nwant\n%s", c.from, c.to, c.step, h, w)
+		}
+		for _, b := range page.Buckets {
+			if sec := b.Time.Unix(); sec == 30 || sec == 35 || sec == 60 || sec == 75 {
+				t.Errorf("there is a bucket at %d", sec)
 			}
 		}
-	})
+	}
 }
 
 func TestKeeper(t *testing.T) {

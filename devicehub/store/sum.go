@@ -67,7 +67,11 @@ func SumOf(parts, huge []float64) Sum { return Sum{parts: parts, huge: huge} }
 // beyond all floats it is what comes of dividing first.
 func (s *Sum) Mean(n int64) float64 {
 	if len(s.huge) == 0 {
-		return nearest(s.parts) / float64(n)
+		sum := nearest(s.parts)
+		if sum == 0 {
+			return 0 // never -0, which depends on how the zeros were added
+		}
+		return sum / float64(n)
 	}
 	const precision = 4096 // of all that floats can be
 	exact := new(big.Float).SetPrec(precision)

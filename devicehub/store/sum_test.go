@@ -58,3 +58,17 @@ func TestSum(t *testing.T) {
 		}
 	}
 }
+
+// TestMeanOfZeros: zeros average to 0 and not to -0, however they are added up.
+func TestMeanOfZeros(t *testing.T) {
+	minus := math.Copysign(0, -1)
+	for _, values := range [][]float64{{minus}, {minus, minus}, {0, minus}, {-1, 1, minus}} {
+		var s Sum
+		for _, f := range values {
+			s.Add(f)
+		}
+		if mean := s.Mean(int64(len(values))); mean != 0 || math.Signbit(mean) {
+			t.Errorf("mean of %v is %v", values, mean)
+		}
+	}
+}
