@@ -17,7 +17,7 @@ func historyCommand() *cobra.Command {
 	var conn connection
 	var out output
 	var since, step time.Duration
-	var from, to, agg string
+	var from, to, agg, uid string
 	var limit int
 	cmd := &cobra.Command{
 		Use:     "history DEVICE PROPERTY",
@@ -25,7 +25,8 @@ func historyCommand() *cobra.Command {
 		Short:   "Show what a property was: its samples, or buckets of them",
 		Example: `  whimbrel history boiler-1 temperature --since 10m
   whimbrel history boiler-1 temperature --since 24h --step 1h
-  whimbrel history boiler-1 temperature --from 2026-01-01T00:00:00Z --to 2026-02-01T00:00:00Z -o csv > january.csv`,
+  whimbrel history boiler-1 temperature --from 2026-01-01T00:00:00Z --to 2026-02-01T00:00:00Z -o csv > january.csv
+  whimbrel history boiler-1 temperature --uid 01K8ZQ0C4M7T2X9V5B3N6R1D8E`,
 		Args:              arguments(2, 2, "the name of a device and of one of its properties"),
 		ValidArgsFunction: conn.completeDevice,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -39,13 +40,13 @@ func historyCommand() *cobra.Command {
 			if limit < 0 {
 				return Usagef("--limit must not be negative")
 			}
-			q.Limit = limit
+			q.Limit, q.UID = limit, uid
 			return conn.with(cmd, func(ctx context.Context, h hub) error {
 				err := history(ctx, cmd.OutOrStdout(), h, conn.namespace, args[0], args[1], q, out)
-				if models.KindOf(err) == models.KindNotFound && !strings.Contains(err.Error(), "property") {
-					return deviceError(err, conn.namespace, args[0])
+				if models.KindOf(err) == models.KindNotFound && (q.UID != "" || strings.Contains(err.Error(), "property")) {
+					return err
 				}
-				return err
+				return deviceError(err, conn.namespace, args[0])
 			})
 		},
 	}
@@ -57,6 +58,7 @@ func historyCommand() *cobra.Command {
 	f.StringVar(&to, "to", "", "the end, such as 2026-01-02T15:04:05Z (default now)")
 	f.DurationVar(&step, "step", 0, "buckets of this width instead of the samples, such as 1m")
 	f.StringVar(&agg, "agg", "", "what buckets tell: some of avg, min, max, count, first, last, joined by commas (default avg,min,max,count)")
+	f.StringVar(&uid, "uid", "", "of a device that was deleted")
 	f.IntVar(&limit, "limit", 0, "at most this many lines (default all)")
 	return cmd
 }

@@ -173,9 +173,10 @@ twin get shows what was reported last and asks nobody.`,
 	return cmd
 }
 
-// deviceError says that a device is not there in the words of all commands.
+// deviceError says that a device is not there in the words of all commands; of one
+// that was deleted the hub knows more.
 func deviceError(err error, namespace, device string) error {
-	if models.KindOf(err) == models.KindNotFound {
+	if models.KindOf(err) == models.KindNotFound && !strings.Contains(err.Error(), "uid=") {
 		return notFound(models.Key{Kind: "Device", Namespace: namespace, Name: device})
 	}
 	return err
