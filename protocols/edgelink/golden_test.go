@@ -37,6 +37,8 @@ func goldenFrames() map[string]*pb.Frame {
 		"latest": {Body: &pb.Frame_Latest{Latest: &pb.Latest{Epoch: "01JDE1", Twins: []*pb.LatestTwin{{Device: &pb.DeviceRef{Uid: "01JD0A", Assignment: 2}, Seq: 12, Full: true, State: "degraded", SeenUs: 1795348800000000,
 			Values: []*pb.LatestValue{{Property: "temperature", Kind: 4, Bits: math.Float64bits(71.5), Text: []byte("t"), Quality: 1, Reason: "stale", TimeUs: 1795348800000000, SinceUs: 1795348800000002, Seq: 12}},
 			Writes: writes, ReadPlan: []byte("{}"), Problem: "no such register", StateReason: "timeout"}}}}},
+		"latest-sent": {Body: &pb.Frame_Latest{Latest: &pb.Latest{Epoch: "01JDE1", Twins: []*pb.LatestTwin{{Device: &pb.DeviceRef{Uid: "01JD0A", Assignment: 2}, Seq: 12, Full: true, State: "online", SeenUs: 1795348800000000,
+			Writes: []*pb.WriteEvent{{Property: "setpoint", Id: "01JDW", State: "applied", TimeUs: 1795348800000001, SentUs: 1795348800000000}}}}}}},
 		"sync": {Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Body: &pb.Frame_Sync{Sync: &pb.Sync{Id: 5, Full: true,
 			Items: []*pb.Item{{Kind: "Device", Namespace: "default", Name: "boiler-1", Uid: "01JD0A", Revision: 42, Assignment: 2, Json: []byte("{}")}}, Keep: []*pb.Held{held}, Removed: []*pb.Held{held}}}},
 		"sync-done": {Body: &pb.Frame_SyncDone{SyncDone: &pb.SyncDone{Id: 5}}},
@@ -73,6 +75,18 @@ func goldenRecord() []byte {
 	b.AddLocal(LocalDesired{Device: boiler, Property: "setpoint", ID: "01JDX", Value: models.Float(45.5), Base: 3, Time: noon, By: "panel"})
 	b.AddState(StateEvent{Device: boiler, State: models.StateOffline, Reason: "timeout", Message: "no answer", Time: noon})
 	b.AddGap(Gap{Reason: GapOutboxFull, Epoch: "01JDE1", FirstSeq: 1, LastSeq: 2, Samples: 3, From: noon, To: noon})
+	return b.Bytes()
+}
+
+// goldenLedger has what records say of writes for the ledger.
+func goldenLedger() []byte {
+	var b Builder
+	boiler := DeviceRef{UID: "01JD0A", Assignment: 2}
+	local := LocalDesired{Device: boiler, Property: "setpoint", ID: "01JDX", Value: models.Float(45.5), Base: 3, Time: noon, By: "panel", After: "01JDV",
+		Reason: "cold night", Origin: "mqtt", Before: &models.Sample{Value: models.Float(40), Quality: models.Uncertain, Reason: models.ReasonStale, Time: noon}}
+	b.AddWrite(WriteEvent{Device: boiler, Property: "setpoint", ID: "01JDX", State: "pending", Time: noon, Asked: &local})
+	b.AddWrite(WriteEvent{Device: boiler, Property: "setpoint", ID: "01JDX", State: "applied", Time: noon, Sent: noon})
+	b.AddLocal(local)
 	return b.Bytes()
 }
 
@@ -155,11 +169,13 @@ func addGolden(t *testing.T) {
 		}
 		put(name, message, f)
 	}
-	r := new(pb.Record)
-	if err := r.UnmarshalVT(goldenRecord()); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string][]byte{"record": goldenRecord(), "record-ledger": goldenLedger()} {
+		r := new(pb.Record)
+		if err := r.UnmarshalVT(text); err != nil {
+			t.Fatal(err)
+		}
+		put(name, text, r)
 	}
-	put("record", goldenRecord(), r)
 }
 
 // TestGoldenFramesAreWhole keeps the corpus honest: a field that goldenFrames
