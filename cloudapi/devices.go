@@ -20,12 +20,16 @@ type Devices interface {
 	// lines as they come, until length is over. Errors are KindConflict while it is
 	// being recorded already, KindRefused where it cannot be.
 	RecordDevice(ctx context.Context, namespace, name string, length time.Duration, trace string, lines func([]byte) error) error
+	// BrowseDevice looks around in a device and calls found with what it offers, until
+	// found fails. Errors are those of ReadDevice.
+	BrowseDevice(ctx context.Context, namespace, name, trace string, found func(models.Found) error) error
 }
 
 // How long an answer of a device is waited for.
 const (
 	defaultReadWait = 10 * time.Second
 	maxReadWait     = time.Minute
+	browseWait      = 2 * time.Minute
 )
 
 // How long a recording takes.
@@ -36,7 +40,8 @@ const (
 )
 
 func (a *api) deviceRoutes() []route {
-	return []route{{a.schemas.readOp(), models.Operator, a.readDevice}, {a.schemas.recordOp(), models.Operator, a.recordDevice}}
+	return []route{{a.schemas.readOp(), models.Operator, a.readDevice}, {a.schemas.recordOp(), models.Operator, a.recordDevice},
+		{a.schemas.browseOp(), models.Operator, a.browseDevice}}
 }
 
 func (a *api) readDevice(c *call) (answer, error) {
@@ -104,6 +109,54 @@ func (a *api) recordDevice(c *call) (answer, error) {
 		a.Log.WarnContext(c.Context(), "a recording is cut off", "path", c.URL.Path, "error", err, "traceparent", c.trace)
 		// So the peer finds the answer unfinished, and not merely short.
 		_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(-time.Second))
+	}
+	return answer{sent: true}, nil
+}
+
+// browseLine is a line of a browse: what was found, or at the end the problem that
+// ended it before.
+type browseLine struct {
+	models.Found
+	Problem *problem `json:"problem,omitempty"`
+}
+
+func (a *api) browseDevice(c *call) (answer, error) {
+	namespace, name, err := c.device(models.Operator)
+	if err != nil {
+		return answer{}, err
+	}
+	text, err := c.body()
+	if err != nil {
+		return answer{}, err
+	}
+	if len(text) > 0 {
+		if err := models.DecodeInto(text, &struct{}{}); err != nil {
+			return answer{}, malformed(err)
+		}
+	}
+	s := &stream{c: c, contentType: typeLines, beat: []byte("\n"), patient: true}
+	line := func(l browseLine) error {
+		text, err := encode(l)
+		if err != nil {
+			return err
+		}
+		return s.write(text)
+	}
+	err = s.run(func(ctx context.Context) error {
+		limited, stop := context.WithTimeout(ctx, browseWait)
+		defer stop()
+		err := a.Devices.BrowseDevice(limited, namespace, name, c.trace, func(f models.Found) error { return line(browseLine{Found: f}) })
+		if limited.Err() != nil && ctx.Err() == nil {
+			return models.Errorf(models.KindTimeout, "not all was found within %s", browseWait)
+		}
+		return err
+	})
+	if !s.started() {
+		return answer{}, err
+	}
+	if err != nil && c.Context().Err() == nil {
+		p := problemOf(err)
+		_ = line(browseLine{Problem: &p}) // the last thing said, if it still can be
 	}
 	return answer{sent: true}, nil
 }

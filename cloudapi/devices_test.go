@@ -48,3 +48,23 @@ func TestRecordDevice(t *testing.T) {
 	p.hub.SetAway("default", "boiler-1", true)
 	p.want(503, "GET", path, "")
 }
+
+func TestBrowseDevice(t *testing.T) {
+	p := newPlant(t)
+	p.boilers("boiler-1")
+	const path = "/api/v1/devices/boiler-1/browse"
+	r := p.want(200, "POST", path, "", headers{"as": "operator"})
+	lines := strings.Split(strings.TrimSpace(r.text), "\n")
+	if len(lines) < 3 || !strings.Contains(lines[0], `"path":["boiler-1",`) || !strings.Contains(lines[0], `"property":{`) || !strings.Contains(lines[len(lines)-1], "2 dimensions") {
+		t.Errorf("found %s", r.text)
+	}
+	p.want(200, "POST", path, "{}")
+	p.want(422, "POST", path, `{"depth":3}`)
+	p.want(400, "POST", path, `{`)
+	p.want(403, "POST", path, "", headers{"as": "viewer"})
+	p.want(404, "POST", "/api/v1/devices/nix/browse", "")
+	p.hub.Behave("default", "boiler-1", cloudapitest.Refuses)
+	p.want(502, "POST", path, "")
+	p.hub.SetAway("default", "boiler-1", true)
+	p.want(503, "POST", path, "")
+}

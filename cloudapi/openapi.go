@@ -392,6 +392,17 @@ func (s schemas) readOp() huma.Operation {
 	return s.problems(o, 404, 409, 413, 422, 502, 504)
 }
 
+func (s schemas) browseOp() huma.Operation {
+	schemaFor[browseLine](s) // named in the description
+	o := op(http.MethodPost, Prefix+"/devices/{name}/browse", "browseDevice", "Look around in a device", []*huma.Param{namePath(), oneNamespace(),
+		param("header", "traceparent", "W3C trace context, carried to the edge.", text())},
+		map[string]*huma.Response{"200": {Description: "What the device offers, a BrowseLine each line. A last line with problem tells of what ended it before its end.",
+			Content: content(text(), typeLines)}})
+	o.Tags = []string{"devices"}
+	o.RequestBody = body(&huma.Schema{Type: huma.TypeObject, AdditionalProperties: false}, "Nothing, or an empty object. 502: the device refuses, or its protocol has nothing to look around in. 503: its node is offline. 504: the device does not answer.")
+	return s.problems(o, 404, 413, 422, 502, 504)
+}
+
 func (s schemas) twinsOp() huma.Operation {
 	o := op(http.MethodGet, Prefix+"/twins", "listTwins", "List twins", selectionParams(),
 		map[string]*huma.Response{"200": ok("The twins by namespace and name.", schemaFor[twinList](s))})

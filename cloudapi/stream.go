@@ -22,6 +22,7 @@ type stream struct {
 	contentType string
 	first       []byte // written when the stream begins
 	beat        []byte // written every Heartbeat
+	patient     bool   // begin with the first line or beat, not after beginAfter: the source may find out late that it refuses
 
 	mu    sync.Mutex
 	begun bool
@@ -51,6 +52,9 @@ func (s *stream) run(feed func(context.Context) error) error {
 func (s *stream) tend(ctx context.Context, cancel context.CancelCauseFunc) {
 	quiet := time.NewTimer(beginAfter)
 	defer quiet.Stop()
+	if s.patient {
+		quiet.Stop()
+	}
 	tick := time.NewTicker(s.c.api.Heartbeat)
 	defer tick.Stop()
 	for {

@@ -2,6 +2,8 @@ package devicehub
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 
@@ -50,6 +52,28 @@ func (h *Hub) RecordDevice(ctx context.Context, namespace, name string, length t
 
 // recordGrace is for the way of a recording's end.
 const recordGrace = 30 * time.Second
+
+// BrowseDevice looks around in a device through its node, and calls found with
+// what it offers.
+func (h *Hub) BrowseDevice(ctx context.Context, namespace, name, trace string, found func(models.Found) error) error {
+	view, err := h.served(namespace, name)
+	if err != nil {
+		return err
+	}
+	node := view.Device.Spec.Node
+	return h.sessions.Ask(ctx, node, sessions.Question{Method: edgelink.MethodBrowse, Trace: trace, Body: edgelink.BrowseRequest{Device: view.Device.Metadata.UID}}, func(body []byte) error {
+		var part edgelink.BrowseResponse
+		if err := json.Unmarshal(body, &part); err != nil {
+			return fmt.Errorf("the answer of node %s: %w", node, err)
+		}
+		for _, f := range part.Found {
+			if err := found(f); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
 
 // served returns a device that a node is to serve.
 func (h *Hub) served(namespace, name string) (registry.DeviceView, error) {

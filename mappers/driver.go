@@ -172,8 +172,11 @@ type Subscription struct {
 
 // Browser is a Driver that can list what a device offers.
 type Browser interface {
-	// Browse returns a DeviceModel's properties found at the connection.
-	Browse(ctx context.Context, connection json.RawMessage) ([]models.Property, error)
+	// Browse connects to a device, looks around in it, and calls found with what
+	// it offers, in an order that people expect; where it stops before the end it
+	// says so in a Found without a path. cfg has no points. It ends soon after ctx
+	// does, and with the error of found. It keeps no connection.
+	Browse(ctx context.Context, cfg DeviceConfig, found func(models.Found) error) error
 }
 
 // Failure is why a device, or one point or write of it, failed.

@@ -139,6 +139,39 @@ func (c *Client) ReadDevice(ctx context.Context, namespace, name string, propert
 	return answer.Properties, err
 }
 
+// BrowseDevice looks around in a device and calls found with what it offers, until
+// found fails. Errors are those of ReadDevice.
+func (c *Client) BrowseDevice(ctx context.Context, namespace, name string, found func(models.Found) error) error {
+	r, err := twinRequest(http.MethodPost, namespace, name, "/browse")
+	if err != nil {
+		return err
+	}
+	resp, err := c.Do(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	d := json.NewDecoder(resp.Body)
+	for {
+		var line struct {
+			models.Found
+			Problem *models.Problem `json:"problem"`
+		}
+		err := d.Decode(&line)
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		case line.Problem != nil:
+			return line.Problem.Err()
+		}
+		if err := found(line.Found); err != nil {
+			return err
+		}
+	}
+}
+
 // Token is a new token. Its secret is told once.
 type Token struct {
 	Token   string     `json:"token"`

@@ -66,3 +66,19 @@ func (h *Hub) RecordDevice(ctx context.Context, namespace, name string, length t
 	}
 	return lines([]byte(`{"ms":1,"over":true}` + "\n"))
 }
+
+// BrowseDevice implements cloudapi.Devices: a device offers what its model has.
+func (h *Hub) BrowseDevice(ctx context.Context, namespace, name, trace string, found func(models.Found) error) error {
+	if _, err := h.ReadDevice(ctx, namespace, name, nil, trace); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	props := h.propertiesLocked(deviceKey(namespace, name))
+	h.mu.Unlock()
+	for _, p := range props {
+		if err := found(models.Found{Path: []string{name, p.Name}, DataType: string(p.Type), Property: &models.Property{Type: p.Type, Unit: p.Unit, Access: p.Access, Address: p.Address}}); err != nil {
+			return err
+		}
+	}
+	return found(models.Found{Path: []string{name, "matrix"}, Note: "has 2 dimensions, which no property can hold"})
+}

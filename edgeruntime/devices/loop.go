@@ -154,12 +154,7 @@ func newLoop(ctx context.Context, s *slot, d *device) (*loop, error) {
 // open opens the device and makes its Runner.
 func (l *loop) open() (problem string, err error) {
 	d := l.d
-	log := l.m.cfg.Log.With("device", d.id)
-	dir := l.m.cfg.DataDir
-	if dir != "" {
-		dir = filepath.Join(dir, d.protocol)
-	}
-	l.device, err = mappers.OpenFitting(d.driver, mappers.DeviceConfig{Name: d.id, Connection: d.connection, Points: mappers.PointsOf(d.defs), Secrets: d.secrets, DataDir: dir, Log: log})
+	l.device, err = mappers.OpenFitting(d.driver, l.config())
 	if err != nil {
 		var e *models.Error
 		if errors.As(err, &e) {
@@ -172,6 +167,16 @@ func (l *loop) open() (problem string, err error) {
 	l.runner = mappers.NewRunner(mappers.RunnerConfig{Name: d.id, Protocol: d.protocol, Device: l.device, Properties: d.defs,
 		Sink: (*sink)(l), Log: l.m.cfg.Log, Metrics: l.m.cfg.Metrics, Seed: seed.Sum64()})
 	return "", nil
+}
+
+// config is what the driver gets to know of the device.
+func (l *loop) config() mappers.DeviceConfig {
+	d, dir := l.d, l.m.cfg.DataDir
+	if dir != "" {
+		dir = filepath.Join(dir, d.protocol)
+	}
+	return mappers.DeviceConfig{Name: d.id, Connection: d.connection, Points: mappers.PointsOf(d.defs), Secrets: d.secrets, DataDir: dir,
+		Log: l.m.cfg.Log.With("device", d.id)}
 }
 
 // run serves the device until ctx ends, or something else is wanted than this

@@ -114,3 +114,31 @@ func (l *loop) readError(ctx context.Context, err error) error {
 	}
 	return models.Errorf(models.KindRefused, "device %s cannot be read: %v", l.d.id, f)
 }
+
+// BrowseForHub looks around in the device with a uid and calls found with what
+// it offers. It has a connection of its own, so that polling goes on beside it.
+// Errors are *models.Error, as Read's, or found's.
+func (m *Manager) BrowseForHub(ctx context.Context, uid string, found func(models.Found) error) error {
+	l, err := m.loopOf(uid)
+	if err != nil {
+		return err
+	}
+	if l.runner == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return models.Errorf(models.KindRefused, "device %s cannot be served: %s", l.d.id, l.twin.Problem)
+	}
+	browser, ok := l.d.driver.(mappers.Browser)
+	if !ok {
+		return models.Errorf(models.KindRefused, "devices of protocol %s do not say what they offer, so they cannot be browsed", l.d.protocol)
+	}
+	var own error // found's
+	err = browser.Browse(ctx, l.config(), func(f models.Found) error {
+		own = found(f)
+		return own
+	})
+	if err == nil || own != nil {
+		return own
+	}
+	return l.readError(ctx, err)
+}

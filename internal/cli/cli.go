@@ -49,7 +49,7 @@ Every flag can also be given by the environment: --log-level is WHIMBREL_LOG_LEV
 		&cobra.Group{ID: GroupObjects, Title: "Devices and other objects:"},
 		&cobra.Group{ID: GroupAccess, Title: "Who may do what:"},
 	)
-	root.AddCommand(getCommand(), describeCommand(), applyCommand(), diffCommand(), deleteCommand(), twinCommand(), trustCommand(), historyCommand(), rolloutCommand(), routeCommand(), modelCommand(),
+	root.AddCommand(getCommand(), describeCommand(), applyCommand(), diffCommand(), deleteCommand(), twinCommand(), trustCommand(), browseCommand(), historyCommand(), rolloutCommand(), routeCommand(), modelCommand(),
 		tokenCommand(), userCommand(), versionCommand())
 	root.AddCommand(recordCommand())
 	return root

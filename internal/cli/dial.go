@@ -114,6 +114,10 @@ func (r remote) DropDeadLetters(ctx context.Context, namespace, name string, ids
 	return r.c.DropDeadLetters(ctx, namespace, name, ids)
 }
 
+func (r remote) BrowseDevice(ctx context.Context, namespace, device string, found func(models.Found) error) error {
+	return r.c.BrowseDevice(ctx, namespace, device, found)
+}
+
 func (r remote) Writes(ctx context.Context, namespace, device string, q models.LedgerQuery) ([]twin.LedgerEntry, string, error) {
 	return r.c.Writes(ctx, namespace, device, q)
 }

@@ -43,6 +43,8 @@ type hub interface {
 	// Writes returns a device's ledger of writes, the newest first, and where it goes
 	// on.
 	Writes(ctx context.Context, namespace, device string, q models.LedgerQuery) (entries []twin.LedgerEntry, next string, err error)
+	// BrowseDevice calls found with what a device offers.
+	BrowseDevice(ctx context.Context, namespace, device string, found func(models.Found) error) error
 	// StreamTwins calls send with the changed properties of every twin that
 	// changes, at first with all of each, until ctx ends or send fails. A connection
 	// that breaks is made again.

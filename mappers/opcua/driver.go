@@ -296,7 +296,7 @@ func (c *checker) secret(field string) mappers.Secret {
 // address is a property's address as users write it (address.schema.json).
 type address struct {
 	Node  string `json:"node"`
-	Index *int   `json:"index"`
+	Index *int   `json:"index,omitempty"`
 }
 
 // point is a property, compiled.

@@ -19,10 +19,11 @@ const (
 const (
 	MethodRead   = "device.read"
 	MethodRecord = "device.record"
+	MethodBrowse = "device.browse"
 )
 
 // Methods returns the methods this release knows.
-func Methods() []string { return []string{MethodRead, MethodRecord} }
+func Methods() []string { return []string{MethodRead, MethodRecord, MethodBrowse} }
 
 // ReadRequest is the body of a MethodRead.
 type ReadRequest struct {
@@ -40,6 +41,16 @@ type RecordRequest struct {
 // ReadResponse is its answer.
 type ReadResponse struct {
 	Properties map[string]models.Reading `json:"properties"`
+}
+
+// BrowseRequest is the body of a MethodBrowse.
+type BrowseRequest struct {
+	Device string `json:"device"` // its uid
+}
+
+// BrowseResponse is one part of its answer.
+type BrowseResponse struct {
+	Found []models.Found `json:"found,omitempty"`
 }
 
 // FinalResponse is the last part of an answer; err is why the request failed,

@@ -81,6 +81,9 @@ func TypeOf(dataType *ua.NodeID) (ua.TypeID, bool) {
 	return t, ok
 }
 
+// Carries reports whether values of a type can be carried.
+func Carries(t ua.TypeID) bool { return names[t] != "" }
+
 // goTypes are what gopcua holds the types in that can be written.
 var goTypes = map[ua.TypeID]reflect.Type{
 	ua.TypeIDBoolean:       reflect.TypeFor[bool](),

@@ -87,6 +87,7 @@ type Node struct {
 	Writable bool     `yaml:"writable"`
 	Minimum  *float64 `yaml:"minimum"` // writes beyond get BadOutOfRange
 	Maximum  *float64 `yaml:"maximum"`
+	Unit     string   `yaml:"unit"` // engineering units, such as °C, that clients find beside the node
 }
 
 // security is a policy and mode.

@@ -122,7 +122,7 @@ func tableOf(addresses []address) []string {
 
 // nodeOf is a node that holds a property, or one whose element it is.
 func nodeOf(p models.Property, n int, index *int) (Node, signal.Spec, error) {
-	node := Node{Name: p.Name, Writable: p.Access.Writable()}
+	node := Node{Name: p.Name, Writable: p.Access.Writable(), Unit: p.Unit}
 	v := lifelike.For(p, lifelike.Any, n)
 	element := v.Start
 	switch p.Type {

@@ -23,7 +23,7 @@
 //	signals:                       # see package signal
 //	  temperature: {sine: {min: 15, max: 25, period: 10m}}
 //	nodes:
-//	- {name: temperature, type: Double}                   # ns=2;s=temperature
+//	- {name: temperature, type: Double, unit: "°C"}       # ns=2;s=temperature
 //	- {name: setpoint, node: "ns=2;i=7", type: Float, writable: true, value: 45, minimum: 0, maximum: 95}
 //	- {name: serial, type: String, value: WB-20}
 //	- {name: profile, type: Int16, array: true, writable: true, value: [1, 2, 3]}

@@ -47,7 +47,30 @@ func (s *Server) build(srv *server.Server) {
 		variable := browsable(n.id, n.name, ua.NodeClassVariable, id.BaseDataVariableType)
 		spaces[n.id.Namespace()].AddNode(variable)
 		folder.AddRef(variable, id.HasComponent, true)
+		if n.cfg.Unit != "" {
+			units := engineeringUnits(n)
+			spaces[ownNamespace].AddNode(units)
+			variable.AddRef(units, hasProperty, true)
+		}
 	}
+}
+
+const (
+	hasProperty  = 46 // that is a node's
+	propertyType = 68
+	ownNamespace = 1 // the server's own, of what nobody configured
+)
+
+// engineeringUnits is the node that tells another's unit.
+func engineeringUnits(n *node) *server.Node {
+	value := ua.NewExtensionObject(&ua.EUInformation{NamespaceURI: "http://www.opcfoundation.org/UA/units/un/cefact", UnitID: -1,
+		DisplayName: ua.NewLocalizedText(n.cfg.Unit), Description: ua.NewLocalizedText(n.cfg.Unit)})
+	return server.NewNode(ua.NewStringNodeID(ownNamespace, n.id.String()+" EngineeringUnits"), server.Attributes{
+		ua.AttributeIDNodeClass:   server.DataValueFromValue(uint32(ua.NodeClassVariable)),
+		ua.AttributeIDBrowseName:  server.DataValueFromValue(&ua.QualifiedName{Name: "EngineeringUnits"}),
+		ua.AttributeIDDisplayName: server.DataValueFromValue(ua.NewLocalizedText("EngineeringUnits")),
+		ua.AttributeIDDataType:    server.DataValueFromValue(ua.NewNumericExpandedNodeID(0, propertyType)),
+	}, nil, func() *ua.DataValue { return server.DataValueFromValue(value) })
 }
 
 // browsable is a node as browsing finds it; its value is the space's.
