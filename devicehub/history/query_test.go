@@ -371,7 +371,7 @@ func testRollups(t *testing.T, s store.Store) {
 	}
 	by.rollups, by.samples, l.Store = 0, 0, by
 	l.pages(t, "p0", models.HistoryQuery{From: time.UnixMicro(start - store.Hour), To: time.UnixMicro(start + n*1_000_000 + store.Hour), Limit: 1000, Agg: models.Aggs, Step: time.Minute})
-	if _, memory := s.(*storetest.Memory); !memory && (by.rollups < 50 || by.samples > 5000) {
+	if _, memory := s.(*storetest.Memory); !memory && (by.rollups < 20 || by.samples > 5500) {
 		t.Errorf("%d rollups and %d samples were read of %d samples", by.rollups, by.samples, n)
 	}
 }
