@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -307,7 +308,7 @@ func TestOldDatabases(t *testing.T) {
 			}
 			s := openAt(t, address)
 			t.Cleanup(func() { s.Close() })
-			storetest.CheckFilled(t, s, s, s, s)
+			storetest.CheckFilled(t, file, s, s, s, s)
 			if have := schema(t, s); have != fresh {
 				t.Errorf("its schema has become\n%s\nand a new one is\n%s", have, fresh)
 			}
@@ -331,6 +332,8 @@ func schema(t *testing.T, s *Store) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Partitions are made for the times of samples.
+	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, "samples_chunk_20") })
 	return strings.Join(lines, "\n")
 }
 

@@ -176,7 +176,7 @@ func TestOldDatabases(t *testing.T) {
 			}
 			s := openAt(t, path)
 			t.Cleanup(func() { s.Close() })
-			storetest.CheckFilled(t, s, s, s, s)
+			storetest.CheckFilled(t, file, s, s, s, s)
 			if have := schema(t, s.write); have != fresh {
 				t.Errorf("its schema has become\n%s\nand a new one is\n%s", have, fresh)
 			}
