@@ -15,19 +15,19 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store/storetest"
 	"github.com/whimbrel-edge/whimbrel/internal/backoff"
+	"github.com/whimbrel-edge/whimbrel/internal/pgtest"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 	"github.com/whimbrel-edge/whimbrel/twin"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // fleet is the devices: d0 is assigned to node n0, d1 to n1, and so on, each
 // under assignment 2.
@@ -132,7 +132,7 @@ type session struct {
 func (r *rig) session(t *testing.T, n int, epoch string) *session {
 	t.Helper()
 	s := &session{r: r, from: Origin{Node: fmt.Sprint("n", n), NodeUID: fmt.Sprint("uid-n", n)}, epoch: epoch}
-	e, err := r.store.StartEpoch(t.Context(), s.from.NodeUID, epoch, time.Now())
+	e, err := r.cfg.Store.(store.Log).StartEpoch(t.Context(), s.from.NodeUID, epoch, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

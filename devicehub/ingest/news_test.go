@@ -1,14 +1,26 @@
 package ingest
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/whimbrel-edge/whimbrel/devicehub/history"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store/postgres"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store/sqlite"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store/storetest"
 	"github.com/whimbrel-edge/whimbrel/internal/backoff"
+	"github.com/whimbrel-edge/whimbrel/internal/pgtest"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
@@ -112,34 +124,127 @@ func TestNewsOnce(t *testing.T) {
 		Before: `{"value":5,"quality":"good","time":"2026-03-04T05:00:00Z"}`, Asked: at(1), Sent: at(2), Ended: at(3), State: "failed", Error: "no", Refused: true, Settled: store.SettledByEdge})
 }
 
-// TestStatesAmongSamples: a state is stored beside samples that need other
-// columns than it does.
-func TestStatesAmongSamples(t *testing.T) {
-	r := start(t)
+// TestMixedRecords: states and writes are stored beside samples of every kind,
+// whatever columns a batch has: a record may have one kind of sample, or all, or
+// none. Many records are submitted at once, so that they share batches.
+func TestMixedRecords(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	for name, open := range map[string]func(t *testing.T) (store.Store, error){
+		"memory": func(*testing.T) (store.Store, error) { return storetest.NewMemory(), nil },
+		"sqlite": func(t *testing.T) (store.Store, error) {
+			return sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "hub.db"), log)
+		},
+		"postgres": func(t *testing.T) (store.Store, error) { return postgres.Open(t.Context(), pgtest.New(t), log) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := open(t)
+			must(t, err)
+			t.Cleanup(func() { s.Close() })
+			mixedRecords(t, s)
+		})
+	}
+}
+
+func mixedRecords(t *testing.T, db store.Store) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	r := start(t, func(c *Config) { c.Store = db })
+	t.Cleanup(func() { r.stop() }) // before the store goes
 	dev := edgelink.DeviceRef{UID: "d0", Assignment: assignment}
-	s := r.session(t, 0, "e")
-	seq := uint64(0)
-	submit := func(f func(b *edgelink.Builder)) {
-		seq++
+	values := map[string]models.Value{"null": models.Null, "bool": models.Bool(true), "int": models.Int(-7), "uint": models.Uint(1<<64 - 1), "float": models.Float(1.5),
+		"string": models.String("größe"), "bytes": models.Bytes([]byte{0, 0xff}), "json": mustJSON(t, `{"a":[1]}`)}
+	kinds := slices.Sorted(maps.Keys(values))
+	states := []edgelink.StateEvent{{State: models.StateOnline}, {State: models.StateOffline, Reason: "timeout"}, {State: models.StateOffline, Reason: "mapper-lost"}, {State: models.StateDegraded, Reason: "device-error"}}
+	const records = 120
+	at := func(seq uint64) time.Time { return time.Date(2026, 3, 4, 5, 0, int(seq), 0, time.UTC) }
+	want := map[string][]string{}
+	told, writes := "", []string{}
+	session := r.session(t, 0, "e")
+	for seq := uint64(1); seq <= records; seq++ {
 		var b edgelink.Builder
-		f(&b)
-		must(t, s.submit(&pb.Numbered{Seq: seq, Record: b.Bytes()}))
-	}
-	for i := range 5 {
-		submit(func(b *edgelink.Builder) {
-			b.AddSample(dev, "p", models.Sample{Value: models.Int(int64(i)), Time: time.UnixMicro(int64(i))})
-			b.AddState(edgelink.StateEvent{Device: dev, State: []models.DeviceState{models.StateOnline, models.StateOffline}[i%2], Reason: "x", Time: time.UnixMicro(int64(i))})
-		})
-		submit(func(b *edgelink.Builder) {
-			b.AddSample(dev, "f", models.Sample{Value: models.Float(1.5), Time: time.UnixMicro(int64(i))})
-		})
-	}
-	for acked := uint64(0); acked < seq; {
-		var err error
-		if acked, _, err = s.state(); err != nil {
-			t.Fatal(err)
+		for _, kind := range kinds {
+			if random.IntN(4) > 0 {
+				continue
+			}
+			sample := models.Sample{Value: values[kind], Time: at(seq)}
+			if kind == "null" || random.IntN(5) == 0 {
+				sample.Quality, sample.Reason = models.Bad, "timeout"
+			}
+			b.AddSample(dev, kind, sample)
+			want[kind] = append(want[kind], fmt.Sprint(seq, " ", sample.Quality, " ", sample.Reason))
 		}
+		if random.IntN(3) == 0 {
+			e := states[random.IntN(len(states))]
+			e.Device, e.Time = dev, at(seq)
+			b.AddState(e)
+			if is := fmt.Sprint(e.State, " ", e.Reason); is != told {
+				told = is
+				want[StateSeries] = append(want[StateSeries], fmt.Sprint(seq, " ", is))
+			}
+		}
+		if random.IntN(3) == 0 {
+			id := fmt.Sprintf("w%03d", seq)
+			asked := edgelink.LocalDesired{Property: "int", ID: id, Value: models.Int(int64(seq)), Time: at(seq), Origin: "mqtt"}
+			b.AddWrite(edgelink.WriteEvent{Device: dev, Property: "int", ID: id, State: "pending", Time: at(seq), Asked: &asked})
+			b.AddWrite(edgelink.WriteEvent{Device: dev, Property: "int", ID: id, State: "applied", Time: at(seq), Sent: at(seq)})
+			writes = append(writes, id+" applied")
+		}
+		must(t, session.submit(&pb.Numbered{Seq: seq, Record: b.Bytes()}))
+	}
+	for acked := uint64(0); acked < records; {
+		var err error
+		acked, _, err = session.state()
+		must(t, err)
 		time.Sleep(time.Millisecond) //sleep: polls a condition
 	}
-	check(t, "values", r.values(t, "d0", "p"), []int64{0, 1, 2, 3, 4})
+	for _, property := range append(kinds, StateSeries) {
+		var have []string
+		must(t, db.Samples(t.Context(), "d0", property, math.MinInt64, math.MaxInt64, func(v store.Sample) error {
+			seq := uint64(time.UnixMicro(v.TimeUS).Sub(at(0)) / time.Second)
+			if property == StateSeries {
+				have = append(have, fmt.Sprint(seq, " ", v.Text, " ", v.Reason))
+				return nil
+			}
+			value, err := history.Value(v)
+			if fmt.Sprint(value) != fmt.Sprint(values[property]) {
+				t.Errorf("%s: stored as %v, want %v", property, value, values[property])
+			}
+			have = append(have, fmt.Sprint(seq, " ", models.Quality(v.Quality), " ", v.Reason))
+			return err
+		}))
+		check(t, property, have, want[property])
+	}
+	found, err := db.WritesPage(t.Context(), store.WriteQuery{DeviceUID: "d0", Limit: records})
+	must(t, err)
+	var have []string
+	for _, w := range slices.Backward(found) {
+		have = append(have, w.ID+" "+w.State)
+	}
+	check(t, "writes", have, writes)
+	told = ""
+	counts := map[string]int64{}
+	for _, is := range want[StateSeries] {
+		_, is, _ = strings.Cut(is, " ")
+		reason := map[string]string{"online ": "DeviceOnline", "offline timeout": "DeviceOffline", "offline mapper-lost": "MapperLost", "degraded device-error": "DeviceDegraded"}[is]
+		if reason == "DeviceOnline" && told == "MapperLost" {
+			reason = "MapperBack"
+		}
+		counts[reason]++
+		told = reason
+	}
+	all, err := db.EventsPage(t.Context(), store.EventQuery{Kind: "Device", Limit: 100})
+	must(t, err)
+	got := map[string]int64{}
+	for _, e := range all {
+		got[e.Reason] += e.Count
+	}
+	check(t, "events", got, counts)
+}
+
+func mustJSON(t *testing.T, text string) models.Value {
+	t.Helper()
+	var v models.Value
+	must(t, json.Unmarshal([]byte(text), &v))
+	return v
 }
