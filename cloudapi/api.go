@@ -48,6 +48,7 @@ type Config struct {
 	Twins       Twins
 	Devices     Devices
 	Routes      Routes
+	Services    Services // nil: no app can be asked
 	History     History
 	Audit       Audit
 	Events      Events
@@ -112,6 +113,9 @@ func New(c Config) (http.Handler, error) {
 	}
 	for i := range routes {
 		a.mount(h, &routes[i])
+	}
+	for _, o := range a.schemas.proxyOps() {
+		h.OpenAPI().AddOperation(o)
 	}
 	if a.spec, err = a.schemas.document(h.OpenAPI()); err != nil {
 		return nil, fmt.Errorf("cloudapi: %w", err)

@@ -114,7 +114,10 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	defer func() {
-		if v := recover(); v != nil {
+		v := recover()
+		if v == http.ErrAbortHandler { //nolint:errorlint // net/http compares it like that
+			defer panic(v) // unreachable by a fault: the app broke off, and this is how net/http tells the caller
+		} else if v != nil {
 			a.Log.ErrorContext(r.Context(), "panic in a request", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
 			if c.w.status == 0 {
 				c.send(answer{}, models.Errorf(models.KindInternal, "internal error; the log says more"))
@@ -131,6 +134,10 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			c.send(answer{}, err)
 			return
 		}
+	}
+	if p, ok := proxiedPath(r.URL.EscapedPath()); ok {
+		c.proxy(p)
+		return
 	}
 	a.router.ServeHTTP(c.w, c.Request)
 }

@@ -189,7 +189,7 @@ func TestDocument(t *testing.T) {
 			}
 			// An operation that is there answers something else than "no such thing
 			// here"; of an object that is not there it says the object's name.
-			at := strings.NewReplacer("{name}", "boiler-1", "{id}", "nix").Replace(path)
+			at := strings.NewReplacer("{name}", "boiler-1", "{node}", "nix", "{id}", "nix").Replace(path)
 			r := p.do(strings.ToUpper(method), at, "")
 			if r.StatusCode == 405 || r.StatusCode == 404 && strings.Contains(r.text, "nothing at this path") {
 				t.Errorf("%s %s answers %d %s", method, path, r.StatusCode, r.text)

@@ -35,6 +35,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/bulk"
 	"github.com/whimbrel-edge/whimbrel/twin"
 )
 
@@ -126,7 +127,8 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	h.ingest = ingest.New(ingest.Config{Store: cfg.Store, Devices: devices{h}, Sink: h.twins, Happened: h.events.Stored, Log: h.log, Registerer: cfg.Registerer, Now: h.now})
 	h.workloads = workloads.New(workloads.Config{Registry: h.Registry, Events: h.events, Now: h.now, Log: h.log})
 	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.twins, Workloads: h.workloads, Log: cfg.Store, Identity: h.Identity, Routes: h.routing,
-		Events: h.events, Lineage: h.lineage, Now: h.now, Logger: h.log})
+		Streams: map[string]sessions.StreamHandler{bulk.KindService: h.streamService},
+		Events:  h.events, Lineage: h.lineage, Now: h.now, Logger: h.log})
 	h.routing.SetNodes(h.sessions)
 	h.Registry.SetStatuses(statuses{h})
 	if cfg.Registerer != nil {

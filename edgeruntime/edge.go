@@ -49,6 +49,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/localapi"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/routes"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/services"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/workload"
 	"github.com/whimbrel-edge/whimbrel/internal/filelock"
@@ -109,23 +110,24 @@ type Config struct {
 
 // Edge is an open edge. New opens it, Run serves it, once, and closes it.
 type Edge struct {
-	cfg     Config
-	log     *slog.Logger
-	lock    *os.File
-	store   *store.Store
-	outbox  *outbox.Outbox
-	devices *devices.Manager
-	broker  *broker.Broker
-	bridge  *bridge.Bridge
-	api     *localapi.Server
-	routes  *routes.Router
-	link    *link.Link
-	apps    *workload.Manager
-	engine  *docker.Docker
-	gateway *gateway
-	life    string // of the store
-	ready   chan struct{}
-	ran     bool // Run was called, which closes the broker
+	cfg      Config
+	log      *slog.Logger
+	lock     *os.File
+	store    *store.Store
+	outbox   *outbox.Outbox
+	devices  *devices.Manager
+	broker   *broker.Broker
+	bridge   *bridge.Bridge
+	api      *localapi.Server
+	routes   *routes.Router
+	link     *link.Link
+	apps     *workload.Manager
+	services *services.Services
+	engine   *docker.Docker
+	gateway  *gateway
+	life     string // of the store
+	ready    chan struct{}
+	ran      bool // Run was called, which closes the broker
 
 	collectors []prometheus.Collector
 }
@@ -213,17 +215,18 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 			e.routes.Reported(topic, payload)
 			return err
 		}})
-	if e.routes, err = routes.Open(context.Background(), routes.Config{Path: filepath.Join(cfg.DataDir, "routes.db"), Node: cfg.Node,
-		Publish: func(topic string, payload []byte, retain bool) error { return e.broker.Publish(topic, payload, retain) },
-		Live:    func() bool { return e.link.Status().Connected },
-		NewID:   newID, Log: cfg.Log}); err != nil {
-		return err
-	}
 	if err := e.runApps(before, newID); err != nil {
 		return err
 	}
+	e.services = services.New(e.apps, cfg.Log)
+	if e.routes, err = routes.Open(context.Background(), routes.Config{Path: filepath.Join(cfg.DataDir, "routes.db"), Node: cfg.Node,
+		Publish:  func(topic string, payload []byte, retain bool) error { return e.broker.Publish(topic, payload, retain) },
+		Live:     func() bool { return e.link.Status().Connected },
+		Services: e.services, NewID: newID, Log: cfg.Log}); err != nil {
+		return err
+	}
 	if e.link, err = link.New(link.Config{URL: cfg.HubURL, Node: cfg.Node, Labels: cfg.Labels, Token: cfg.Token, Dir: filepath.Join(cfg.DataDir, "pki"),
-		Version: cfg.Version, Store: e.store, Outbox: e.outbox, Devices: e.devices, Applied: e.applied, Routes: e.routes, Pods: e.apps, Mappers: e.mapperInfos, Handlers: e.handlers(), Log: cfg.Log}); err != nil {
+		Version: cfg.Version, Store: e.store, Outbox: e.outbox, Devices: e.devices, Applied: e.applied, Routes: e.routes, Pods: e.apps, Mappers: e.mapperInfos, Handlers: e.handlers(), Streams: e.streams(), Log: cfg.Log}); err != nil {
 		return err
 	}
 	metrics, err := e.register(mapperMetrics)
@@ -245,7 +248,7 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 		return err
 	}
 	if err := listen(cfg.APIAddr, before[settingAPI], before[settingAPIAsked], func(addr string) (err error) {
-		e.api, err = localapi.New(localapi.Config{Addr: addr, Token: token, Apps: e.appByToken, Devices: e.devices, Routes: e.routes, Metrics: metrics, Log: cfg.Log})
+		e.api, err = localapi.New(localapi.Config{Addr: addr, Token: token, Apps: e.appByToken, Devices: e.devices, Routes: e.routes, Services: reach{e.services, func() *link.Link { return e.link }}, Metrics: metrics, Log: cfg.Log})
 		return err
 	}); err != nil {
 		return err
@@ -327,6 +330,7 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 	stage(map[string]func(context.Context) error{"devices": e.devices.Run})
 	e.devices.Apply(items)
 	stage(map[string]func(context.Context) error{"mappers": e.bridge.Run})
+	e.services.Apply(items)
 	e.apps.Apply(items)
 	stage(map[string]func(context.Context) error{"local API": e.api.Run, "apps": e.apps.Run, "link": e.link.Run, "start": e.announce})
 	<-ctx.Done()
@@ -342,6 +346,7 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 // applied hands on what the hub wants, besides devices.
 func (e *Edge) applied(items []store.Item) {
 	e.routes.Apply(items)
+	e.services.Apply(items)
 	e.apps.Apply(items)
 }
 

@@ -34,7 +34,8 @@ const (
 type Hub struct {
 	mu       sync.Mutex
 	dead     []models.DeadLetter
-	changed  chan struct{} // closed and made anew with every change
+	services map[models.Key]string // addresses
+	changed  chan struct{}         // closed and made anew with every change
 	objects  map[models.Key]models.Object
 	revision int64
 	events   []event // oldest first, all that came after floor
@@ -79,6 +80,7 @@ var (
 	_ cloudapi.History     = (*Hub)(nil)
 	_ cloudapi.Audit       = (*Hub)(nil)
 	_ cloudapi.Events      = (*Hub)(nil)
+	_ cloudapi.Services    = (*Hub)(nil)
 	_ cloudapi.Access      = (*Hub)(nil)
 	_ cloudapi.Idempotency = (*Hub)(nil)
 )

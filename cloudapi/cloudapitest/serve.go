@@ -16,7 +16,7 @@ import (
 // a test, and returns its URL. edit may change how.
 func Serve(t testing.TB, h *Hub, edit ...func(*cloudapi.Config)) (url string) {
 	t.Helper()
-	c := cloudapi.Config{Objects: h, Twins: h, Devices: h, Routes: h, History: h, Audit: h, Events: h, Access: h, Idempotency: h, Version: "test", Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	c := cloudapi.Config{Objects: h, Twins: h, Devices: h, Routes: h, Services: h, History: h, Audit: h, Events: h, Access: h, Idempotency: h, Version: "test", Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	for _, f := range edit {
 		f(&c)
 	}

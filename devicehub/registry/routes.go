@@ -123,6 +123,23 @@ func (r *Registry) ServiceNodes(namespace, name string) []string {
 }
 
 func (r *Registry) serviceNodesLocked(namespace, name string) (nodes []string) {
+	for _, p := range r.servicePodsLocked(namespace, name) {
+		if !slices.Contains(nodes, p.Spec.NodeName) {
+			nodes = append(nodes, p.Spec.NodeName)
+		}
+	}
+	slices.Sort(nodes)
+	return nodes
+}
+
+// ServicePods returns the pods of a Service that have a node, without their status.
+func (r *Registry) ServicePods(namespace, name string) []*models.Pod {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.servicePodsLocked(namespace, name)
+}
+
+func (r *Registry) servicePodsLocked(namespace, name string) (pods []*models.Pod) {
 	e := r.objects[models.Key{Kind: "Service", Namespace: namespace, Name: name}]
 	if e == nil {
 		return nil
@@ -133,10 +150,16 @@ func (r *Registry) serviceNodesLocked(namespace, name string) (nodes []string) {
 			continue
 		}
 		p := e.object.(*models.Pod)
-		if p.Spec.NodeName != "" && models.MatchLabels(selector, p.Metadata.Labels) && !slices.Contains(nodes, p.Spec.NodeName) {
-			nodes = append(nodes, p.Spec.NodeName)
+		if p.Spec.NodeName != "" && models.MatchLabels(selector, p.Metadata.Labels) {
+			pods = append(pods, p)
 		}
 	}
-	slices.Sort(nodes)
-	return nodes
+	return pods
+}
+
+// RunsPodsOf reports whether a node has a pod of a namespace.
+func (r *Registry) RunsPodsOf(node, namespace string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.hasPodIn(node, namespace)
 }

@@ -23,12 +23,13 @@ type Certificate = *x509.Certificate
 const maxJoinBody = 64 << 10
 
 // Handler serves the link: POST /join without a client certificate, POST
-// /renew and GET /link with one. It belongs behind pki.HubTLS.
+// /renew, GET /link and GET /bulk with one. It belongs behind pki.HubTLS.
 func (m *Manager) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+edgelink.PathJoin, m.join)
 	mux.HandleFunc("POST "+edgelink.PathRenew, m.renew)
 	mux.HandleFunc("GET "+edgelink.PathLink, m.link)
+	mux.HandleFunc("GET "+edgelink.PathBulk, m.bulk)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		problem(w, models.Errorf(models.KindNotFound, "this is the link of a Whimbrel hub, for edges; the REST API is elsewhere"))
 	})

@@ -42,6 +42,7 @@ type session struct {
 	mappers chan *pb.MapperInfo // announced and not taken yet; beyond edgelink.MaxMappers they are ignored
 	asks    *asks
 	routed  routed
+	second  *second
 }
 
 // Times and bounds of a session.
@@ -98,7 +99,7 @@ func (m *Manager) serve(conn *edgelink.Conn, cert Certificate, id identity.NodeI
 	ctx, stop := context.WithCancelCause(context.Background()) // not the request's, which has ended; end and Close end it
 	defer stop(nil)
 	s := &session{m: m, conn: conn, cert: cert, id: id, epoch: hello.Epochs[len(hello.Epochs)-1].Id, ranks: map[string]uint64{}, stop: stop,
-		done: make(chan struct{}), ackUp: make(chan struct{}, 1), ending: make(chan struct{}), acks: map[string]uint64{}, asks: newAsks(hello.Capabilities), routed: newRouted(hello)}
+		done: make(chan struct{}), ackUp: make(chan struct{}, 1), ending: make(chan struct{}), acks: map[string]uint64{}, asks: newAsks(hello.Capabilities), second: newSecond(), routed: newRouted(hello)}
 	s.mappers = make(chan *pb.MapperInfo, edgelink.MaxMappers)
 	s.inbox.init(int(m.Window) + edgelink.MaxRecord)
 	if hello.ClockUs != 0 {
@@ -281,6 +282,7 @@ func (m *Manager) release(s *session) {
 	s.mu.Unlock()
 	m.mu.Unlock()
 	close(s.done)
+	s.second.end()
 }
 
 // arrived and left note that a node is there or gone, and tell.

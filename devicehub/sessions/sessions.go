@@ -76,10 +76,12 @@ type Config struct {
 	Identity  Identity
 	Events    Events // may be nil
 	Routes    Routes // nil: none
-	Lineage   string // the database's
-	Window    uint32 // bytes of the log lane that may be on the way, default DefaultWindow
-	Now       func() time.Time
-	Logger    *slog.Logger
+	// Streams serve what nodes open on their second connections, by kind.
+	Streams map[string]StreamHandler
+	Lineage string // the database's
+	Window  uint32 // bytes of the log lane that may be on the way, default DefaultWindow
+	Now     func() time.Time
+	Logger  *slog.Logger
 }
 
 // rivalMemory is how long a node's condition tells of a second edge with its

@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
@@ -28,6 +29,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/bulk"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
 
@@ -100,6 +102,9 @@ type Config struct {
 	Pods    Pods   // nil: the edge runs none
 	// Handlers answer what the hub asks, by the method of the request.
 	Handlers map[string]Handler
+	// Streams serve what the hub opens on the second connection, by kind; nil: the
+	// edge opens none.
+	Streams map[string]bulk.Handler
 	// Mappers returns the edge's drivers, which the hub is told of; nil: none.
 	Mappers func() []mappers.Info
 	Now     func() time.Time // the edge's clock, by which certificates are renewed; default time.Now
@@ -155,6 +160,8 @@ type Link struct {
 	log      *slog.Logger
 	identity identity
 	now      func() time.Time
+
+	live atomic.Pointer[session] // the one that is linked, nil for none
 
 	mu     sync.Mutex
 	status Status

@@ -52,6 +52,9 @@ func Answer[Q, A any](f func(ctx context.Context, q Q) (A, error)) Handler {
 // hub can tell an edge that does not have one from a request that fails.
 func (c *Config) capabilities() []string {
 	all := slices.Concat(edgelink.Capabilities(), slices.Sorted(maps.Keys(c.Handlers)))
+	if c.Streams != nil {
+		all = append(all, edgelink.MethodBulk)
+	}
 	if c.Pods != nil {
 		all = append(all, edgelink.CapabilityWorkloads)
 	}
@@ -96,6 +99,9 @@ func (q *requests) end() {
 // begin has a request answered. It does not wait.
 func (q *requests) begin(s *session, id uint64, trace string, req *pb.Request) error {
 	handle := s.l.cfg.Handlers[req.Method]
+	if req.Method == edgelink.MethodBulk && s.l.cfg.Streams != nil {
+		handle = s.answerBulk
+	}
 	var refusal error
 	q.mu.Lock()
 	switch {

@@ -50,17 +50,18 @@ var errSilent = errors.New("the hub does not answer")
 //
 // and requests, each of which has a goroutine of its own.
 type session struct {
-	l     *Link
-	conn  *edgelink.Conn
-	epoch string
-	named map[string]bool // the epochs of the hello: the hub knows no other in this session
-	live  uint64          // records up to here were made before the session: they are backfill
-	apply chan struct{}   // one slot: the wanted state was stored
-	moved chan struct{}   // one slot: something was acknowledged, or the window changed
-	ended chan struct{}   // closed when receive has ended
-	heard atomic.Int64    // when the last frame came, since began
-	asked requests        // that the hub waits for
-	began time.Time       // by the clock that does not jump
+	l      *Link
+	conn   *edgelink.Conn
+	epoch  string
+	named  map[string]bool // the epochs of the hello: the hub knows no other in this session
+	live   uint64          // records up to here were made before the session: they are backfill
+	apply  chan struct{}   // one slot: the wanted state was stored
+	moved  chan struct{}   // one slot: something was acknowledged, or the window changed
+	ended  chan struct{}   // closed when receive has ended
+	heard  atomic.Int64    // when the last frame came, since began
+	asked  requests        // that the hub waits for
+	second *second         // connection
+	began  time.Time       // by the clock that does not jump
 
 	carries bool               // the hub takes messages of routes
 	stored  chan *pb.RouteAcks // the hub's answer to the parcel that is on its way
@@ -104,12 +105,14 @@ func (l *Link) session(ctx context.Context, linked *time.Time) error {
 	*linked = time.Now()
 	l.setStatus(true, nil)
 	l.log.Info("linked", "hub", l.cfg.URL)
+	l.live.Store(s)
+	defer l.live.Store(nil)
 	return s.run(ctx)
 }
 
 func newSession(l *Link, conn *edgelink.Conn) *session {
 	return &session{l: l, conn: conn, named: map[string]bool{}, apply: make(chan struct{}, 1), moved: make(chan struct{}, 1),
-		ended: make(chan struct{}), stored: make(chan *pb.RouteAcks, 1), began: time.Now(), pace: startPace, asked: newRequests()}
+		ended: make(chan struct{}), stored: make(chan *pb.RouteAcks, 1), began: time.Now(), pace: startPace, asked: newRequests(), second: newSecond()}
 }
 
 func (l *Link) dial(ctx context.Context) (*edgelink.Conn, error) {
@@ -208,6 +211,7 @@ func (s *session) run(ctx context.Context) error {
 	loops, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	var wait sync.WaitGroup
+	defer s.second.end()
 	defer s.asked.end()
 	for _, loop := range []func(context.Context) error{s.receive, s.applyLoop, s.logLane, s.latestLane, s.pods, s.routes, s.tellMappers, s.report, s.alive, s.renew} {
 		wait.Go(func() { cancel(loop(loops)) })

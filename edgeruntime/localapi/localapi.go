@@ -48,8 +48,10 @@ type Config struct {
 	Apps    func(token string) (App, bool)
 	Devices Devices
 	Routes  Routes
-	Metrics http.Handler
-	Log     *slog.Logger
+	// Services reaches apps; nil: the edge runs none.
+	Services Services
+	Metrics  http.Handler
+	Log      *slog.Logger
 }
 
 // Server is the API. Run is its loop.
@@ -159,7 +161,14 @@ func (s *Server) handler() http.Handler {
 	}
 	mux.Handle("/healthz", s.serve(route{http.MethodGet: healthz}))
 	mux.Handle("/", s.authorized(s.serve(nil)))
-	return mux
+	service := s.authorized(http.HandlerFunc(s.service))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.EscapedPath(), servicesPath) {
+			service.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 func (s *Server) authorized(next http.Handler) http.Handler {

@@ -47,7 +47,15 @@ const (
 	PathJoin  = "/join"
 	PathRenew = "/renew"
 	PathLink  = "/link"
+	PathBulk  = "/bulk"
 )
+
+// HeaderEpoch is the header of a request to PathBulk that says which link it
+// belongs to: its Hello's current epoch.
+const HeaderEpoch = "Whimbrel-Epoch"
+
+// BulkSubprotocol is the WebSocket subprotocol of PathBulk.
+const BulkSubprotocol = "whimbrel.edgelink.bulk.v1"
 
 // Subprotocol is the WebSocket subprotocol of PathLink.
 const Subprotocol = "whimbrel.edgelink.v1"

@@ -51,6 +51,16 @@ func newConn(ws *websocket.Conn) *Conn {
 // Dial opens the link to a hub. url is the hub's link URL, https://host:port. A
 // server that answers with anything but the link is a *RefusedError.
 func Dial(ctx context.Context, url string, tlsConfig *tls.Config) (*Conn, error) {
+	ws, err := DialWebSocket(ctx, url, PathLink, Subprotocol, tlsConfig, nil)
+	if err != nil {
+		return nil, err
+	}
+	return newConn(ws), nil
+}
+
+// DialWebSocket opens a WebSocket to a path of a hub's link server. A server that
+// answers with anything else is a *RefusedError.
+func DialWebSocket(ctx context.Context, url, path, subprotocol string, tlsConfig *tls.Config, header http.Header) (*websocket.Conn, error) {
 	// HTTP/2 has no upgrade, and a link is never made twice over one connection.
 	transport := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -60,9 +70,10 @@ func Dial(ctx context.Context, url string, tlsConfig *tls.Config) (*Conn, error)
 		DisableKeepAlives:     true,
 	}
 	defer transport.CloseIdleConnections()
-	ws, resp, err := websocket.Dial(ctx, strings.TrimSuffix(url, "/")+PathLink, &websocket.DialOptions{
+	ws, resp, err := websocket.Dial(ctx, strings.TrimSuffix(url, "/")+path, &websocket.DialOptions{
 		HTTPClient:      &http.Client{Transport: transport, CheckRedirect: noRedirect},
-		Subprotocols:    []string{Subprotocol},
+		HTTPHeader:      header,
+		Subprotocols:    []string{subprotocol},
 		CompressionMode: websocket.CompressionDisabled,
 	})
 	if err != nil {
@@ -71,11 +82,11 @@ func Dial(ctx context.Context, url string, tlsConfig *tls.Config) (*Conn, error)
 		}
 		return nil, fmt.Errorf("dial hub: %w", err)
 	}
-	if ws.Subprotocol() != Subprotocol {
+	if ws.Subprotocol() != subprotocol {
 		ws.CloseNow()
-		return nil, &RefusedError{Status: resp.StatusCode, Detail: "it does not speak " + Subprotocol}
+		return nil, &RefusedError{Status: resp.StatusCode, Detail: "it does not speak " + subprotocol}
 	}
-	return newConn(ws), nil
+	return ws, nil
 }
 
 // noRedirect keeps a client certificate from being shown to whoever a captive
@@ -100,18 +111,28 @@ func refused(resp *http.Response) *RefusedError {
 // request. The handler that calls it should start a goroutine for the Conn and
 // return, which gives back the memory of the HTTP server's side.
 func Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
+	ws, err := AcceptWebSocket(w, r, Subprotocol)
+	if err != nil {
+		return nil, err
+	}
+	return newConn(ws), nil
+}
+
+// AcceptWebSocket takes over a request for a WebSocket. When it fails it has
+// answered the request.
+func AcceptWebSocket(w http.ResponseWriter, r *http.Request, subprotocol string) (*websocket.Conn, error) {
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols:    []string{Subprotocol},
+		Subprotocols:    []string{subprotocol},
 		CompressionMode: websocket.CompressionDisabled,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("accept link: %w", err)
 	}
-	if ws.Subprotocol() != Subprotocol {
-		ws.Close(websocket.StatusPolicyViolation, "speak "+Subprotocol)
-		return nil, fmt.Errorf("accept link: the client does not speak %s", Subprotocol)
+	if ws.Subprotocol() != subprotocol {
+		ws.Close(websocket.StatusPolicyViolation, "speak "+subprotocol)
+		return nil, fmt.Errorf("accept link: the client does not speak %s", subprotocol)
 	}
-	return newConn(ws), nil
+	return ws, nil
 }
 
 // Send sends one frame. ctx bounds only the wait for other Sends: a message

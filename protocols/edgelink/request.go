@@ -20,10 +20,13 @@ const (
 	MethodRead   = "device.read"
 	MethodRecord = "device.record"
 	MethodBrowse = "device.browse"
+	// MethodBulk asks the edge to open the second connection, package bulk; the answer
+	// has no body and comes when it is open.
+	MethodBulk = "bulk.open"
 )
 
 // Methods returns the methods this release knows.
-func Methods() []string { return []string{MethodRead, MethodRecord, MethodBrowse} }
+func Methods() []string { return []string{MethodRead, MethodRecord, MethodBrowse, MethodBulk} }
 
 // ReadRequest is the body of a MethodRead.
 type ReadRequest struct {

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/coder/websocket"
 )
 
 func main() {
@@ -85,6 +87,46 @@ func serve(port string) {
 		defer answer.Body.Close()
 		w.WriteHeader(answer.StatusCode)
 		_, _ = io.Copy(w, answer.Body)
+	})
+	mux.HandleFunc("/raw/", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		host, _ := os.Hostname()
+		_ = json.NewEncoder(w).Encode(map[string]any{"method": r.Method, "uri": r.RequestURI, "host": r.Host, "header": r.Header, "body": string(body), "pod": host})
+	})
+	mux.HandleFunc("/ticks", func(w http.ResponseWriter, r *http.Request) {
+		for n := 0; r.Context().Err() == nil; n++ {
+			fmt.Fprintln(w, n)
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(50 * time.Millisecond)
+		}
+		fmt.Println("nobody listens to ticks")
+	})
+	mux.HandleFunc("/silent", func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		fmt.Println("nobody waits for silence")
+	})
+	mux.HandleFunc("/bytes", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.URL.Query().Get("n"))
+		block := make([]byte, 64<<10)
+		for ; n > 0; n -= len(block) {
+			if _, err := w.Write(block[:min(n, len(block))]); err != nil {
+				return
+			}
+		}
+	})
+	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+		if err != nil {
+			return
+		}
+		defer c.CloseNow()
+		for {
+			kind, text, err := c.Read(r.Context())
+			if err != nil {
+				return
+			}
+			_ = c.Write(r.Context(), kind, []byte(strings.ToUpper(string(text))))
+		}
 	})
 	mux.HandleFunc("/exit", func(_ http.ResponseWriter, r *http.Request) { exit(r.URL.Query().Get("code")) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello from", os.Getenv("VERSION")) })

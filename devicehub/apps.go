@@ -1,0 +1,98 @@
+package devicehub
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/whimbrel-edge/whimbrel/internal/appproxy"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/bulk"
+)
+
+// DialService connects to a ready pod of a Service, on one node when that is not
+// "". Of the nodes with ready pods one is chosen by chance, and the node chooses
+// among its pods. How the node answers is known with the first Read.
+func (h *Hub) DialService(ctx context.Context, node, namespace, name, port, trace string) (net.Conn, error) {
+	if node != "" {
+		if _, err := h.Registry.Get(ctx, models.Key{Kind: "Node", Name: node}); err != nil {
+			return nil, err
+		}
+	}
+	return h.dialService(ctx, bulk.ServiceTarget{Namespace: namespace, Name: name, Port: port}, trace, func(n string) bool { return node == "" || n == node })
+}
+
+func (h *Hub) dialService(ctx context.Context, to bulk.ServiceTarget, trace string, on func(node string) bool) (net.Conn, error) {
+	o, err := h.Registry.Get(ctx, models.Key{Kind: "Service", Namespace: to.Namespace, Name: to.Name})
+	if err != nil {
+		return nil, err
+	}
+	service, ok := o.(*models.Service)
+	if !ok {
+		return nil, fmt.Errorf("service %s is a %T", to.Name, o)
+	}
+	if _, err := appproxy.ServicePort(&service.Spec, to.Port); err != nil {
+		return nil, err
+	}
+	var ready, live, away []string
+	for _, p := range h.Registry.ServicePods(to.Namespace, to.Name) {
+		switch node := p.Spec.NodeName; {
+		case !on(node):
+		case !h.sessions.Live(node):
+			away = append(away, node)
+		default:
+			live = append(live, node)
+			if shown, ok := h.workloads.WorkloadStatus(p).(*models.Pod); ok && shown.Status != nil && shown.Status.Ready {
+				ready = append(ready, node)
+			}
+		}
+	}
+	if len(ready) == 0 {
+		ready = live // the node knows it better
+	}
+	if len(ready) == 0 {
+		if len(away) > 0 {
+			slices.Sort(away)
+			return nil, models.Errorf(models.KindUnavailable, "service %s has no ready pod: offline are its nodes %s", to.Name, strings.Join(slices.Compact(away), ", "))
+		}
+		return nil, models.Errorf(models.KindUnavailable, "service %s has no pod here: is there one with the labels of its selector?", to.Name)
+	}
+	head, err := bulk.NewHeader(bulk.KindService, trace, to)
+	if err != nil {
+		return nil, err
+	}
+	return h.sessions.Stream(ctx, ready[rand.IntN(len(ready))], head)
+}
+
+// streamService serves a node whose app asks a Service that has no pod there. A
+// node may ask only for namespaces of which it runs pods.
+func (h *Hub) streamService(ctx context.Context, node string, head bulk.Header, stream *bulk.Stream) error {
+	var to bulk.ServiceTarget
+	if err := json.Unmarshal(head.Body, &to); err != nil {
+		return models.Errorf(models.KindMalformed, "the request cannot be read: %v", err)
+	}
+	if !h.Registry.RunsPodsOf(node, to.Namespace) {
+		return models.Errorf(models.KindForbidden, "node %s runs nothing of namespace %s", node, to.Namespace)
+	}
+	conn, err := h.dialService(ctx, to, head.Trace, func(n string) bool { return n != node })
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if s, ok := conn.(*bulk.Stream); ok {
+		free := context.AfterFunc(ctx, s.Abort)
+		defer free()
+		if err := s.Answered(); err != nil {
+			return err
+		}
+	}
+	if err := stream.Accept(); err != nil {
+		return fmt.Errorf("answer the node: %w", err)
+	}
+	bulk.Splice(stream, conn)
+	return nil
+}
