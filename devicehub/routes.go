@@ -67,5 +67,12 @@ func (h *Hub) DropDeadLetters(ctx context.Context, namespace, name string, ids [
 
 // secret returns the values of a Secret.
 func (h *Hub) secret(namespace, name string) (map[string][]byte, error) {
-	return nil, models.Errorf(models.KindNotFound, "there is no secret %s in namespace %s", name, namespace)
+	o, err := h.Registry.Get(context.Background(), models.Key{Kind: "Secret", Namespace: namespace, Name: name})
+	if models.KindOf(err) == models.KindNotFound {
+		return nil, models.Errorf(models.KindNotFound, "there is no secret %s in namespace %s", name, namespace)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return o.(*models.Secret).Data, nil
 }

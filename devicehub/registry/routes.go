@@ -41,12 +41,17 @@ func (r *Registry) routeChangedLocked(c change, mark func(node string, refs ...R
 	case *models.Route:
 		key := models.KeyOf(o)
 		refs = []Ref{{key.Kind, key.Namespace, key.Name}}
+		for _, e := range []*entry{c.entry, c.before} {
+			if e != nil {
+				refs = append(refs, secretRefs(e)...)
+			}
+		}
 	case *models.Node, *models.Pod, *models.Service:
 		if c.typ == models.Deleted {
 			r.placesRevision = max(r.placesRevision, c.revision)
 		}
-		for key := range r.places["Route"] {
-			refs = append(refs, Ref{key.Kind, key.Namespace, key.Name})
+		for key, e := range r.places["Route"] {
+			refs = append(append(refs, Ref{key.Kind, key.Namespace, key.Name}), secretRefs(e)...)
 		}
 	}
 	if len(refs) == 0 {
@@ -55,6 +60,13 @@ func (r *Registry) routeChangedLocked(c change, mark func(node string, refs ...R
 	for node := range r.follower {
 		mark(node, refs...)
 	}
+}
+
+func secretRefs(e *entry) (refs []Ref) {
+	for _, key := range e.secrets {
+		refs = append(refs, refOf(key))
+	}
+	return refs
 }
 
 // wantedRoutesLocked lists the routes that a node is to hold.
@@ -75,17 +87,21 @@ func (r *Registry) labelsLocked(node string) map[string]string {
 	return nil
 }
 
+// takesRouteLocked reports whether a node is to hold a route.
+func (r *Registry) takesRouteLocked(node string, e *entry) bool {
+	return models.MatchLabels(e.object.(*models.Route).Spec.From.NodeSelector, r.labelsLocked(node))
+}
+
 // routeItemLocked is a route as a node is to hold it.
 func (r *Registry) routeItemLocked(node string, key models.Key) (Item, bool) {
 	e := r.places["Route"][key]
 	if e == nil {
 		return Item{}, false
 	}
-	o := e.object.(*models.Route)
-	labels := r.labelsLocked(node)
-	if !models.MatchLabels(o.Spec.From.NodeSelector, labels) {
+	if !r.takesRouteLocked(node, e) {
 		return Item{}, false
 	}
+	o, labels := e.object.(*models.Route), r.labelsLocked(node)
 	w := models.NodeRoute{Route: *o}
 	switch to := &o.Spec.To; {
 	case to.HTTP != nil:

@@ -18,6 +18,18 @@ func secretsOf(o models.Object) (keys []models.Key) {
 		}
 	case *models.Pod:
 		_, names = o.Spec.References()
+	case *models.Route:
+		// What headersFrom names stays at the hub, which makes the requests.
+		for _, b := range []*models.RouteBroker{o.Spec.From.Broker, o.Spec.To.Broker} {
+			if b == nil {
+				continue
+			}
+			for _, ref := range []*models.SecretKeyRef{b.PasswordFrom, b.CAFrom} {
+				if ref != nil {
+					names[ref.Secret] = true
+				}
+			}
+		}
 	}
 	for name := range names {
 		keys = append(keys, models.Key{Kind: "Secret", Namespace: o.Meta().Namespace, Name: name})
@@ -36,6 +48,11 @@ func (r *Registry) runsLocked(node string) iter.Seq[*entry] {
 		}
 		for _, pod := range r.pods[node] {
 			if !yield(pod) {
+				return
+			}
+		}
+		for _, route := range r.places["Route"] {
+			if r.takesRouteLocked(node, route) && !yield(route) {
 				return
 			}
 		}

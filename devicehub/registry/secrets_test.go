@@ -190,6 +190,39 @@ func TestSecretsGoOnlyWhereTheyAreNeeded(t *testing.T) {
 	}
 }
 
+// A route's broker is reached by the nodes that hold the route.
+func TestSecretsOfRoutes(t *testing.T) {
+	r := secretPlant(t, storetest.NewMemory())
+	ref := Ref{Kind: "Secret", Namespace: "default", Name: "plc"}
+	needs := func(node string) bool { _, ok := r.Item(node, ref); return ok }
+	n1 := r.Follow("n1")
+	defer n1.Close()
+	heard := func() bool { return slices.Contains(n1.Take(), ref) }
+	route := func(field, more string) string {
+		return `{apiVersion: whimbrel/v1, kind: Route, metadata: {name: out}, spec: {from: {mqtt: "a/#"` + more + `}, to: {broker: {url: "mqtts://h", topic: a, username: u, ` + field + `: {secret: plc, key: password}}}}}`
+	}
+	apply(t, r, secretText)
+	if needs("n1") {
+		t.Error("before a route refers to it")
+	}
+	for _, field := range []string{"passwordFrom", "caFrom"} {
+		heard()
+		apply(t, r, route(field, ""))
+		if !needs("n1") || !needs("n2") || !heard() {
+			t.Errorf("%s: when a route refers to it", field)
+		}
+		apply(t, r, route(field, ", nodeSelector: {site: elsewhere}"))
+		if needs("n1") || !heard() {
+			t.Errorf("%s: when the route is other nodes'", field)
+		}
+	}
+	// What the hub itself uses does not leave it.
+	apply(t, r, `{apiVersion: whimbrel/v1, kind: Route, metadata: {name: post}, spec: {from: {mqtt: a}, to: {http: {url: "http://h", headersFrom: {secret: plc}}}}}`)
+	if needs("n1") {
+		t.Error("headersFrom")
+	}
+}
+
 func TestSecretCondition(t *testing.T) {
 	r := secretPlant(t, storetest.NewMemory())
 	r.SetStatuses(&fakeStatuses{})
