@@ -352,6 +352,7 @@ func (t *Twin) Live(name string) bool {
 func (t *Twin) aim(i int, now time.Time) (changes []WriteChange) {
 	e := &t.props[i].write
 	want, client := t.wanted(i)
+	sent := t.defs[i].Write == models.Once && t.Unsettled(i) // and what became of it is hidden
 	if e.ID == want.ID {
 		e.Version = want.Version
 		if !want.Value.IsNull() || e.ID == "" {
@@ -373,6 +374,9 @@ func (t *Twin) aim(i int, now time.Time) (changes []WriteChange) {
 	}
 	if e.State == Pending {
 		e.settle(Superseded, "", now)
+		if sent {
+			e.settle(Unknown, "it was sent, and another value took its place before a reading told whether it arrived", now)
+		}
 		changes = append(changes, t.changed(i))
 	}
 	if want.Value.IsNull() {

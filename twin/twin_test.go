@@ -246,6 +246,37 @@ func TestNotSentIsSentAgain(t *testing.T) {
 	}
 }
 
+// TestReplacedWhileHidden: a once write that was sent and then replaced may have
+// reached the device; it is superseded only where that is known, or to be told
+// by its result.
+func TestReplacedWhileHidden(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		end  func(*Twin) *Twin
+		want WriteState
+	}{
+		{"hidden by a crash", func(tw *Twin) *Twin { return restart(t, tw, at(time.Minute)) }, Unknown},
+		{"unconfirmed", func(tw *Twin) *Twin {
+			tw.Settle(Result{Property: once, ID: "a", Outcome: Unconfirmed, Err: "timeout"}, t0)
+			return tw
+		}, Unknown},
+		{"not sent", func(tw *Twin) *Twin {
+			tw.Settle(Result{Property: once, ID: "a", Outcome: NotSent}, t0)
+			return tw
+		}, Superseded},
+		{"under way", func(tw *Twin) *Twin { return tw }, Superseded},
+	} {
+		tw := New(defs(), Stored{}, t0)
+		tw.SetCloud(cloud(1, map[string]DesiredValue{"once": want("a", 5)}), t0)
+		orders(tw, 0)
+		tw = c.end(tw)
+		changes := tw.SetCloud(cloud(2, map[string]DesiredValue{"once": want("b", 6)}), at(2*time.Minute))
+		if len(changes) != 2 || changes[0].Write.ID != "a" || changes[0].Write.State != c.want {
+			t.Errorf("%s: changes %+v, want %s first", c.name, changes, c.want)
+		}
+	}
+}
+
 func TestBlindWriteHiddenByACrash(t *testing.T) {
 	tw := New(defs(), Stored{}, t0)
 	tw.SetCloud(cloud(1, map[string]DesiredValue{"blind": want("a", 5)}), t0)
