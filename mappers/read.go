@@ -17,6 +17,10 @@ const MaxQueuedReads = 64
 // ErrBusy: too many reads on demand wait for the device already.
 var ErrBusy = errors.New("too many reads wait for the device")
 
+// ErrClosed is the cause of failures of requests that a device was closed under,
+// as when its configuration changes: asked again, its successor answers.
+var ErrClosed = errors.New("the device was closed")
+
 // readOrder is a read on demand that waits for the loop.
 type readOrder struct {
 	ctx    context.Context // of who waits for it
@@ -55,7 +59,7 @@ func (r *Runner) Read(ctx context.Context, properties []int) (samples []models.S
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	case <-r.ended:
-		return nil, &Failure{Reason: models.ReasonMapperLost, Unsent: true, Err: errors.New("the device was closed")}
+		return nil, &Failure{Reason: models.ReasonMapperLost, Unsent: true, Err: ErrClosed}
 	}
 }
 

@@ -2,7 +2,6 @@ package mappers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -165,7 +164,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	waiting, superseded := r.queue.close()
 	r.tellSuperseded(superseded)
 	for _, w := range waiting {
-		r.tell(w, Unsent, nil, &Failure{Reason: models.ReasonMapperLost, Unsent: true, Err: errors.New("the device was closed")}, 0)
+		r.tell(w, Unsent, nil, &Failure{Reason: models.ReasonMapperLost, Unsent: true, Err: ErrClosed}, 0)
 	}
 	return context.Cause(ctx)
 }

@@ -106,11 +106,12 @@ func (l *loop) readError(ctx context.Context, err error) error {
 		}
 		return fmt.Errorf("read device %s: %w", l.d.id, err)
 	}
-	switch f.Reason {
-	case models.ReasonTimeout, models.ReasonNotConnected:
-		return models.Errorf(models.KindTimeout, "device %s does not answer: %v", l.d.id, f)
-	case models.ReasonMapperLost:
+	if errors.Is(f, mappers.ErrClosed) {
 		return models.Errorf(models.KindUnavailable, "device %s is being restarted; try again", l.d.id)
+	}
+	switch f.Reason {
+	case models.ReasonTimeout, models.ReasonNotConnected, models.ReasonMapperLost:
+		return models.Errorf(models.KindTimeout, "device %s does not answer: %v", l.d.id, f)
 	}
 	return models.Errorf(models.KindRefused, "device %s cannot be read: %v", l.d.id, f)
 }

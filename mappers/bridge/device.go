@@ -272,7 +272,7 @@ func (d *device) send(ctx context.Context, kind mqtt.MapperTopicKind, id string,
 		switch {
 		case d.closed:
 			d.m.mu.Unlock()
-			return nil, mappers.Fail(models.ReasonMapperLost, errors.New("the device was closed"))
+			return nil, mappers.Fail(models.ReasonMapperLost, mappers.ErrClosed)
 		case d.m.session == nil && !time.Now().Before(d.m.lostAt):
 			defer d.m.mu.Unlock()
 			return nil, d.m.lost()
