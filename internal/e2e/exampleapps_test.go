@@ -39,14 +39,14 @@ func listen(t testing.TB, broker, filter string, take func(topic string, payload
 	}
 }
 
-// TestExampleApps builds the image of examples/app-anomaly-go as its reader does,
-// and runs it beside the simulated plant, faster than real.
-func TestExampleApps(t *testing.T) {
-	t.Parallel()
+// upWithImage builds an example's image as its reader does, into an engine that
+// `whimbrel up` uses, and returns the client commands.
+func upWithImage(t *testing.T, name string) (*containers, *up, func(stdin string, args ...string) string) {
+	t.Helper()
 	need.Program(t, "docker", "docker.io")
 	c := newContainers(t)
 	build := exec.Command("sh", "build.sh")
-	build.Dir, build.Env = "../../examples/app-anomaly-go", append(os.Environ(), "DOCKER_HOST="+c.Host())
+	build.Dir, build.Env = filepath.Join("../../examples", name), append(os.Environ(), "DOCKER_HOST="+c.Host())
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build.sh: %v\n%s", err, out)
 	}
@@ -54,7 +54,7 @@ func TestExampleApps(t *testing.T) {
 	p := newProcess(t, "up", program(t, "whimbrel"))
 	p.env = []string{"DOCKER_HOST=" + c.Host()}
 	u := startUp(t, p, data)
-	cli := func(stdin string, args ...string) string {
+	return c, u, func(stdin string, args ...string) string {
 		t.Helper()
 		r := run(t, stdin, program(t, "whimbrel"), append([]string{"--context", filepath.Join(data, "context.json")}, args...)...)
 		if r.code != 0 {
@@ -62,6 +62,13 @@ func TestExampleApps(t *testing.T) {
 		}
 		return r.stdout
 	}
+}
+
+// TestExampleInGo runs examples/app-anomaly-go beside the simulated plant, faster
+// than real.
+func TestExampleInGo(t *testing.T) {
+	t.Parallel()
+	c, u, cli := upWithImage(t, "app-anomaly-go")
 	type alarm struct {
 		Device, Property, State string
 		Severity                int
@@ -136,5 +143,79 @@ func TestExampleApps(t *testing.T) {
 		// The burner at its full power is usual, too, after a while.
 		until("vibration", func(a alarm) bool { return a.State == "cleared" })
 		lamp("false")
+	})
+}
+
+// TestExampleInPython runs examples/app-setpoint-python beside the simulated plant.
+// Its image is made of Debian packages, which a mirror must hand out: that takes
+// half a minute, or much longer, and so it is tested on request.
+func TestExampleInPython(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("WHIMBREL_TEST_DEBIAN") != "1" {
+		t.Skip("it fetches Debian packages; WHIMBREL_TEST_DEBIAN=1 runs it")
+	}
+	need.Program(t, "mmdebstrap", "mmdebstrap")
+	_, u, cli := upWithImage(t, "app-setpoint-python")
+	type forecast struct {
+		Temperature, Setpoint float64
+		Forecast, Model       []float64
+	}
+	forecasts := make(chan forecast, 1000)
+	listen(t, u.mqtt, "forecasts/boiler-1", func(_ string, payload []byte) {
+		var f forecast
+		if err := json.Unmarshal(payload, &f); err != nil {
+			t.Errorf("%s: %v", payload, err)
+		}
+		forecasts <- f
+	})
+	next := func() forecast {
+		t.Helper()
+		select {
+		case f := <-forecasts:
+			t.Logf("%+v", f)
+			return f
+		case <-time.After(30 * time.Second):
+			t.Fatal("no forecast")
+			return forecast{}
+		}
+	}
+	step(t, "deployed", func(t *testing.T) {
+		cli(strings.Replace(example(t, "app-setpoint-python/deployment.yaml"), `"60"]`, `"60", --every, "0.25", --decide, "4"]`, 1), "apply", "-f", "-")
+		cli("", "rollout", "status", "setpoint", "--timeout", "40s")
+		if f := next(); len(f.Forecast) == 0 || len(f.Model) != 3 || f.Model[0] <= 0 || f.Model[0] >= 1 {
+			t.Errorf("%+v", f)
+		}
+	})
+	step(t, "warm", func(t *testing.T) {
+		d := u.awaitTwin(t, 60*time.Second, hubAPI, "boiler-1", "is warm", func(d twinDoc) bool {
+			temperature, err := d.number("temperature")
+			return err == nil && temperature > 59 && temperature < 65 && d.write("setpoint") == "applied"
+		})
+		if by := d.Properties["setpoint"].Desired.By; by != "default.setpoint-0" {
+			t.Errorf("the setpoint is by %s", by)
+		}
+	})
+	step(t, "alarmed", func(t *testing.T) {
+		// Another app speaks up, and an operator turns the boiler down: it stays so.
+		client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + u.mqtt).SetClientID("another app"))
+		if token := client.Connect(); !token.WaitTimeout(10*time.Second) || token.Error() != nil {
+			t.Fatal(token.Error())
+		}
+		t.Cleanup(func() { client.Disconnect(100) })
+		client.Publish("alarms/boiler-1/vibration", 1, true, `{"severity": 3}`).WaitTimeout(10 * time.Second)
+		next()
+		cli("", "twin", "set", "boiler-1", "setpoint=30", "--wait", "10s")
+		for len(forecasts) > 0 {
+			<-forecasts
+		}
+		next()
+		if f := next(); f.Setpoint > 30 {
+			t.Errorf("it asks for more heat: %+v", f)
+		}
+		client.Publish("alarms/boiler-1/vibration", 1, true, `{"severity": 0}`).WaitTimeout(10 * time.Second)
+		u.awaitTwin(t, 20*time.Second, hubAPI, "boiler-1", "is turned up again", func(d twinDoc) bool {
+			setpoint, err := d.number("setpoint")
+			return err == nil && setpoint > 40
+		})
 	})
 }
