@@ -106,6 +106,7 @@ func TestSamplesInSQL(t *testing.T) {
 			}
 			for what, query := range map[string]string{
 				"function": `SELECT time, value, text, quality, coalesce(reason, '') FROM samples('plant', 'boiler-1', $1, $2, $3) ORDER BY time`,
+				"by uid":   `SELECT time, value, text, quality, coalesce(reason, '') FROM samples_of('uid-1', $1, $2, $3) ORDER BY time`,
 				"view":     `SELECT time, value, text, quality, coalesce(reason, '') FROM history WHERE namespace = 'plant' AND device = 'boiler-1' AND property = $1 AND time >= $2 AND time < $3 ORDER BY time`,
 			} {
 				rows, err := s.pool.Query(t.Context(), query, property, from, to)
