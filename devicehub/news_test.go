@@ -98,6 +98,14 @@ func TestNodeNews(t *testing.T) {
 	if _, _, err := h.Writes(t.Context(), "default", "b1", models.LedgerQuery{Limit: 5}); models.KindOf(err) != models.KindNotFound {
 		t.Errorf("a deleted device's writes: %v", err)
 	}
+	q := models.HistoryQuery{From: asked.Add(-time.Hour), To: asked, Limit: 5}
+	if _, err := h.History(t.Context(), "default", "b1", "setpoint", q); models.KindOf(err) != models.KindNotFound || !strings.Contains(err.Error(), "uid="+b1.Meta().UID) {
+		t.Errorf("a deleted device's history: %v", err)
+	}
+	q.UID = "nobody"
+	if _, err := h.History(t.Context(), "default", "b1", "setpoint", q); models.KindOf(err) != models.KindNotFound || !strings.Contains(err.Error(), "nobody") {
+		t.Errorf("the history of a uid that nobody had: %v", err)
+	}
 	entries, _, err := h.Writes(t.Context(), "default", "b1", models.LedgerQuery{UID: b1.Meta().UID, Limit: 5})
 	if err != nil || len(entries) != 1 || entries[0].By != "ann" || entries[0].State != "superseded" {
 		t.Errorf("writes %+v, error %v", entries, err)

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // on one, each with a device and a node of its own, since making one takes time.
 func TestStores(t *testing.T) {
 	tests := map[string]func(*testing.T, store.Store){"AgainstNaive": testAgainstNaive, "Rollups": testRollups, "SameTimeAcrossPages": testSameTimeAcrossPages,
-		"Gaps": testGaps, "ReportedAt": testReportedAt, "ReportedAtIsQuick": testReportedAtIsQuick}
+		"Gaps": testGaps, "GapsOfFormerNodes": testGapsOfFormerNodes, "ReportedAt": testReportedAt, "ReportedAtIsQuick": testReportedAtIsQuick}
 	log := slog.New(slog.DiscardHandler)
 	for name, open := range map[string]func(*testing.T) (store.Store, error){
 		"memory": func(*testing.T) (store.Store, error) { return storetest.NewMemory(), nil },
@@ -448,6 +448,31 @@ func testGaps(t *testing.T, s store.Store) {
 				t.Errorf("there is a bucket at %d", sec)
 			}
 		}
+	}
+}
+
+// testGapsOfFormerNodes: a device that moved has the gaps of each node that served
+// it, as far as they are of the time in which it did, by time.
+func testGapsOfFormerNodes(t *testing.T, s store.Store) {
+	at := func(sec int64) time.Time { return time.Unix(sec, 0).UTC() }
+	former, present := t.Name()+"-former", t.Name()+"-present"
+	gap := func(node string, from, to int64, reason string) store.Gap {
+		return store.Gap{NodeUID: node, Reason: reason, From: at(from), To: at(to), Recorded: at(200)}
+	}
+	if err := s.AddGaps(t.Context(), []store.Gap{
+		gap(present, 70, 75, "e"), gap(present, 10, 15, "not yet served"), gap(present, 48, 55, "d"),
+		gap(former, 40, 60, "c"), gap(former, 20, 25, "b"), gap(former, 70, 72, "no longer served"),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	of := Subject{DeviceUID: t.Name(), Property: "p", Nodes: []store.Service{{NodeUID: former, Till: at(50)}, {NodeUID: present, Since: at(50)}}}
+	page, err := Query(t.Context(), s, of, models.HistoryQuery{From: at(0), To: at(100), Limit: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []models.HistoryGap{{From: at(20), To: at(25), Reason: "b"}, {From: at(40), To: at(50), Reason: "c"}, {From: at(50), To: at(55), Reason: "d"}, {From: at(70), To: at(75), Reason: "e"}}
+	if have := shown(t, page.Gaps); have != shown(t, want) {
+		t.Errorf("gaps\n%s\nwant\n%s", have, shown(t, want))
 	}
 }
 
