@@ -145,8 +145,24 @@ func TestServerCertIsRenewedWhileRunning(t *testing.T) {
 	if serial(now.Add(250*24*time.Hour)) == first {
 		t.Error("not renewed")
 	}
-	if _, err := s.Current(now.Add(11 * 365 * 24 * time.Hour)); err == nil {
+	// A clock that jumps, ahead and back: what was made meanwhile is of no use.
+	ahead := serial(now.Add(3 * 365 * 24 * time.Hour))
+	back, err := s.Current(now)
+	if err != nil || back.Leaf.SerialNumber.String() == ahead || now.Before(back.Leaf.NotBefore) {
+		t.Errorf("back from a jump of the clock: %v, valid from %v", err, back.Leaf.NotBefore)
+	}
+	// After the end of the CA none can be made. It may be the clock that is wrong.
+	old, err := s.Current(now.Add(11 * 365 * 24 * time.Hour))
+	if err != nil || old != back {
+		t.Errorf("after the end of the CA: %v", err)
+	}
+	if _, err := NewServerCert(ca, []string{"localhost"}, now.Add(11*365*24*time.Hour)); err == nil {
 		t.Error("issued after the end of the CA")
+	}
+	// Before its beginning there is none better than from then on.
+	first = serial(now.Add(-40 * 365 * 24 * time.Hour))
+	if serial(now.Add(-40*365*24*time.Hour)) != first {
+		t.Error("made anew each time")
 	}
 }
 

@@ -147,13 +147,17 @@ func NewServerCert(ca *CA, hosts []string, now time.Time) (*ServerCert, error) {
 func (s *ServerCert) Current(now time.Time) (*tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cert != nil && !RenewDue(s.cert.Leaf, now) {
+	// One that was made while the clock was ahead is not valid yet. One from the
+	// CA's first moment cannot be made earlier.
+	early := s.cert != nil && now.Before(s.cert.Leaf.NotBefore) && s.cert.Leaf.NotBefore.After(s.ca.Cert.NotBefore)
+	if s.cert != nil && !RenewDue(s.cert.Leaf, now) && !early {
 		return s.cert, nil
 	}
 	cert, err := s.ca.IssueServer(s.hosts, now)
 	if err != nil {
-		// An old one is better than none as long as it is valid.
-		if s.cert != nil && now.Before(s.cert.Leaf.NotAfter) {
+		// An old one is better than none: it may be this clock that is wrong, and
+		// who connects has one of their own.
+		if s.cert != nil {
 			return s.cert, nil
 		}
 		return nil, err
