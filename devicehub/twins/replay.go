@@ -2,7 +2,6 @@ package twins
 
 import (
 	"context"
-	"math"
 	"strings"
 	"time"
 
@@ -18,6 +17,11 @@ type History interface {
 	LastSamples(ctx context.Context, deviceUID string, properties []string, atUS int64) (map[string]store.Sample, error)
 }
 
+// replayAhead is how far an edge's clock may be ahead for its samples to be
+// replayed. History has no order but time: what is dated later is of a clock that
+// was wrong, and may be older than what the shadow has.
+const replayAhead = time.Minute
+
 // replay brings the shadows up to what was committed: a hub that was killed has
 // acknowledged more than it had checkpointed, and an edge that stays away does not
 // say it again. It runs once, beside everything else: a device that says something
@@ -27,6 +31,7 @@ func (c *Cache) replay(ctx context.Context) {
 		return
 	}
 	began, replayed := time.Now(), 0
+	until := c.now().Add(replayAhead).UnixMicro()
 	for _, uid := range c.registry.DeviceUIDs(models.ListOptions{}) {
 		if ctx.Err() != nil {
 			return
@@ -35,7 +40,7 @@ func (c *Cache) replay(ctx context.Context) {
 		if len(names) == 0 {
 			continue
 		}
-		last, err := c.history.LastSamples(ctx, uid, names, math.MaxInt64)
+		last, err := c.history.LastSamples(ctx, uid, names, until)
 		if err != nil {
 			if ctx.Err() == nil {
 				c.log.Error("a twin may be older than what was acknowledged, until its edge says it anew", "device", uid, "error", err)
@@ -86,6 +91,9 @@ func (c *Cache) catchUp(uid string, at map[string]twin.Position, last map[string
 		return false
 	}
 	d := c.deviceLocked(view)
+	if d.session != 0 || c.liveLocked(view.Device.Spec.Node) {
+		return false // its edge says everything of it, in the order in which it was
+	}
 	for name, v := range last {
 		value, err := history.Value(v)
 		if err != nil {

@@ -444,7 +444,8 @@ func TestReplay(t *testing.T) {
 	}
 	sample(ids[0], h.now().Add(time.Second), 6)
 	sample(ids[0], h.now().Add(2*time.Second), 7)
-	sample(ids[1], h.now().Add(-time.Second), 39) // late, and older than what is known
+	sample(ids[1], h.now().Add(-time.Second), 39)       // late, and older than what is known
+	sample(ids[0], h.now().Add(70*365*24*time.Hour), 1) // by a clock that was wrong, some time before
 	if err := h.store.Ingest(t.Context(), []store.Batch{b}); err != nil {
 		t.Fatal(err)
 	}
@@ -465,6 +466,10 @@ func TestReplay(t *testing.T) {
 	h.latest("n1", 1, ref, &pb.LatestTwin{Full: true, State: "online", Seq: 11, Values: []*pb.LatestValue{float("temperature", 3, 10, h.start)}})
 	if h.cache.catchUp(ref.UID, at, last); h.says("b1", "temperature") != "3 good" {
 		t.Errorf("the edge said 3 meanwhile, the twin says %s", h.says("b1", "temperature"))
+	}
+	h.pass(time.Hour)
+	if h.cache.replay(t.Context()); h.says("b1", "temperature") != "3 good" {
+		t.Errorf("the edge said 3 before, the twin says %s", h.says("b1", "temperature"))
 	}
 }
 
