@@ -26,6 +26,7 @@ const (
 	bridgeTimeout = 10 * time.Second // for another broker to answer
 	bridgeIdle    = 2 * time.Minute  // after which a connection that nothing is published on ends
 	echoLife      = 10 * time.Second // within which another broker gives back what was published on it
+	repeatLife    = 5 * time.Minute  // within which it gives back the same once more
 	maxEchoes     = 10_000           // remembered; beyond, the oldest seconds are forgotten
 )
 
@@ -231,7 +232,7 @@ func (b *bridges) reconcile(ctx context.Context) {
 	}
 	for host, filters := range hosts {
 		if b.echoes[host] == nil {
-			b.echoes[host] = &echoes{sums: map[uint64][]time.Time{}}
+			b.echoes[host] = &echoes{sums: map[uint64][]time.Time{}, back: map[uint64]time.Time{}}
 		}
 		b.echoes[host].filters = filters
 	}
@@ -318,7 +319,7 @@ func (b *bridges) subscribe(ctx context.Context, rt *route) (*source, error) {
 // received takes a message of another broker. While the queue is full it holds
 // the connection up, and so the other broker.
 func (b *bridges) received(ctx context.Context, rt *route, in paho.Message) {
-	if b.isEcho(rt.spec.From.Broker, in.Topic(), in.Payload()) {
+	if b.isEcho(rt.spec.From.Broker, in.Topic(), in.Payload(), in.Duplicate()) {
 		in.Ack()
 		return
 	}
@@ -346,7 +347,10 @@ func (b *bridges) received(ctx context.Context, rt *route, in paho.Message) {
 type echoes struct {
 	filters []string
 	sums    map[uint64][]time.Time
-	count   int
+	// back has those that have come back: the other broker sends one again whose
+	// acknowledgement it has not heard of.
+	back  map[uint64]time.Time
+	count int
 }
 
 func sum(topic string, payload []byte) uint64 {
@@ -379,6 +383,11 @@ func (b *bridges) expect(to *models.RouteBroker, topic string, payload []byte) {
 }
 
 func (e *echoes) forget(before time.Time) {
+	for s, at := range e.back {
+		if time.Since(at) > repeatLife {
+			delete(e.back, s)
+		}
+	}
 	for s, at := range e.sums {
 		kept := slices.DeleteFunc(at, func(t time.Time) bool { return t.Before(before) })
 		e.count -= len(at) - len(kept)
@@ -391,7 +400,7 @@ func (e *echoes) forget(before time.Time) {
 }
 
 // isEcho reports whether a message is one that was published from here.
-func (b *bridges) isEcho(from *models.RouteBroker, topic string, payload []byte) bool {
+func (b *bridges) isEcho(from *models.RouteBroker, topic string, payload []byte, again bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.echoes[hostOf(from)]
@@ -403,8 +412,15 @@ func (b *bridges) isEcho(from *models.RouteBroker, topic string, payload []byte)
 	e.count -= len(e.sums[s]) - len(at)
 	if len(at) == 0 {
 		delete(e.sums, s)
-		return false
+		return again && time.Since(e.back[s]) < repeatLife
 	}
+	if len(e.back) > maxEchoes {
+		e.forget(time.Now().Add(-echoLife))
+		if len(e.back) > maxEchoes {
+			clear(e.back)
+		}
+	}
+	e.back[s] = time.Now()
 	e.sums[s] = at[1:]
 	e.count--
 	return true

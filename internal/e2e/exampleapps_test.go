@@ -118,7 +118,7 @@ func TestExampleInGo(t *testing.T) {
 	step(t, "raised", func(t *testing.T) {
 		cli("", "twin", "set", "boiler-1", "running=true", "setpoint=90", "--wait", "5s")
 		a := until("vibration", func(a alarm) bool { return a.Severity == 3 })
-		if a.State != "raised" || a.Score < 4.5 || a.Value < a.Usual+0.5 {
+		if a.State != "raised" || a.Score < 4.5 { // the first drop may be what is unusual
 			t.Errorf("%+v", a)
 		}
 		lamp("true")
