@@ -39,6 +39,7 @@ var sections = []struct {
 	{"edge", benchEdge},
 	{"apps", benchApps},
 	{"routes", benchRoutes},
+	{"cold", benchCold},
 	{"ingest", benchIngest},
 	{"single", benchSingle},
 	{"outbox", benchOutbox},

@@ -59,8 +59,11 @@ func build(ctx context.Context, dir, name string) (string, error) {
 }
 
 // newWorld starts a hub on SQLite and an edge called bench that has joined it.
-func newWorld(ctx context.Context) (w *world, err error) {
-	if w, err = newHub(ctx, ""); err != nil {
+func newWorld(ctx context.Context) (*world, error) { return newWorldOn(ctx, "") }
+
+// newWorldOn does so with the hub on a database.
+func newWorldOn(ctx context.Context, database string) (w *world, err error) {
+	if w, err = newHub(ctx, database); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -231,8 +234,13 @@ func (w *world) model(ctx context.Context, name string, properties []map[string]
 		"metadata": map[string]any{"name": name}, "spec": map[string]any{"protocol": "modbus", "properties": properties}}, nil)
 }
 
+// device makes a device, no faster than the hub takes requests of one user.
 func (w *world) device(ctx context.Context, model, node, name, addr string) error {
 	sleep(ctx, perWrite)
+	return w.create(ctx, model, node, name, addr)
+}
+
+func (w *world) create(ctx context.Context, model, node, name, addr string) error {
 	return w.call(ctx, "POST", "/api/v1/devices", map[string]any{"apiVersion": "whimbrel/v1", "kind": "Device", "metadata": map[string]any{"name": name},
 		"spec": map[string]any{"model": model, "node": node, "connection": map[string]any{"url": "tcp://" + addr, "unit": 1}}}, nil)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -19,7 +18,7 @@ import (
 // of one sample each. All that is read into is the columns of the whole record.
 
 // rawSeries is a pb.Series as it is on the wire: the contents of its fields, numbers
-// packed.
+// packed. They are parts of the record.
 type rawSeries struct {
 	device                           uint64
 	property                         []byte
@@ -45,47 +44,44 @@ const (
 	fieldSeriesReasons = tagSeriesReasons >> 3
 )
 
-// rawPool keeps memory for the next record.
-var rawPool = sync.Pool{New: func() any { return new([]rawSeries) }}
-
-// maxPooled bounds what a rare large record leaves behind.
-const maxPooled = 1 << 12
-
-func release(series *[]rawSeries) {
-	if cap(*series) <= maxPooled {
-		clear(*series)
-		*series = (*series)[:0]
-		rawPool.Put(series)
-	}
-}
-
-// splitRecord parts a record into its series, which are appended, and the rest.
-func splitRecord(series []rawSeries, data []byte) (_ []rawSeries, rest []byte, err error) {
+// splitRecord parts a record into its series, which it counts, and the rest. A
+// series is taken apart when it is its turn, into the same rawSeries each time: a
+// record of many thousands costs more memory traffic than its bytes do otherwise.
+func splitRecord(data []byte) (series int, rest []byte, err error) {
 	for len(data) > 0 {
 		num, kind, l := protowire.ConsumeTag(data)
 		if l < 0 {
-			return nil, nil, malformed("%v", protowire.ParseError(l))
+			return 0, nil, malformed("%v", protowire.ParseError(l))
 		}
 		v := protowire.ConsumeFieldValue(num, kind, data[l:])
 		if v < 0 {
-			return nil, nil, malformed("%v", protowire.ParseError(v))
+			return 0, nil, malformed("%v", protowire.ParseError(v))
 		}
-		if num != fieldSeries {
+		switch {
+		case num != fieldSeries:
 			rest = append(rest, data[:l+v]...)
-			data = data[l+v:]
-			continue
-		}
-		if kind != protowire.BytesType {
-			return nil, nil, malformed("series of wire type %d", kind)
-		}
-		message, _ := protowire.ConsumeBytes(data[l:])
-		series = append(series, rawSeries{})
-		if err := series[len(series)-1].parse(message); err != nil {
-			return nil, nil, fmt.Errorf("series %d: %w", len(series)-1, err)
+		case kind != protowire.BytesType:
+			return 0, nil, malformed("series of wire type %d", kind)
+		default:
+			series++
 		}
 		data = data[l+v:]
 	}
 	return series, rest, nil
+}
+
+// next takes the next series of a record that splitRecord took apart; there
+// must be one.
+func (s *rawSeries) next(data []byte) (left []byte, err error) {
+	for {
+		num, kind, l := protowire.ConsumeTag(data)
+		if num == fieldSeries {
+			message, n := protowire.ConsumeBytes(data[l:])
+			*s = rawSeries{}
+			return data[l+n:], s.parse(message)
+		}
+		data = data[l+protowire.ConsumeFieldValue(num, kind, data[l:]):]
+	}
 }
 
 // parse takes a series apart. The last one of a field counts, as always; numbers
@@ -192,57 +188,40 @@ func uvarint(b []byte) (v uint64, rest []byte, err error) {
 	return v, b[n:], nil
 }
 
-// fill reads the series into columns.
-func (d *Decoded) fill(series []rawSeries, r *pb.Record, devices []DeviceRef) error {
-	if len(series) == 0 {
+// fill reads the series of a record, which are so many, into columns.
+func (d *Decoded) fill(data []byte, series int, r *pb.Record, devices []DeviceRef) error {
+	if series == 0 {
 		return nil
 	}
-	samples, names := 0, 0
-	var ints, floats, texts, bad bool
-	for i := range series {
-		s := &series[i]
-		if s.n == 0 {
+	c := &d.Columns
+	d.Series = make([]Series, series)
+	// Names are parts of one string, or of few: whoever keeps one for long clones it.
+	var names strings.Builder
+	var from rawSeries
+	for i := range d.Series {
+		var err error
+		if data, err = from.next(data); err != nil {
+			return fmt.Errorf("series %d: %w", i, err)
+		}
+		if from.n == 0 {
 			return malformed("series %d: no samples", i)
 		}
-		if samples += s.n; samples > maxRecordValues {
+		at := len(c.Times)
+		if from.n > maxRecordValues-at {
 			return malformed("more than %d samples", maxRecordValues)
 		}
-		if len(s.kinds) != 1 && len(s.kinds) != s.n {
-			return malformed("series %d: %d kinds for %d samples", i, len(s.kinds), s.n)
+		if len(from.kinds) != 1 && len(from.kinds) != from.n {
+			return malformed("series %d: %d kinds for %d samples", i, len(from.kinds), from.n)
 		}
-		names += len(s.property)
-		ints = ints || len(s.ints)+len(s.uints) > 0
-		floats = floats || len(s.floats) > 0
-		texts = texts || len(s.texts) > 0
-		bad = bad || len(s.qualities) > 0
-	}
-	c := &d.Columns
-	c.Times, c.Kinds = make([]int64, samples), make([]uint8, samples)
-	if ints {
-		c.Ints = make([]int64, samples)
-	}
-	if floats {
-		c.Floats = make([]float64, samples)
-	}
-	if texts {
-		c.Texts = make([]string, samples)
-	}
-	if bad {
-		c.Qualities, c.Reasons = make([]uint8, samples), make([]string, samples)
-	}
-	// Names are parts of one string: whoever keeps one for long clones it.
-	var all strings.Builder
-	all.Grow(names)
-	for i := range series {
-		all.Write(series[i].property)
-	}
-	name := all.String()
-	d.Series = make([]Series, len(series))
-	at := 0
-	for i := range series {
-		from, to := &series[i], &d.Series[i]
-		*to = Series{Property: name[:len(from.property)], Lo: at, Hi: at + from.n, columns: c}
-		name, at = name[len(from.property):], to.Hi
+		if i == 0 { // mostly all are alike; a sample has a byte at least
+			c.reserve(min(series*from.n, len(data)+from.n, maxRecordValues))
+			names.Grow(min(series*len(from.property), len(data)+len(from.property)))
+		}
+		c.extend(&from)
+		names.Write(from.property)
+		all := names.String()
+		to := &d.Series[i]
+		*to = Series{Property: all[len(all)-len(from.property):], Lo: at, Hi: at + from.n, columns: c}
 		if from.device >= uint64(len(devices)) {
 			return malformed("series %d: device %d of %d", i, from.device, len(devices))
 		}
@@ -250,11 +229,39 @@ func (d *Decoded) fill(series []rawSeries, r *pb.Record, devices []DeviceRef) er
 		if err := checkName("property", to.Property); err != nil {
 			return fmt.Errorf("series %d: %w", i, err)
 		}
-		if err := c.read(from, to.Lo, r); err != nil {
+		if err := c.read(&from, to.Lo, r); err != nil {
 			return fmt.Errorf("series %d: %w", i, err)
 		}
 	}
 	return nil
+}
+
+// reserve makes room for so many samples in the columns that all have.
+func (c *Columns) reserve(n int) { c.Times, c.Kinds = make([]int64, 0, n), make([]uint8, 0, n) }
+
+// extend makes the columns longer by a series' samples, and those columns that it
+// is the first to need.
+func (c *Columns) extend(s *rawSeries) {
+	before, most := len(c.Times), max(cap(c.Times), len(c.Times)+s.n)
+	c.Times, c.Kinds = longer(c.Times, s.n), longer(c.Kinds, s.n)
+	c.Ints = longerIf(c.Ints, len(s.ints)+len(s.uints) > 0, before, s.n, most)
+	c.Floats = longerIf(c.Floats, len(s.floats) > 0, before, s.n, most)
+	c.Texts = longerIf(c.Texts, len(s.texts) > 0, before, s.n, most)
+	c.Qualities, c.Reasons = longerIf(c.Qualities, len(s.qualities) > 0, before, s.n, most), longerIf(c.Reasons, len(s.qualities) > 0, before, s.n, most)
+}
+
+func longer[T any](c []T, n int) []T { return append(c, make([]T, n)...) }
+
+// longerIf makes a column of before elements longer that is needed now or is there
+// already.
+func longerIf[T any](c []T, needed bool, before, n, most int) []T {
+	switch {
+	case c == nil && !needed:
+		return nil
+	case c == nil:
+		c = make([]T, before, most)
+	}
+	return longer(c, n)
 }
 
 // read reads the samples of one series to where they begin.

@@ -127,24 +127,22 @@ func DecodeRecord(data []byte) (*Decoded, error) {
 	if fields > maxRecordFields {
 		return nil, malformed("record of %d fields, more than %d", fields, maxRecordFields)
 	}
-	series := rawPool.Get().(*[]rawSeries)
-	defer release(series)
-	var rest []byte
-	if *series, rest, err = splitRecord(*series, data); err != nil {
+	series, rest, err := splitRecord(data)
+	if err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	var r pb.Record
 	if err := r.UnmarshalVT(rest); err != nil {
 		return nil, malformed("record: %v", err)
 	}
-	d, err := decode(&r, *series)
+	d, err := decode(&r, data, series)
 	if err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	return d, nil
 }
 
-func decode(r *pb.Record, series []rawSeries) (*Decoded, error) {
+func decode(r *pb.Record, data []byte, series int) (*Decoded, error) {
 	devices := make([]DeviceRef, len(r.Devices))
 	for i, ref := range r.Devices {
 		if err := checkName("device uid", ref.Uid); err != nil {
@@ -163,7 +161,7 @@ func decode(r *pb.Record, series []rawSeries) (*Decoded, error) {
 	}
 
 	d := &Decoded{}
-	if err := d.fill(series, r, devices); err != nil {
+	if err := d.fill(data, series, r, devices); err != nil {
 		return nil, err
 	}
 

@@ -378,22 +378,26 @@ func BenchmarkBuilder(b *testing.B) {
 }
 
 func BenchmarkDecodeRecord(b *testing.B) {
-	var build Builder
-	for i := range 4 {
-		for j := range 500 {
-			build.AddSample(DeviceRef{UID: fmt.Sprint("dev", j/50)}, fmt.Sprint("temperature-", j%50),
-				models.Sample{Value: models.Float(float64(j)), Time: noon.Add(time.Duration(i) * time.Second)})
-		}
+	for _, shape := range []struct{ devices, properties, each int }{{10, 50, 4}, {100, 50, 1}} {
+		b.Run(fmt.Sprintf("%d series of %d", shape.devices*shape.properties, shape.each), func(b *testing.B) {
+			var build Builder
+			for i := range shape.each {
+				for j := range shape.devices * shape.properties {
+					build.AddSample(DeviceRef{UID: fmt.Sprint("dev", j/shape.properties)}, fmt.Sprint("temperature-", j%shape.properties),
+						models.Sample{Value: models.Float(float64(j)), Time: noon.Add(time.Duration(i) * time.Second)})
+				}
+			}
+			data := build.Bytes()
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
+				d, err := DecodeRecord(data)
+				if err != nil {
+					b.Fatal(err)
+				}
+				n += d.Samples()
+			}
+			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "samples/s")
+		})
 	}
-	data := build.Bytes()
-	b.ReportAllocs()
-	n := 0
-	for b.Loop() {
-		d, err := DecodeRecord(data)
-		if err != nil {
-			b.Fatal(err)
-		}
-		n += d.Samples()
-	}
-	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "samples/s")
 }
