@@ -63,14 +63,19 @@ func command(began *bool) *cobra.Command {
 	var logs logging.Config
 	cmd := edgeflags.Command("whimbrel-edge", func(cmd *cobra.Command) (*slog.Logger, error) { return logs.Logger(cmd.ErrOrStderr()) })
 	cmd.Long += "\n\nEvery flag can also be given by the environment: --outbox-age is WHIMBREL_OUTBOX_AGE."
-	cmd.Version = version.Version
-	cmd.SetVersionTemplate(version.String() + "\n")
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	logs.AddFlags(cmd)
 	cmd.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return bindEnvironment(cmd) }
+	// Not cobra's own: its templates would keep every method of every type in the
+	// binary.
+	asked := cmd.Flags().Bool("version", false, "print the version")
 	do := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		*began = true
+		if *asked {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), version.String())
+			return err
+		}
 		return do(cmd, args)
 	}
 	cmd.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {

@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -61,13 +63,48 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// idleBound is what an edge may take of a small gateway's memory when it has
+// nothing to do.
+const idleBound = 30 << 20
+
+// small fails where the linker had to keep all methods, because one is looked up
+// by a name that only the running program knows. dump is what it says with
+// -dumpdep.
+func small(t *testing.T, dump string) {
+	why := map[string]bool{}
+	for line := range strings.Lines(dump) {
+		if from, _, ok := strings.Cut(line, " <ReflectMethod> -> "); ok && !strings.Contains(from, " -> ") {
+			why[from] = true
+		}
+	}
+	for from := range why {
+		t.Errorf("%s looks methods up by name: that keeps all exported methods in the binary, about 3 MiB of it and of its memory", from)
+	}
+}
+
+// resident is how much memory a process has.
+func resident(t *testing.T, pid int) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Skip("no /proc here")
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	kb, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kb << 10
+}
+
 // The process starts without a hub, stops at a signal, and starts again with
-// --data alone; what it was told is remembered.
+// --data alone; what it was told is remembered. It is small.
 func TestProcess(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "whimbrel-edge")
-	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
+	out, err := exec.Command("go", "build", "-ldflags", "-dumpdep", "-o", bin, ".").CombinedOutput()
+	if err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
+	small(t, string(out))
 	dir := filepath.Join(t.TempDir(), "data")
 	token := pki.NewJoinToken("sha256:" + strings.Repeat("00", 32)).Encode()
 	start := func(args ...string) (stop func() string) {
@@ -88,6 +125,11 @@ func TestProcess(t *testing.T) {
 				_ = cmd.Wait()
 				t.Fatalf("no context.json\n%s", log.String())
 			}
+		}
+		idle := resident(t, cmd.Process.Pid)
+		t.Logf("%.1f MiB", float64(idle)/(1<<20))
+		if idle > idleBound {
+			t.Errorf("an edge with nothing to do has %d bytes of memory, more than %d", idle, idleBound)
 		}
 		return func() string {
 			if err := cmd.Process.Signal(os.Interrupt); err != nil {

@@ -95,3 +95,5 @@ require (
 )
 
 replace github.com/gopcua/opcua => ../../third_party/gopcua
+
+replace github.com/expr-lang/expr => ../../third_party/expr
