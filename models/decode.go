@@ -290,6 +290,9 @@ func objectOfTree(tree any, want string) (Object, error) {
 		return nil, Invalid("/kind", "must be %s here, got %s", want, quoteShort(kind))
 	}
 	info, ok := KindByName(kind)
+	if instead := Instead(kind); instead != "" {
+		return nil, Invalid("/kind", "%s is not supported; use %s", kind, instead)
+	}
 	if !ok || info.Kind != kind {
 		return nil, Invalid("/kind", "%s is not known; known are %s", quoteShort(kind), kindNames())
 	}

@@ -103,6 +103,28 @@ func KindByName(name string) (KindInfo, bool) {
 	return KindInfo{}, false
 }
 
+// elsewhere are kinds of Kubernetes that are not here, and what to write
+// instead.
+var elsewhere = []struct{ kind, plural, instead string }{
+	{"DaemonSet", "daemonsets", "a Deployment with as many replicas as nodes match its template's nodeSelector: new pods go to the nodes with the fewest"},
+	{"StatefulSet", "statefulsets", "a Deployment: its pods are APP-0, APP-1 …, each stays on its node and keeps its name there, and a hostPath volume keeps its data"},
+	{"ReplicaSet", "replicasets", "a Deployment"},
+	{"Job", "jobs", "a Deployment with restartPolicy OnFailure"},
+	{"CronJob", "cronjobs", "a Deployment whose container waits for its time"},
+	{"Ingress", "ingresses", "a Service: it is at /api/v1/services/NAME/proxy/ of the hub"},
+}
+
+// Instead says what to use in place of a kind, or a plural, of Kubernetes that is
+// not here; "" when nothing comes to mind.
+func Instead(name string) string {
+	for _, k := range elsewhere {
+		if strings.EqualFold(name, k.kind) || strings.EqualFold(name, k.plural) {
+			return k.instead
+		}
+	}
+	return ""
+}
+
 // Key names one object.
 type Key struct {
 	Kind      string

@@ -193,3 +193,17 @@ func mustRead(t *testing.T, file string) []byte {
 	}
 	return text
 }
+
+func TestInstead(t *testing.T) {
+	for _, kind := range []string{"DaemonSet", "StatefulSet", "Job"} {
+		_, err := DecodeObject([]byte("apiVersion: apps/v1\nkind: " + kind + "\nmetadata: {name: a}\nspec: {anything: 1}\n"))
+		if KindOf(err) != KindInvalid || !strings.Contains(err.Error(), "/kind: "+kind+" is not supported; use a Deployment") {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	for _, k := range Kinds {
+		if Instead(k.Kind) != "" || Instead(k.Plural) != "" {
+			t.Errorf("there is a kind %s", k.Kind)
+		}
+	}
+}

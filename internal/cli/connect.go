@@ -140,6 +140,9 @@ func kindOf(name string) (models.KindInfo, error) {
 			}
 			known += k.Plural
 		}
+		if instead := models.Instead(name); instead != "" {
+			return info, Usagef("there are no objects of kind %q; use %s", name, instead)
+		}
 		return info, Usagef("there are no objects of kind %q; there are %s and tokens", name, known)
 	}
 	return info, nil
