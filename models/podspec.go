@@ -254,15 +254,17 @@ type LogLimits struct {
 	MaxFiles int32    `json:"maxFiles,omitempty"` // default 3
 }
 
-// AccessGrant allows one thing: verbs on properties of devices, or on topics.
+// AccessGrant allows one thing: verbs on properties of devices, on topics, or on
+// routes.
 type AccessGrant struct {
 	Devices    DeviceChoice `json:"devices,omitzero"`
 	Properties []string     `json:"properties,omitempty"` // default: all
 	Topics     []string     `json:"topics,omitempty"`     // MQTT topic filters of the apps' own
+	Routes     []string     `json:"routes,omitempty"`     // of the pod's namespace, whose source is REST
 	Verbs      []string     `json:"verbs"`
 }
 
-// The verbs of access: of devices, and of topics.
+// The verbs of access: of devices, of topics, and of routes the third.
 const (
 	VerbRead      = "read"
 	VerbWrite     = "write"
@@ -486,8 +488,8 @@ func (p problems) name(name string, rule func(string) string, seen map[string]bo
 	}
 }
 
-// exactlyOne checks which of some fields are given.
-func (p problems) exactlyOne(given map[string]bool) {
+// exactlyOne checks which of some fields are given, and reports whether one is.
+func (p problems) exactlyOne(given map[string]bool) bool {
 	var names, all []string
 	for _, f := range sortedKeys(given) {
 		all = append(all, f)
@@ -502,6 +504,7 @@ func (p problems) exactlyOne(given map[string]bool) {
 		}
 		p.say("must have exactly one of %s, has %s", strings.Join(all, ", "), got)
 	}
+	return len(names) == 1
 }
 
 // Bounds of a pod, far above what apps have.
@@ -807,14 +810,15 @@ func (j *Projection) validate(p problems) {
 var reservedTopics = map[string]bool{"devices": true, "mappers": true, "whimbrel": true}
 
 func (g *AccessGrant) validate(p problems) {
-	devices, topics := !g.Devices.IsZero(), len(g.Topics) > 0
-	p.exactlyOne(map[string]bool{"devices": devices, "topics": topics})
-	if devices == topics {
+	if !p.exactlyOne(map[string]bool{"devices": !g.Devices.IsZero(), "topics": len(g.Topics) > 0, "routes": len(g.Routes) > 0}) {
 		return
 	}
-	allowed := []string{VerbRead, VerbWrite}
-	if topics {
-		allowed = []string{VerbPublish, VerbSubscribe}
+	allowed, on := []string{VerbRead, VerbWrite}, "devices"
+	switch {
+	case len(g.Topics) > 0:
+		allowed, on = []string{VerbPublish, VerbSubscribe}, "topics"
+	case len(g.Routes) > 0:
+		allowed, on = []string{VerbPublish}, "routes"
 	}
 	if len(g.Verbs) == 0 {
 		p.in("verbs").say("is required: %s", strings.Join(allowed, ", "))
@@ -826,8 +830,8 @@ func (g *AccessGrant) validate(p problems) {
 		p.in("devices", i).check(CheckLabelName(n))
 	}
 	for i, n := range g.Properties {
-		if topics {
-			p.in("properties").say("is of devices, not of topics")
+		if on != "devices" {
+			p.in("properties").say("is of devices, not of %s", on)
 			break
 		}
 		if !propertyName.MatchString(n) {
@@ -836,6 +840,9 @@ func (g *AccessGrant) validate(p problems) {
 	}
 	for i, t := range g.Topics {
 		p.in("topics", i).check(checkAppTopic(t))
+	}
+	for i, n := range g.Routes {
+		p.in("routes", i).check(CheckSubdomain(n))
 	}
 }
 

@@ -20,11 +20,13 @@ import (
 type App interface {
 	// Name stands behind the values that it sets.
 	Name() string
-	// Namespace is where its routes are.
+	// Namespace is where its routes and services are.
 	Namespace() string
 	// Device reports whether it may read, or write, a property of the device with
 	// that local id; property "" asks whether any at all.
 	Device(device, property string, write bool) bool
+	// Route reports whether it may post to a route of its namespace.
+	Route(name string) bool
 }
 
 // asking is the key of the App in a request's context. Without one it is who has

@@ -7,11 +7,14 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
+	"github.com/whimbrel-edge/whimbrel/models"
 )
 
-// fakeApp reads everything of boiler-1 but writes only setpoint.
+// fakeApp reads everything of boiler-1 but writes only setpoint, and posts to
+// one route.
 type fakeApp struct{}
 
 func (fakeApp) Name() string      { return "default.pod" }
@@ -20,9 +23,18 @@ func (fakeApp) Device(device, property string, write bool) bool {
 	return device == "boiler-1" && (property == "" || property == "setpoint")
 }
 
+func (fakeApp) Route(name string) bool { return name == "to-erp" }
+
+// fakeRoutes takes everything, and says for whom.
+type fakeRoutes struct{}
+
+func (fakeRoutes) Post(_ context.Context, namespace, name, _ string, payload []byte, _ time.Duration) (models.RouteReply, error) {
+	return models.RouteReply{Matched: true, Answered: true, Status: 200, Body: []byte(namespace + "/" + name + " " + string(payload))}, nil
+}
+
 func TestApps(t *testing.T) {
 	f := &fakeDevices{}
-	s, err := New(Config{Addr: "127.0.0.1:0", Token: "secret", Devices: f, Log: slog.New(slog.DiscardHandler),
+	s, err := New(Config{Addr: "127.0.0.1:0", Token: "secret", Devices: f, Routes: fakeRoutes{}, Log: slog.New(slog.DiscardHandler),
 		Apps:    func(token string) (App, bool) { return fakeApp{}, token == "apps" },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metrics") })})
 	if err != nil {
@@ -58,6 +70,9 @@ func TestApps(t *testing.T) {
 		{"POST", "/v1/devices/pump-1/read", ``, 403, "", ""},
 		{"GET", "/v1/devices/boiler-1/recording?for=1s", "", 403, "recordings", ""},
 		{"GET", "/metrics", "", 403, "/metrics", ""},
+		{"POST", "/v1/routes/to-erp", "x", 200, "default/to-erp x", ""},
+		{"POST", "/v1/routes/others", "x", 403, "publishing to route others", "default/"},
+		{"POST", "/v1/routes/default.to-erp", "x", 403, "publishing to route default.to-erp", "/" + "to-erp x"},
 	} {
 		status, _, body := do(t, c.method, url+c.path, c.body, "Authorization", "Bearer apps")
 		if status != c.status || !strings.Contains(body, c.say) || c.silent != "" && strings.Contains(body, c.silent) {

@@ -33,14 +33,16 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	namespace, name := models.DefaultNamespace, r.PathValue("name")
+	a := appOf(r)
+	if a != nil && !a.Route(name) {
+		return forbidden("publishing to route %s", name)
+	}
 	payload, err := io.ReadAll(http.MaxBytesReader(w, r.Body, routes.MaxPayload))
 	if err != nil {
 		return models.Errorf(models.KindTooLarge, "the message is too large or broke off: %v; at most %d bytes are carried", err, routes.MaxPayload)
 	}
-	namespace, name := models.DefaultNamespace, r.PathValue("name")
-	if a := appOf(r); a != nil {
-		// A route is an opening that who administers the namespace has made; an app may
-		// use those of its own, called by their names alone.
+	if a != nil { // it calls those of its own namespace by their names alone
 		reply, err := s.cfg.Routes.Post(r.Context(), a.Namespace(), name, r.Header.Get("Content-Type"), payload, wait)
 		if err != nil {
 			return err

@@ -153,6 +153,13 @@ func (a *App) Topic(filter string, publish bool) bool {
 	})
 }
 
+// Route reports whether the app may post to a route of its namespace.
+func (a *App) Route(name string) bool {
+	return !a.revoked.Load() && slices.ContainsFunc(*a.grants.Load(), func(g models.AccessGrant) bool {
+		return slices.Contains(g.Routes, name) && slices.Contains(g.Verbs, models.VerbPublish)
+	})
+}
+
 func verb(is bool, yes, no string) string {
 	if is {
 		return yes

@@ -658,7 +658,8 @@ func TestCredentials(t *testing.T) {
 		read := models.AccessGrant{Devices: models.DeviceChoice{Selector: "area=a"}, Verbs: []string{"read"}}
 		write := models.AccessGrant{Devices: models.DeviceChoice{Names: []string{"boiler-2"}}, Properties: []string{"setpoint"}, Verbs: []string{"write"}}
 		topics := models.AccessGrant{Topics: []string{"alarms/#"}, Verbs: []string{"publish"}}
-		w.apply(pod(1, read, write, topics), device("boiler-1", `"area":"a"`), device("boiler-2", ""))
+		routes := models.AccessGrant{Routes: []string{"to-erp"}, Verbs: []string{"publish"}}
+		w.apply(pod(1, read, write, topics, routes), device("boiler-1", `"area":"a"`), device("boiler-2", ""))
 		w.readyAt("web-0", 1)
 		password, token := secret()
 		a, ok := w.m.AppByPassword("default.web-0", password)
@@ -670,7 +671,7 @@ func TestCredentials(t *testing.T) {
 			"publish": a.Topic("alarms/x", true), "reads some": a.AnyDevice(false), "writes some": a.AnyDevice(true),
 			"!write by label": !a.Device("boiler-1", "temperature", true), "!another property": !a.Device("boiler-2", "mode", true), "!read by name": !a.Device("boiler-2", "setpoint", false),
 			"!another device": !a.Device("boiler-3", "x", false), "!another namespace": !a.Device("other.boiler-2", "setpoint", true), "!no name": !a.Device("a.b.c", "x", false),
-			"!subscribe": !a.Topic("alarms/x", false), "!another topic": !a.Topic("x", true),
+			"route": a.Route("to-erp"), "!another route": !a.Route("alarms"), "!subscribe": !a.Topic("alarms/x", false), "!another topic": !a.Topic("x", true),
 		} {
 			if !allowed {
 				t.Errorf("%s is wrong", what)
@@ -679,7 +680,7 @@ func TestCredentials(t *testing.T) {
 		// Labels and grants change under a container that runs on.
 		w.apply(pod(1, read), device("boiler-1", ""), device("boiler-3", `"area":"a"`))
 		w.await("web-0", "granted something else", func(*models.PodStatus) bool { return a.Device("boiler-3", "x", false) })
-		if a.Device("boiler-1", "x", false) || a.Device("boiler-2", "setpoint", true) || a.Topic("alarms/x", true) {
+		if a.Device("boiler-1", "x", false) || a.Device("boiler-2", "setpoint", true) || a.Topic("alarms/x", true) || a.Route("to-erp") {
 			t.Error("what was withdrawn is still granted")
 		}
 		if s := w.status("web-0"); s.RestartCount != 0 {

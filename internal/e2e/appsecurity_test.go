@@ -104,10 +104,13 @@ func TestAppsReachNoFurther(t *testing.T) {
 	e.start("--hub", "https://"+h.link, "--token", h.joinToken("gateway-1"), "--name", "gateway-1", "--data", e.data, "--mqtt", e.mqtt, "--api", e.addr, "--log-level", "debug")
 	h.awaitTwin(t, 20*time.Second, hubAPI, "tank-2", "good", isGood("level"))
 
+	for _, name := range []string{"mine", "theirs"} {
+		h.apply(fmt.Sprintf("apiVersion: whimbrel/v1\nkind: Route\nmetadata: {name: %[1]s}\nspec: {from: {rest: true}, to: {mqtt: {topic: %[1]s/posted}}}\n", name))
+	}
 	app := func(ns, name, access string) {
 		h.apply(fmt.Sprintf(guardedManifest, ns, name, "whimbrel.test/app:1", "serve=8080", access))
 	}
-	app("default", "mine", `{devices: [tank-1], properties: [level], verbs: [read]}, {topics: ["mine/#"], verbs: [publish, subscribe]}`)
+	app("default", "mine", `{devices: [tank-1], properties: [level], verbs: [read]}, {topics: ["mine/#"], verbs: [publish, subscribe]}, {routes: [mine], verbs: [publish]}`)
 	app("default", "theirs", `{devices: [tank-2], properties: [dose], verbs: [write]}, {topics: ["theirs/#"], verbs: [publish, subscribe]}`)
 	app("lab", "mine", `{devices: [tank-1], verbs: [read, write]}`)
 	// env are the variables of a pod, by NAMESPACE.POD.
@@ -254,7 +257,7 @@ func TestAppsReachNoFurther(t *testing.T) {
 			{"GET", "/v1/devices/tank-1/%2e%2e/tank-2/twin"}, {"GET", "/v1//devices/tank-2/twin"}, {"GET", "/v1/devices/tank-2/twin/"}, {"GET", "/v1/devices/TANK-2/twin"}, {"GET", "/v1/devices/tank-2%00/twin"},
 			{"PATCH", "/v1/devices/tank-1/twin/desired", `{"level": 1}`}, {"PATCH", "/v1/devices/tank-1/twin/desired", `{"valve": 1}`}, {"PATCH", "/v1/devices/tank-2/twin/desired", `{"dose": 1}`},
 			{"POST", "/v1/devices/tank-1/read", `{"properties": ["valve"]}`}, {"POST", "/v1/devices/tank-2/read", `{}`}, {"GET", "/v1/devices/tank-1/recording?for=1s"},
-			{"GET", "/metrics"}, {"POST", "/v1/routes/none", `{}`}, {"GET", "/v1/services/theirs/"}, {"GET", "/api/v1/secrets"},
+			{"GET", "/metrics"}, {"POST", "/v1/routes/none", `{}`}, {"POST", "/v1/routes/theirs", `{}`}, {"POST", "/v1/routes/default.mine", `{}`}, {"POST", "/v1/routes/mine/", `{}`}, {"GET", "/v1/services/theirs/"}, {"GET", "/api/v1/secrets"},
 		} {
 			got, err := as(mine).do(r[0], r[1], r[2])
 			if err != nil {
@@ -271,6 +274,10 @@ func TestAppsReachNoFurther(t *testing.T) {
 				t.Errorf("%v", got)
 			}
 		}
+		as(mine).want(t, 202, "POST", edgeAPI+"/routes/mine?wait=0s", `{}`)
+		as(theirs).want(t, 403, "POST", edgeAPI+"/routes/mine", `{}`)
+		as(labs).want(t, 403, "POST", edgeAPI+"/routes/mine", `{}`)
+		as(labs).want(t, 403, "GET", edgeAPI+"/services/default.theirs/", "")
 		as(labs).want(t, 403, "GET", edgeAPI+"/devices/tank-1/twin", "")
 		as(labs).want(t, 200, "GET", edgeAPI+"/devices/lab.tank-1/twin", "")
 		if got := as(theirs).want(t, 202, "PATCH", edgeAPI+"/devices/tank-2/twin/desired", `{"dose": 5}`); strings.Contains(got.String(), "level") {
