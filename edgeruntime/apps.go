@@ -74,7 +74,7 @@ func (a appAuth) Authenticate(username, password string) (broker.Identity, bool)
 	if !ok {
 		return broker.Identity{}, false
 	}
-	return broker.Identity{Name: app.Name(), Access: app}, true
+	return broker.Identity{Name: app.Name(), Access: app, Current: app.Current}, true
 }
 
 // gateway is the edge's servers at the address where containers find this machine.

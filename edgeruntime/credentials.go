@@ -120,11 +120,22 @@ func (a mqttAuth) Authenticate(username, password string) (broker.Identity, bool
 	if err != nil || len(want) != sha256.Size || subtle.ConstantTimeCompare(p[:], want) != 1 {
 		return broker.Identity{}, false
 	}
-	id := broker.Identity{Name: username}
+	id := broker.Identity{Name: username, Current: func() bool { return a.current(username, f.PasswordSHA256) }}
 	for _, r := range f.Rules {
 		id.Rules = append(id.Rules, broker.Rule(r))
 	}
 	return id, true
+}
+
+// current reports whether a client's file is still there, with the same password.
+// A file that cannot be read for another reason says nothing.
+func (a mqttAuth) current(username, passwordSHA256 string) bool {
+	text, err := os.ReadFile(clientPath(a.dir, username))
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	var f clientFile
+	return json.Unmarshal(text, &f) != nil || f.PasswordSHA256 == passwordSHA256
 }
 
 // clientFile is a client of the broker that has credentials of its own: a file
@@ -158,7 +169,7 @@ type Credential struct {
 // NewMapperCredential makes the credential of a mapper in a process of its own,
 // for the edge that keeps its data in dir, running or not. It may use the topics
 // of that mapper and no other. The password that the mapper had before no longer
-// works.
+// works: an edge that runs ends a connection made with it within a second or two.
 func NewMapperCredential(dir, mapper string) (Credential, error) {
 	if why := models.CheckLabelName("mapper-" + mapper); why != "" {
 		return Credential{}, fmt.Errorf("mapper %q: the name %s", mapper, why)
@@ -184,8 +195,8 @@ func NewMapperCredential(dir, mapper string) (Credential, error) {
 	return c, writeSecret(clientPath(dir, c.Username), f)
 }
 
-// RemoveMapperCredential makes that the mapper can no longer connect. A
-// connection that it has stays until it ends.
+// RemoveMapperCredential makes that the mapper can no longer connect. An edge that
+// runs ends the connection that it has within a second or two.
 func RemoveMapperCredential(dir, mapper string) error {
 	err := os.Remove(clientPath(dir, "mapper-"+mapper))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -359,9 +359,28 @@ func TestMapperCredentials(t *testing.T) {
 	if connected(acme) || !connected(again) {
 		t.Error("the former password goes on to work")
 	}
-	if err := RemoveMapperCredential(dir, "acme"); err != nil || connected(again) {
-		t.Errorf("removed, and it works: %v", err)
+	// A connection ends with its credential: with a new one, and with none.
+	lost := func(c Credential, take func()) {
+		t.Helper()
+		gone := make(chan error, 1) // the one connection's end
+		client := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + e.MQTTAddr()).SetUsername(c.Username).SetPassword(c.Password).
+			SetClientID("live").SetAutoReconnect(false).SetConnectionLostHandler(func(_ paho.Client, err error) { gone <- err }))
+		if token := client.Connect(); !token.WaitTimeout(patience) || token.Error() != nil {
+			t.Fatal(token.Error())
+		}
+		take()
+		select {
+		case <-gone:
+		case <-time.After(patience):
+			t.Error("a connection outlives its credential")
+		}
 	}
+	lost(again, func() { again = acmeCredential(t, dir) })
+	lost(again, func() {
+		if err := RemoveMapperCredential(dir, "acme"); err != nil || connected(again) {
+			t.Errorf("removed, and it works: %v", err)
+		}
+	})
 	if err := RemoveMapperCredential(dir, "acme"); err == nil {
 		t.Error("removed twice")
 	}

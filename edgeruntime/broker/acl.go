@@ -24,6 +24,10 @@ type Identity struct {
 	Rules []Rule
 	// Access allows, too, and is asked each time anew; nil: Rules alone do.
 	Access Access
+	// Current reports whether what the identity was proved with still holds: once
+	// it does not, the connection is ended within recheck, and its session with it.
+	// It is called from Run, one connection after the other. nil: it always holds.
+	Current func() bool
 }
 
 // Access is what an app may do, by what the devices are called and labelled now.

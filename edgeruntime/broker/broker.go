@@ -26,6 +26,7 @@ const (
 	maxRetained = 65536              // retained messages, those of the edge included; above, apps add no more
 	maxLevels   = 128                // levels of a topic: mochi's matching is quadratic in them
 	sessionLife = 7 * 24 * time.Hour // of an absent client's session
+	recheck     = time.Second        // between two looks at whether the connected may still be so
 )
 
 // Config is what New needs.
@@ -160,11 +161,17 @@ func (b *Broker) Run(ctx context.Context) error {
 		_ = b.listener.ln.Close()
 		return fmt.Errorf("mqtt broker: serve: %w", err)
 	}
+	look := time.NewTicker(recheck)
+	defer look.Stop()
 	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-b.listener.failed:
-		err = fmt.Errorf("mqtt broker: accept: %w", err)
+	for ctx.Err() == nil && err == nil {
+		select {
+		case <-ctx.Done():
+		case err = <-b.listener.failed:
+			err = fmt.Errorf("mqtt broker: accept: %w", err)
+		case <-look.C:
+			b.endRevoked()
+		}
 	}
 	cancel()
 	if cerr := b.server.Close(); cerr != nil && err == nil {

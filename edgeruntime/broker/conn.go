@@ -48,6 +48,8 @@ type conn struct {
 	named  bool          // nobody comes in without a name
 	resend sync.Once     // arranges that a mapper sends again what was not stored
 
+	revoked atomic.Bool // its credential was taken away: the session ends with the connection
+
 	// The reading goroutine's own.
 	sessions lockState         // what it holds of Broker.sessions
 	inner    map[uint16]uint16 // packet id that the client chose: the one mochi sees; see hook.OnPacketRead

@@ -22,6 +22,8 @@
 //   - QoS 1 messages of one publisher arrive in order, also after the subscriber
 //     was away. A subscriber that reads too slowly loses QoS 0 messages first; it
 //     holds up nobody else.
+//   - Who connected with a credential that was taken away since is disconnected,
+//     within a second or two; nothing of its session is kept.
 //
 // # Limits
 //

@@ -179,10 +179,7 @@ func (l *listener) serve(c *conn, establish listeners.EstablishFn) {
 func (l *listener) Close(listeners.CloseFn) {
 	l.mu.Lock()
 	l.ended = true
-	conns := make([]*conn, 0, len(l.conns))
-	for c := range l.conns {
-		conns = append(conns, c)
-	}
+	conns := slices.Collect(maps.Keys(l.conns))
 	further := slices.Collect(maps.Keys(l.further))
 	l.mu.Unlock()
 	_ = l.ln.Close()
@@ -207,13 +204,32 @@ func (b *Broker) disconnect(c *conn, why packets.Code) {
 	_ = c.Close()
 }
 
+// endRevoked ends the connections of those whose credential does not hold any
+// more. Who takes one away, a person at the command line or the end of a pod,
+// need not know the broker, so it looks itself.
+func (b *Broker) endRevoked() {
+	b.listener.mu.Lock()
+	conns := slices.Collect(maps.Keys(b.listener.conns))
+	b.listener.mu.Unlock()
+	for _, c := range conns {
+		id := c.who()
+		if id.Current == nil || c.ended() || id.Current() {
+			continue
+		}
+		if !c.revoked.Swap(true) {
+			b.log.Info("mqtt: connection ended: its credential was taken away", "remote", c.RemoteAddr(), "identity", id.Name)
+		}
+		b.disconnect(c, packets.ErrNotAuthorized)
+	}
+}
+
 // forget removes the session of a connection that has ended, if it was to end
 // with it. mochi does so itself only when the connection ended in good order.
 func (b *Broker) forget(c *conn) {
 	c.mu.Lock()
 	cl := c.client
 	c.mu.Unlock()
-	if cl == nil || keepsSession(cl) {
+	if cl == nil || keepsSession(cl) && !c.revoked.Load() {
 		return
 	}
 	b.sessions.Lock()

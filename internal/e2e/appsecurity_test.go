@@ -417,5 +417,11 @@ func TestAppsReachNoFurther(t *testing.T) {
 		if all.count("mine/after") > 0 || own.count("mine/of-root") > 0 {
 			t.Errorf("its old connection is good still: %v, %v", all.besides("devices/"), own.besides())
 		}
+		eventually(t, 10*time.Second, "its old connection ends", func() error {
+			if client.IsConnectionOpen() {
+				return fmt.Errorf("it is open")
+			}
+			return nil
+		})
 	})
 }

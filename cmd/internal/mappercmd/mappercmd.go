@@ -26,7 +26,8 @@ func Credential() *cobra.Command {
 		Long: `Make the MQTT user name and password of the mapper NAME, for the edge that keeps
 its data here, running or not. With them a program may speak for that mapper, and
 use no other topics. The password is printed once; the one before no longer
-works.
+works. A program that is connected with a former password, or with one that
+--remove takes away, is disconnected within a second or two.
 
 --data is the edge's directory, or that of "whimbrel up".`,
 		Example: "  whimbrel mapper credential scpi --data /var/lib/whimbrel\n" +
