@@ -123,8 +123,14 @@ func (a answer) json() ([]byte, error) {
 	if a.raw != nil || a.body == nil {
 		return a.raw, nil
 	}
+	if long, ok := a.body.(appender); ok {
+		return append(long.AppendJSON(nil), '\n'), nil
+	}
 	return encode(a.body)
 }
+
+// appender is what writes its JSON text itself, since it is long.
+type appender interface{ AppendJSON(b []byte) []byte }
 
 // encode is json.Marshal without HTML escapes, and with a line's end.
 func encode(v any) ([]byte, error) {

@@ -59,7 +59,7 @@ func (a *api) getHistory(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{status: http.StatusOK, body: page}, nil
+	return answer{status: http.StatusOK, body: &page}, nil
 }
 
 func (c *call) historyQuery(now time.Time) (q models.HistoryQuery, err error) {
@@ -189,27 +189,18 @@ func exported(page models.History, q models.HistoryQuery, format string) ([]byte
 		w.Flush()
 		return b.Bytes(), w.Error()
 	}
-	add := func(v any) error {
-		line, err := encode(v)
-		b.Write(line)
-		return err
-	}
+	var out []byte
+	line := func(v appender) { out = append(v.AppendJSON(out), '\n') }
 	for i := range page.Gaps {
-		if err := add(map[string]models.HistoryGap{"gap": page.Gaps[i]}); err != nil {
-			return nil, err
-		}
+		out = append(page.Gaps[i].AppendJSON(append(out, `{"gap":`...)), "}\n"...)
 	}
 	for i := range page.Points {
-		if err := add(&page.Points[i]); err != nil {
-			return nil, err
-		}
+		line(&page.Points[i])
 	}
 	for i := range page.Buckets {
-		if err := add(&page.Buckets[i]); err != nil {
-			return nil, err
-		}
+		line(&page.Buckets[i])
 	}
-	return b.Bytes(), nil
+	return out, nil
 }
 
 func csvTitle(q models.HistoryQuery) []byte {

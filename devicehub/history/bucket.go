@@ -20,28 +20,37 @@ type bucket struct {
 
 // told is what the answer says of the bucket.
 func (b *bucket) told(aggs []models.Agg) (out models.HistoryBucket, err error) {
+	// What it points to is made at once: there are many buckets.
+	to := new(struct {
+		avg                   float64
+		count                 int64
+		min, max, first, last models.Value
+	})
 	out.Time = time.UnixMicro(b.start).UTC()
-	value := func(v store.Sample) *models.Value {
-		got, failed := Value(v)
-		err = errors.Join(err, failed)
-		return &got
+	value := func(at *models.Value, v store.Sample) *models.Value {
+		var failed error
+		if *at, failed = Value(v); failed != nil {
+			err = errors.Join(err, failed)
+		}
+		return at
 	}
 	for _, a := range aggs {
 		switch {
 		case a == models.AggCount:
-			out.Count = new(b.Count)
+			to.count = b.Count
+			out.Count = &to.count
 		case a == models.AggFirst:
-			out.First = value(b.First)
+			out.First = value(&to.first, b.First)
 		case a == models.AggLast:
-			out.Last = value(b.Last)
+			out.Last = value(&to.last, b.Last)
 		case b.Numbers == 0:
 		case a == models.AggMin:
-			out.Min = value(b.Min)
+			out.Min = value(&to.min, b.Min)
 		case a == models.AggMax:
-			out.Max = value(b.Max)
+			out.Max = value(&to.max, b.Max)
 		case a == models.AggAvg:
-			if avg := b.Sum.Mean(b.Numbers); !math.IsInf(avg, 0) { // no number in JSON
-				out.Avg = &avg
+			if to.avg = b.Sum.Mean(b.Numbers); !math.IsInf(to.avg, 0) { // no number in JSON
+				out.Avg = &to.avg
 			}
 		}
 	}

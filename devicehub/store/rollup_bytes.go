@@ -72,8 +72,9 @@ func EachEntry(b []byte, f func(*Entry) error) error {
 	n := d.uvarint()
 	var last int64
 	var parts [8]float64
+	var e Entry
 	for range n {
-		var e Entry
+		e = Entry{}
 		r := &e.Rollup
 		r.Count = int64(d.uvarint())
 		if r.Count == 0 {

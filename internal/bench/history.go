@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	_ "embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -196,8 +196,124 @@ func sizeOf(ctx context.Context, values []float64, step time.Duration) (r result
 		fmt.Sprintf("%.3f", ours/rows), "≤ 0.1", ours <= rows/10}, nil
 }
 
+// Of the queries' plant, devices and properties of each.
+const (
+	queryDevices    = 100
+	queryProperties = 100
+	year            = 365 * 24 * time.Hour
+)
+
+// fillQuery gives a hub 10,000 series that end now: one of a year, two of thirty
+// days, of all others an hour, every ten seconds.
+func fillQuery(ctx context.Context, w *world, database string) (now time.Time, err error) {
+	model := make([]map[string]any, queryProperties)
+	for i := range model {
+		model[i] = map[string]any{"name": propertyName(i), "type": "float", "access": "Read", "every": "1s",
+			"address": map[string]any{"table": "holding", "register": 2 * i, "encoding": "float32"}}
+	}
+	if err := w.model(ctx, "query", model); err != nil {
+		return now, err
+	}
+	var uids []string
+	for d := range queryDevices {
+		name := fmt.Sprintf("dev-%d", d)
+		if err := w.device(ctx, "query", "nowhere", name, "127.0.0.1:1"); err != nil {
+			return now, err
+		}
+		var made struct{ Metadata struct{ UID string } }
+		if err := w.call(ctx, "GET", "/api/v1/devices/"+name, nil, &made); err != nil {
+			return now, err
+		}
+		uids = append(uids, made.Metadata.UID)
+		sleep(ctx, perWrite)
+	}
+	l, err := openLibrary(ctx, database)
+	if err != nil {
+		return now, err
+	}
+	defer l.Close()
+	ids, err := l.SeriesIDs(ctx, keys(uids, queryProperties))
+	if err != nil {
+		return now, err
+	}
+	f := fleet{}
+	now = time.Now().Truncate(time.Second)
+	fill := func(ids []int64, from, to, step time.Duration) error {
+		return l.signal(ctx, ids, now.Add(-from), step, int((from-to)/step), f.value)
+	}
+	const hour = time.Hour
+	for _, part := range []func() error{
+		func() error { return fill(ids[:1], year, hour, time.Second) },
+		func() error { return fill(ids[1:3], 30*24*hour, hour, time.Second) },
+		func() error { return fill(ids[3:], hour, 0, 10*time.Second) },
+		func() error { return fill(ids[:3], hour, 0, time.Second) },
+	} {
+		if err := part(); err != nil {
+			return now, err
+		}
+	}
+	return now, l.settle(ctx, time.Now())
+}
+
+// question is one kind of query, asked n times.
+type question struct {
+	what  string
+	goal  time.Duration
+	n     int
+	want  int // points or buckets
+	query func(i int) (device, property string)
+	back  time.Duration
+	step  string
+}
+
+var questions = []question{
+	{"last hour of one of 10,000 series, 360 points", 20 * time.Millisecond, 300, 360, anyOf, time.Hour, ""},
+	{"last hour of a sample a second, 3600 points", 20 * time.Millisecond, 300, 3600, denseOf, time.Hour, ""},
+	{"30 days of a sample a second by the hour", 50 * time.Millisecond, 300, 720, denseOf, 30 * 24 * time.Hour, "1h"},
+	{"30 days of a sample a second by 5 minutes", 50 * time.Millisecond, 100, 8640, denseOf, 30 * 24 * time.Hour, "5m"},
+	{"a year of a sample a second by the hour", 100 * time.Millisecond, 100, 8760, yearOf, year, "1h"},
+	{"a year of a sample a second by the day", 100 * time.Millisecond, 100, 365, yearOf, year, "24h"},
+}
+
+func anyOf(i int) (device, property string) {
+	return fmt.Sprintf("dev-%d", 1+i*7%(queryDevices-1)), propertyName(i * 31 % queryProperties)
+}
+func denseOf(i int) (device, property string) { return "dev-0", propertyName(i % 3) }
+func yearOf(int) (device, property string)    { return "dev-0", propertyName(0) }
+
+// ask asks a question and measures the time until the whole answer is there.
+func (w *world) ask(ctx context.Context, q question, now time.Time) (result, error) {
+	var took []time.Duration
+	for i := range q.n {
+		device, property := q.query(i)
+		path := fmt.Sprintf("/api/v1/devices/%s/properties/%s/history?limit=100000&from=%s&to=%s", device, property,
+			url.QueryEscape(now.Add(-q.back).UTC().Format(time.RFC3339)), url.QueryEscape(now.UTC().Format(time.RFC3339)))
+		if q.step != "" {
+			path += "&step=" + q.step
+		}
+		sleep(ctx, perWrite)
+		var answer json.RawMessage
+		at := time.Now()
+		if err := w.call(ctx, "GET", path, nil, &answer); err != nil {
+			return result{}, err
+		}
+		took = append(took, time.Since(at))
+		var got struct{ Points, Buckets []json.RawMessage }
+		if err := json.Unmarshal(answer, &got); err != nil {
+			return result{}, err
+		}
+		if len(got.Points)+len(got.Buckets) < q.want {
+			return result{}, fmt.Errorf("%s: %d points or buckets, want %d", q.what, len(got.Points)+len(got.Buckets), q.want)
+		}
+	}
+	slices.Sort(took)
+	p99 := percentile(took, 0.99)
+	return result{fmt.Sprintf("REST: %s, p99 of %d (p50 %s)", q.what, q.n, percentile(took, 0.5).Round(10*time.Microsecond)), p99.Round(10 * time.Microsecond).String(),
+		"-", "-", "< " + q.goal.String(), p99 < q.goal}, nil
+}
+
 // benchQuery measures queries over REST while the hub holds 10,000 series.
-func benchQuery(ctx context.Context, s settings) (out []result, err error) {
+func benchQuery(ctx context.Context, _ settings) (out []result, err error) {
 	pg, err := pgtest.Open(pgtest.Options{Fsync: true, Settings: postgresSettings})
 	if err != nil {
 		return nil, err
@@ -208,103 +324,16 @@ func benchQuery(ctx context.Context, s settings) (out []result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	const devices, properties = 100, 100
-	model := make([]map[string]any, properties)
-	for i := range model {
-		model[i] = map[string]any{"name": propertyName(i), "type": "float", "access": "Read", "every": "1s",
-			"address": map[string]any{"table": "holding", "register": 2 * i, "encoding": "float32"}}
-	}
-	if err := w.model(ctx, "query", model); err != nil {
-		return nil, err
-	}
-	var uids []string
-	for d := range devices {
-		name := fmt.Sprintf("dev-%d", d)
-		if err := w.device(ctx, "query", "nowhere", name, "127.0.0.1:1"); err != nil {
-			return nil, err
-		}
-		var made struct{ Metadata struct{ UID string } }
-		if err := w.call(ctx, "GET", "/api/v1/devices/"+name, nil, &made); err != nil {
-			return nil, err
-		}
-		uids = append(uids, made.Metadata.UID)
-		sleep(ctx, perWrite)
-	}
-	l, err := openLibrary(ctx, pg.URL("postgres"))
+	now, err := fillQuery(ctx, w, pg.URL("postgres"))
 	if err != nil {
 		return nil, err
 	}
-	defer l.Close()
-	ids, err := l.SeriesIDs(ctx, keys(uids, properties))
-	if err != nil {
-		return nil, err
-	}
-	f := fleet{}
-	now := time.Now().Truncate(time.Second)
-	const year = 365 * 24 * 3600
-	// One series of a year, two of thirty days, and of all an hour, every ten seconds.
-	if err := l.signal(ctx, ids[:1], now.Add(-year*time.Second), time.Second, year-3600, f.value); err != nil {
-		return nil, err
-	}
-	if err := l.signal(ctx, ids[1:3], now.AddDate(0, 0, -30), time.Second, 30*24*3600-3600, f.value); err != nil {
-		return nil, err
-	}
-	if err := l.signal(ctx, ids[3:], now.Add(-time.Hour), 10*time.Second, 360, f.value); err != nil {
-		return nil, err
-	}
-	if err := l.signal(ctx, ids[:3], now.Add(-time.Hour), time.Second, 3600, f.value); err != nil {
-		return nil, err
-	}
-	if err := l.settle(ctx, time.Now()); err != nil {
-		return nil, err
-	}
-	if _, err := l.LastSamples(ctx, uids[0], []string{propertyName(0)}, math.MaxInt64); err != nil {
-		return nil, err
-	}
-	ask := func(what string, goal time.Duration, n, want int, query func(i int) (device, property string, from time.Time, step string)) error {
-		var took []time.Duration
-		for i := range n {
-			device, property, from, step := query(i)
-			path := fmt.Sprintf("/api/v1/devices/%s/properties/%s/history?limit=100000&from=%s&to=%s", device, property,
-				url.QueryEscape(from.UTC().Format(time.RFC3339)), url.QueryEscape(now.UTC().Format(time.RFC3339)))
-			if step != "" {
-				path += "&step=" + step
-			}
-			sleep(ctx, perWrite)
-			var got struct{ Points, Buckets []any }
-			at := time.Now()
-			if err := w.call(ctx, "GET", path, nil, &got); err != nil {
-				return err
-			}
-			took = append(took, time.Since(at))
-			if len(got.Points)+len(got.Buckets) < want {
-				return fmt.Errorf("%s: %d points or buckets, want %d", what, len(got.Points)+len(got.Buckets), want)
-			}
+	for _, q := range questions {
+		r, err := w.ask(ctx, q, now)
+		if err != nil {
+			return out, err
 		}
-		slices.Sort(took)
-		p99 := percentile(took, 0.99)
-		out = append(out, result{fmt.Sprintf("REST: %s, p99 of %d (p50 %s)", what, n, percentile(took, 0.5).Round(10*time.Microsecond)), p99.Round(10 * time.Microsecond).String(),
-			"-", "-", "< " + goal.String(), p99 < goal})
-		return nil
+		out = append(out, r)
 	}
-	hour := now.Add(-time.Hour)
-	return out, errors.Join(
-		ask("last hour of one of 10,000 series, 360 points", 20*time.Millisecond, 300, 360, func(i int) (string, string, time.Time, string) {
-			return fmt.Sprintf("dev-%d", 1+i*7%99), propertyName(i * 31 % 100), hour, ""
-		}),
-		ask("last hour of a sample a second, 3600 points", 20*time.Millisecond, 300, 3600, func(i int) (string, string, time.Time, string) {
-			return "dev-0", propertyName(i % 3), hour, ""
-		}),
-		ask("30 days of a sample a second by the hour", 50*time.Millisecond, 300, 720, func(i int) (string, string, time.Time, string) {
-			return "dev-0", propertyName(i % 3), now.AddDate(0, 0, -30), "1h"
-		}),
-		ask("30 days of a sample a second by 5 minutes", 50*time.Millisecond, 100, 8640, func(i int) (string, string, time.Time, string) {
-			return "dev-0", propertyName(i % 3), now.AddDate(0, 0, -30), "5m"
-		}),
-		ask("a year of a sample a second by the hour", 100*time.Millisecond, 100, 8760, func(int) (string, string, time.Time, string) {
-			return "dev-0", propertyName(0), now.Add(-year * time.Second), "1h"
-		}),
-		ask("a year of a sample a second by the day", 100*time.Millisecond, 100, 365, func(int) (string, string, time.Time, string) {
-			return "dev-0", propertyName(0), now.Add(-year * time.Second), "24h"
-		}))
+	return out, nil
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -12,13 +11,20 @@ import (
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 )
 
-// Up to fewChunks chunks are read at once. Of more, fetchChunks are fetched at a
-// time; of those that come as rollups more and more, up to mostChunks.
+// Of chunks up to fewChunks are read at once, of rollups fewRollups. Where there are
+// more, they are fetched from a cursor, fetchChunks and fetchRollups at a time: so
+// memory holds no more of them, however long the time is.
 const (
-	fewChunks   = 24
-	fetchChunks = 16
-	mostChunks  = 512
+	fewChunks    = 24
+	fetchChunks  = 16
+	fewRollups   = 1024
+	fetchRollups = 512
 )
+
+// looking are transactions that read one moment's state. Each statement is planned
+// for the times that it asks of: a plan for any times costs ten milliseconds to
+// make, and has to look at every partition.
+var looking = pgx.TxOptions{BeginQuery: `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL plan_cache_mode = force_custom_plan`}
 
 // Samples implements store.History. Chunks come by their first times, a few at a
 // time, and are merged with those that overlap; what has only arrived is at most
@@ -42,21 +48,23 @@ func (s *Store) Rollups(ctx context.Context, deviceUID, property string, fromUS,
 
 // read reads samples or, from a column of rollups, what they come to.
 func (s *Store) read(ctx context.Context, deviceUID, property string, fromUS, toUS int64, rollups string, f func(store.Sample) error, rollup func(*store.Rollup) error) error {
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
-		columns := chunkColumns + `, NULL::bytea`
-		if rollups != "" {
-			// Of a chunk that is read by its rollups no array is unpacked.
-			whole := fmt.Sprintf(`(t0 >= %d AND t1 < %d AND %s IS NOT NULL)`, fromUS, toUS, rollups)
-			columns = chunkArrays.ReplaceAllString(chunkColumns, `CASE WHEN NOT `+whole+` THEN $1 END`) + `, CASE WHEN ` + whole + ` THEN ` + rollups + ` END`
-		}
+	err := pgx.BeginTxFunc(ctx, s.pool, looking, func(tx pgx.Tx) (err error) {
 		const ofProperty = `SELECT u.id FROM series u WHERE u.device_uid = $1 AND u.property = $2`
-		chunks := `SELECT id, ` + columns + ` FROM samples_chunk
-			WHERE series = ANY (ARRAY(` + ofProperty + `)) AND t0 >= $3 AND t0 < $4 AND t1 >= $5 ORDER BY t0`
+		const those = ` FROM samples_chunk WHERE series = ANY (ARRAY(` + ofProperty + `)) AND t0 >= $3 AND t0 < $4 AND t1 >= $5`
+		args := []any{deviceUID, property, periodStart(fromUS), toUS, fromUS}
+		whole := &feed{name: "whole", few: fewChunks, fetch: fetchChunks, args: args, scan: scanChunks, query: `SELECT id, ` + chunkColumns + those}
+		feeds := []*feed{whole}
+		if rollups != "" {
+			// A chunk that is in the time as a whole is read by its rollups, if it has any.
+			rolled := `(t0 >= $5 AND t1 < $4 AND ` + rollups + ` IS NOT NULL)`
+			whole.query += ` AND NOT ` + rolled
+			feeds = append(feeds, &feed{name: "rolled", few: fewRollups, fetch: fetchRollups, args: args, scan: scanRollups,
+				query: `SELECT id, series, t0, t1, n, ` + rollups + those + ` AND ` + rolled})
+		}
 		m := merger{from: fromUS, to: toUS, emit: f, rollup: rollup, unroll: func(r *source) error { return r.unroll(ctx, tx) }}
 		// In one round trip, as most queries are small, all that a small one needs.
 		var series []int64
 		var batches []*batch
-		var first []*source
 		b := &pgx.Batch{}
 		b.Queue(ofProperty, deviceUID, property).Query(func(rows pgx.Rows) (err error) {
 			series, err = pgx.CollectRows(rows, pgx.RowTo[int64])
@@ -66,35 +74,27 @@ func (s *Store) read(ctx context.Context, deviceUID, property string, fromUS, to
 			batches, err = scanBatches(rows)
 			return err
 		})
-		b.Queue(chunks+fmt.Sprintf(` LIMIT %d`, fewChunks+1), deviceUID, property, periodStart(fromUS), toUS, fromUS).Query(func(rows pgx.Rows) (err error) {
-			first, err = scanChunks(rows)
-			return err
-		})
+		for _, f := range feeds {
+			f.queue(b)
+		}
 		if err := tx.SendBatch(ctx, b).Close(); err != nil || len(series) == 0 {
 			return err
 		}
 		if arrived := newArrived(batches, series, fromUS, toUS); arrived.len() > 0 {
 			m.open = append(m.open, arrived)
 		}
-		if len(first) <= fewChunks {
-			if err := m.take(first); err != nil {
+		for {
+			r, err := nextOf(ctx, tx, feeds)
+			if err != nil {
 				return err
 			}
-			return m.run(nil)
-		}
-		if _, err := tx.Exec(ctx, `DECLARE chunks BINARY NO SCROLL CURSOR FOR `+chunks, deviceUID, property, periodStart(fromUS), toUS, fromUS); err != nil {
-			return err
-		}
-		want := fetchChunks
-		for fetched := want; fetched == want; {
-			if rollups != "" {
-				want = min(4*want, mostChunks)
+			if r == nil {
+				return m.run(nil)
 			}
-			if fetched, err = m.fetch(ctx, tx, want); err != nil {
+			if err := m.take(r); err != nil {
 				return err
 			}
 		}
-		return m.run(nil)
 	})
 	if err != nil {
 		return fmt.Errorf("samples of device %s, property %s: %w", deviceUID, property, err)
@@ -102,8 +102,67 @@ func (s *Store) read(ctx context.Context, deviceUID, property string, fromUS, to
 	return nil
 }
 
-// chunkArrays matches the columns of chunkColumns that are arrays.
-var chunkArrays = regexp.MustCompile(`\b(t4|t8|kinds|v2|v4|v8|nudge|f4|f8|text_v|quality|reason|backfill)\b`)
+// feed is a query for chunks, by their first times. The first few come at once; of
+// more there is a cursor.
+type feed struct {
+	name       string
+	query      string
+	args       []any
+	few, fetch int
+	scan       func(pgx.Rows) ([]*source, error)
+
+	ready []*source
+	open  bool // there is a cursor, which may have more
+}
+
+// queue asks for the first few.
+func (f *feed) queue(b *pgx.Batch) {
+	b.Queue(fmt.Sprintf(`%s ORDER BY t0 LIMIT %d`, f.query, f.few+1), f.args...).Query(func(rows pgx.Rows) (err error) {
+		if f.ready, err = f.scan(rows); len(f.ready) > f.few {
+			f.ready, f.open = nil, true
+		}
+		return err
+	})
+}
+
+// fill gets more where there may be more and nothing is ready.
+func (f *feed) fill(ctx context.Context, tx pgx.Tx) error {
+	if len(f.ready) > 0 || !f.open {
+		return nil
+	}
+	if f.query != "" {
+		if _, err := tx.Exec(ctx, `DECLARE `+f.name+` BINARY NO SCROLL CURSOR FOR `+f.query+` ORDER BY t0`, f.args...); err != nil {
+			return err
+		}
+		f.query = ""
+	}
+	rows, err := tx.Query(ctx, fmt.Sprintf(`FETCH %d FROM %s`, f.fetch, f.name), pgx.QueryResultFormats{pgx.BinaryFormatCode})
+	if err != nil {
+		return err
+	}
+	f.ready, err = f.scan(rows)
+	f.open = len(f.ready) == f.fetch
+	return err
+}
+
+// nextOf is the first of what feeds have, nil when they have nothing more.
+func nextOf(ctx context.Context, tx pgx.Tx, feeds []*feed) (*source, error) {
+	var best *feed
+	for _, f := range feeds {
+		if err := f.fill(ctx, tx); err != nil {
+			return nil, err
+		}
+		if len(f.ready) > 0 && (best == nil || f.ready[0].next < best.ready[0].next) {
+			best = f
+		}
+	}
+	if best == nil {
+		return nil, nil
+	}
+	r := best.ready[0]
+	best.ready = best.ready[1:]
+	return r, nil
+}
 
 // source is a run of samples in the order of time: a chunk, or what has arrived
 // and is in none yet.
@@ -212,44 +271,43 @@ func (m *merger) run(limit *int64) error {
 	return nil
 }
 
-// fetch opens some more chunks, having emitted what comes before each.
-func (m *merger) fetch(ctx context.Context, tx pgx.Tx, want int) (n int, err error) {
-	rows, err := tx.Query(ctx, fmt.Sprintf(`FETCH %d FROM chunks`, want), pgx.QueryResultFormats{pgx.BinaryFormatCode})
-	if err != nil {
-		return 0, err
+// take opens a chunk, having emitted what comes before it.
+func (m *merger) take(r *source) error {
+	if err := m.run(&r.next); err != nil {
+		return err
 	}
-	sources, err := scanChunks(rows)
-	if err != nil {
-		return 0, err
-	}
-	return len(sources), m.take(sources)
-}
-
-// take opens chunks, having emitted what comes before each.
-func (m *merger) take(sources []*source) error {
-	for _, r := range sources {
-		if err := m.run(&r.next); err != nil {
-			return err
-		}
-		m.open = append(m.open, r)
-	}
+	m.open = append(m.open, r)
 	return nil
 }
 
-// scanChunks reads rows of id, chunkColumns and rollups.
+// scanChunks reads rows of id and chunkColumns.
 func scanChunks(rows pgx.Rows) (sources []*source, err error) {
 	defer rows.Close()
 	for rows.Next() {
 		v := rows.RawValues()
-		r := &source{id: readInt8(v[0])}
-		if r.chunk, err = parseChunk(v[1 : len(v)-1]); err != nil {
+		k, err := parseChunk(v[1:])
+		if err != nil {
 			return nil, err
 		}
-		r.rollups = slices.Clone(v[len(v)-1])
-		r.series, r.n, r.next = r.chunk.series, int(r.chunk.n), r.chunk.t0
+		sources = append(sources, newSource(readInt8(v[0]), k))
+	}
+	return sources, rows.Err()
+}
+
+// scanRollups reads rows of id, series, t0, t1, n and rollups.
+func scanRollups(rows pgx.Rows) (sources []*source, err error) {
+	defer rows.Close()
+	for rows.Next() {
+		v := rows.RawValues()
+		r := newSource(readInt8(v[0]), &chunk{series: readInt8(v[1]), t0: readInt8(v[2]), t1: readInt8(v[3]), n: readInt4(v[4])})
+		r.rollups = slices.Clone(v[5])
 		sources = append(sources, r)
 	}
 	return sources, rows.Err()
+}
+
+func newSource(id int64, k *chunk) *source {
+	return &source{series: k.series, id: id, chunk: k, n: int(k.n), next: k.t0}
 }
 
 // unroll fetches the samples of a chunk that was fetched by its rollups.

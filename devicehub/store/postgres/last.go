@@ -41,7 +41,7 @@ func (s *Store) LastSamples(ctx context.Context, deviceUID string, properties []
 			best[property], out[property] = at, v
 		}
 	}
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, s.pool, looking, func(tx pgx.Tx) error {
 		series, property := []int64{}, map[int64]string{}
 		rows, err := tx.Query(ctx, `SELECT id, property FROM series WHERE device_uid = $1 AND property = ANY($2)`, deviceUID, properties)
 		if err != nil {

@@ -68,7 +68,9 @@ func Open(ctx context.Context, url string, log *slog.Logger) (*Store, error) {
 		acceptEncoded(c.TypeMap())
 		// What is acknowledged must survive a power cut, whatever the database's
 		// default is.
-		_, err := c.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'`)
+		// Statements here are short, and many partitions make them look long: compiling
+		// one takes longer than running it.
+		_, err := c.Exec(ctx, `SET jit = off; SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'`)
 		return err
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
