@@ -49,6 +49,7 @@ type Config struct {
 	Devices     Devices
 	Routes      Routes
 	Services    Services // nil: no app can be asked
+	Images      Images   // nil: none are kept
 	History     History
 	Audit       Audit
 	Events      Events
@@ -114,7 +115,11 @@ func New(c Config) (http.Handler, error) {
 	for i := range routes {
 		a.mount(h, &routes[i])
 	}
-	for _, o := range a.schemas.proxyOps() {
+	outside := a.schemas.proxyOps()
+	if c.Images != nil {
+		outside = append(outside, a.schemas.registryOps()...)
+	}
+	for _, o := range outside {
 		h.OpenAPI().AddOperation(o)
 	}
 	if a.spec, err = a.schemas.document(h.OpenAPI()); err != nil {
@@ -141,6 +146,7 @@ func (a *api) routes() ([]route, error) {
 	routes = append(routes, a.auditRoutes()...)
 	routes = append(routes, a.eventRoutes()...)
 	routes = append(routes, a.writeRoutes()...)
+	routes = append(routes, a.imageRoutes()...)
 	return append(routes, a.tokenRoutes()...), nil
 }
 

@@ -125,6 +125,10 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		c.log(time.Since(start))
 	}()
+	if strings.HasPrefix(r.URL.Path, registryPrefix) {
+		c.registry()
+		return
+	}
 	if !open(r.URL.Path) {
 		if err := c.authenticate(); err != nil {
 			c.send(answer{}, err)

@@ -25,6 +25,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/devicehub/events"
 	"github.com/whimbrel-edge/whimbrel/devicehub/history"
 	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
+	"github.com/whimbrel-edge/whimbrel/devicehub/images"
 	"github.com/whimbrel-edge/whimbrel/devicehub/ingest"
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
 	"github.com/whimbrel-edge/whimbrel/devicehub/routing"
@@ -55,6 +56,11 @@ type Config struct {
 	Hosts      []string      // names and addresses the hub is reached by, for its certificate
 	LinkURL    string        // what edges are told to connect to; default made of the first host and the port
 	RouteGuard routing.Guard // which addresses routes may reach
+	ImageDir   string        // for the images that edges fetch; "": none are kept
+	ImageSpace int64         // bytes that they may take; 0: images.DefaultSpace
+	// ImageHosts reports whether this is what those who push images call the hub,
+	// such as hub.example.com:8080. An image whose name begins so is the hub's.
+	ImageHosts func(host string) bool
 	Mappers    []*models.Mapper
 	Log        *slog.Logger
 	Now        func() time.Time
@@ -80,6 +86,7 @@ type Hub struct {
 	events    *events.Book
 	workloads *workloads.Controller
 	routing   *routing.Router
+	images    *images.Store
 }
 
 // New loads a hub from its store and opens its link's port. Run runs it; Close
@@ -125,9 +132,14 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 		return nil, err
 	}
 	h.ingest = ingest.New(ingest.Config{Store: cfg.Store, Devices: devices{h}, Sink: h.twins, Happened: h.events.Stored, Log: h.log, Registerer: cfg.Registerer, Now: h.now})
+	if cfg.ImageDir != "" {
+		if h.images, err = images.Open(images.Config{Dir: cfg.ImageDir, Space: cfg.ImageSpace, Changed: h.auditImage, Log: h.log, Now: h.now}); err != nil {
+			return nil, err
+		}
+	}
 	h.workloads = workloads.New(workloads.Config{Registry: h.Registry, Events: h.events, Now: h.now, Log: h.log})
 	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.twins, Workloads: h.workloads, Log: cfg.Store, Identity: h.Identity, Routes: h.routing,
-		Streams: map[string]sessions.StreamHandler{bulk.KindService: h.streamService},
+		Streams: map[string]sessions.StreamHandler{bulk.KindService: h.streamService, bulk.KindImage: h.streamImage},
 		Events:  h.events, Lineage: h.lineage, Now: h.now, Logger: h.log})
 	h.routing.SetNodes(h.sessions)
 	h.Registry.SetStatuses(statuses{h})
@@ -196,6 +208,9 @@ func (h *Hub) Run(ctx context.Context) error {
 	start(&baseWait, base, "history", (&history.Keeper{Store: h.cfg.Store, Rules: h.Registry.Retention, Now: h.now, Log: h.log}).Run)
 	start(&baseWait, base, "events", h.events.Run)
 	start(&baseWait, base, "routes", h.routing.Run)
+	if h.images != nil {
+		start(&baseWait, base, "images", h.images.Run)
+	}
 	start(&baseWait, base, "tidying", h.tidy)
 	start(&middleWait, middle, "ingest", h.ingest.Run)
 	start(&middleWait, middle, "workloads", h.workloads.Run)

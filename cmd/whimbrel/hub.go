@@ -67,6 +67,8 @@ admin's token, into DATA/context.json.`,
 	cmd.Flags().StringVar(&cfg.TLSCert, "tls-cert", "", "PEM file of the REST API's certificate (default: one of the hub's own authority)")
 	cmd.Flags().StringVar(&cfg.TLSKey, "tls-key", "", "PEM file of the REST API's key")
 	cmd.Flags().BoolVar(&cfg.InsecureHTTP, "insecure-http", false, "serve the REST API in plain HTTP; on loopback only")
+	cmd.Flags().StringVar(&cfg.Images, "images", "", "directory for container images (default DATA/images); hubs that share a database share it, too")
+	cmd.Flags().StringVar(&cfg.ImageSpace, "image-space", "50Gi", "how much container images may take there")
 	routeFlag(cmd, &cfg.RouteAllow)
 	cmd.AddCommand(newResetAdmin(s))
 	return cmd

@@ -16,7 +16,7 @@ import (
 )
 
 func (d *Daemon) apiConfig() cloudapi.Config {
-	return cloudapi.Config{Objects: d.hub, Twins: d.hub, Devices: d.hub, Routes: d.hub, Services: d.hub, History: d.hub, Audit: d, Events: d.hub, Access: access{d}, Idempotency: answers{d},
+	return cloudapi.Config{Objects: d.hub, Twins: d.hub, Devices: d.hub, Routes: d.hub, Services: d.hub, Images: d.hub.Images(), History: d.hub, Audit: d, Events: d.hub, Access: access{d}, Idempotency: answers{d},
 		Ready: map[string]func(context.Context) error{"database": func(ctx context.Context) error {
 			_, err := d.store.Lineage(ctx)
 			return err

@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -50,6 +51,8 @@ type Config struct {
 	TLSCert      string // PEM files for the REST API; default the hub's own authority
 	TLSKey       string
 	InsecureHTTP bool     // the REST API in plain HTTP, on loopback only
+	Images       string   // directory for container images; default DATA/images
+	ImageSpace   string   // how much they may take, such as 50Gi; "": images.DefaultSpace
 	RouteAllow   []string // prefixes of addresses that routes may reach although they are the hub's own
 	Mappers      []*models.Mapper
 	Log          *slog.Logger
@@ -92,7 +95,43 @@ func (c Config) Check() error {
 			return fmt.Errorf("--public-url %q is not a URL such as https://hub.example.com:8080", c.PublicURL)
 		}
 	}
+	if _, err := c.imageSpace(); err != nil {
+		return err
+	}
 	return c.checkDatabase()
+}
+
+// imageSpace is how many bytes images may take, 0 for the default.
+func (c Config) imageSpace() (int64, error) {
+	if c.ImageSpace == "" {
+		return 0, nil
+	}
+	q, err := models.ParseQuantity(c.ImageSpace)
+	if err != nil || q.Value() < 1<<20 {
+		return 0, fmt.Errorf("--image-space must be a number of bytes such as 50Gi, and 1Mi or more, got %q", c.ImageSpace)
+	}
+	return q.Value(), nil
+}
+
+func (c Config) imageDir() string {
+	if c.Images != "" {
+		return c.Images
+	}
+	return filepath.Join(c.Data, "images")
+}
+
+// imageHost reports whether those who push images may call the hub so: by a name
+// that it has, with its port, or as --public-url does.
+func (d *Daemon) imageHost(host string) bool {
+	if u, err := url.Parse(d.cfg.PublicURL); err == nil && u.Host != "" {
+		port := map[string]string{"https": "443", "http": "80"}[u.Scheme]
+		if host == u.Host || u.Port() == port && host == u.Hostname() || u.Port() == "" && host == net.JoinHostPort(u.Hostname(), port) {
+			return true
+		}
+	}
+	_, port, _ := net.SplitHostPort(d.listener.Addr().String())
+	name, hostPort, err := net.SplitHostPort(host)
+	return err == nil && hostPort == port && slices.Contains(d.cfg.hosts(), name)
 }
 
 func (c Config) checkDatabase() error {
@@ -143,7 +182,11 @@ func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d.hub, err = devicehub.New(ctx, devicehub.Config{Store: d.store, Key: key, LinkAddr: cfg.Link, Hosts: hosts, Mappers: cfg.Mappers, RouteGuard: guard,
+	space, err := cfg.imageSpace()
+	if err != nil {
+		return nil, err
+	}
+	d.hub, err = devicehub.New(ctx, devicehub.Config{ImageDir: cfg.imageDir(), ImageSpace: space, ImageHosts: d.imageHost, Store: d.store, Key: key, LinkAddr: cfg.Link, Hosts: hosts, Mappers: cfg.Mappers, RouteGuard: guard,
 		Log: cfg.Log, Registerer: d.registry})
 	if err != nil {
 		return nil, err

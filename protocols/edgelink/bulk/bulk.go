@@ -51,6 +51,7 @@ const (
 	KindService = "service" // hub to edge, edge to hub: what one connection to an app's port carries
 	KindLogs    = "logs"    // hub to edge: what a container says
 	KindExec    = "exec"    // hub to edge: a command in a container
+	KindImage   = "image"   // edge to hub: HTTP requests for the parts of one image
 )
 
 // Header is the first thing on a stream.
@@ -65,6 +66,11 @@ type ServiceTarget struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	Port      string `json:"port,omitempty"` // name or number of one of the Service's; "" for the first
+}
+
+// ImageWanted is the body of a KindImage. FORMAT.md says what may be asked for.
+type ImageWanted struct {
+	Reference string `json:"reference"` // as a pod of the node has it
 }
 
 // NewHeader makes a header.
