@@ -114,6 +114,10 @@ type Result struct {
 	Quality models.Quality
 	Reason  models.Reason
 	Time    time.Time // the device's own, where the protocol has one
+	// Err says for people why the value is bad: which address, what the device
+	// said, what to do. It may be nil, and holds no secrets. It stands in the
+	// device's condition, not with the value.
+	Err error
 }
 
 // WriteRequest is one value for one point.

@@ -34,6 +34,8 @@ type Runner struct {
 
 	properties []property
 	failing    int  // how many properties are
+	blame      bool // others fail than was told
+	told       time.Time
 	everything bool // poll all groups at once, whether due or not
 
 	failed    *Failure  // why the device does not answer; nil while it does
@@ -60,6 +62,7 @@ type Runner struct {
 type property struct {
 	last    reported
 	failing bool
+	why     error  // that it fails; may be nil
 	latest  Result // of a subscribed property, once delivered
 	has     bool   // latest is one
 }
@@ -415,8 +418,9 @@ func (r *Runner) observe(p int, res Result, now time.Time, force bool) {
 	if force || r.properties[p].last.due(spec, &s, now) {
 		r.note(p, s, now)
 	}
+	r.properties[p].why = res.Err
 	if f := failing(&s); f != r.properties[p].failing {
-		r.properties[p].failing = f
+		r.properties[p].failing, r.blame = f, true
 		if f {
 			r.failing++
 		} else {
@@ -432,8 +436,9 @@ func (r *Runner) spoil(p int, reason models.Reason, now time.Time) {
 	if last := &property.last; last.at.IsZero() || last.sample.Quality != models.Bad || last.sample.Reason != reason {
 		r.note(p, models.Sample{Quality: models.Bad, Reason: reason, Time: now}, now)
 	}
+	property.why = nil // the device's is
 	if !property.failing {
-		property.failing = true
+		property.failing, r.blame = true, true
 		r.failing++
 	}
 }
@@ -471,18 +476,24 @@ func (r *Runner) tellState() {
 			}
 		}
 	}
-	if state == r.state && reason == r.reason {
+	now := time.Now()
+	if state == r.state && reason == r.reason && !(state == models.StateDegraded && r.blame && now.Sub(r.told) >= retell) {
 		return
 	}
 	if state == models.StateDegraded {
 		err = r.degraded(reason)
 	}
-	r.state, r.reason = state, reason
-	r.log.Info("device state", "state", state, "reason", reason)
+	r.state, r.reason, r.blame, r.told = state, reason, false, now
+	r.log.Info("device state", "state", state, "reason", reason, "err", err)
 	r.cfg.Sink.State(state, reason, err)
 }
 
-// degraded names the properties that fail, the first few of them.
+// retell is how often, at most, it is told that other properties fail than did:
+// each time is a record of the twin's.
+const retell = 10 * time.Second
+
+// degraded names the properties that fail, the first few of them, and says of
+// the first that has something to say why it does.
 func (r *Runner) degraded(reason models.Reason) error {
 	var names []string
 	for i := range r.properties {
@@ -496,6 +507,11 @@ func (r *Runner) degraded(reason models.Reason) error {
 	for p := range r.properties {
 		if why := r.misfit(p); why != nil {
 			return Fail(reason, fmt.Errorf("of %d properties fail %v; %s does not fit: %w", len(r.properties), names, r.cfg.Properties[p].Name, why))
+		}
+	}
+	for p := range r.properties {
+		if why := r.properties[p].why; r.properties[p].failing && why != nil {
+			return Fail(reason, fmt.Errorf("of %d properties fail %v; %s: %w", len(r.properties), names, r.cfg.Properties[p].Name, why))
 		}
 	}
 	return Fail(reason, fmt.Errorf("of %d properties fail %v", len(r.properties), names))

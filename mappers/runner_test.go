@@ -233,6 +233,36 @@ func TestOneBadPointDegrades(t *testing.T) {
 	})
 }
 
+// What is told of a degraded device says why, and follows when others fail.
+func TestDegradedSaysWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dev, out := newFake(models.Float(1), models.Float(2)), &sink{}
+		_, stop := start(t, RunnerConfig{Device: dev, Sink: out, Properties: []models.ResolvedProperty{
+			prop("a", models.TypeFloat, time.Second), prop("b", models.TypeFloat, time.Second)}})
+		fail := func(p int, why string) {
+			dev.set(p, Result{Quality: models.Bad, Reason: models.ReasonDeviceError, Err: errors.New(why)})
+		}
+		time.Sleep(time.Second)
+		fail(1, "no such register")
+		time.Sleep(2 * time.Second)
+		fail(1, "the same in other words") // is not told again
+		fail(0, "worn out")
+		time.Sleep(2 * time.Second)
+		if n := len(out.states); n != 2 {
+			t.Errorf("told %d times in so short a time", n)
+		}
+		time.Sleep(retell)
+		stop()
+		var said []string
+		for _, s := range out.states[1:] {
+			said = append(said, s.err.Error())
+		}
+		if diff := cmp.Diff([]string{"device-error: of 2 properties fail [b]; b: no such register", "device-error: of 2 properties fail [a b]; a: worn out"}, said); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
 func TestAQuickRetryHidesOneFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dev, out := newFake(models.Float(1)), &sink{}

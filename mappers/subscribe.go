@@ -62,9 +62,17 @@ func (r *Runner) handle(e event) {
 	r.refreshed, r.changed = r.refreshed[:0], r.changed[:0]
 	r.stored = e.stored
 	if e.lost != nil {
+		was := r.lost
+		live := r.live
 		r.live, r.lost = false, FailureOf(e.lost)
-		if r.reporter == nil { // a Reporter tells again and again; the state is logged
+		switch { // a Reporter tells again and again; the state is logged
+		case r.reporter != nil:
+		case live:
 			r.log.Warn("the subscription is lost", "err", e.lost)
+		case was == nil || was.Error() != r.lost.Error():
+			r.log.Warn("the device cannot be subscribed to", "err", e.lost)
+		default:
+			r.log.Debug("the device still cannot be subscribed to", "err", e.lost)
 		}
 		for _, s := range r.subscribed {
 			r.properties[s.Point].has = false

@@ -324,7 +324,7 @@ func (d *device) Read(ctx context.Context, points []int, out []mappers.Result) e
 	for i := range a.Results {
 		r := &a.Results[i]
 		if r.Error != nil {
-			out[i] = mappers.Result{Quality: models.Bad, Reason: r.Error.Reason}
+			out[i] = mappers.Result{Quality: models.Bad, Reason: r.Error.Reason, Err: r.Error.said()}
 			continue
 		}
 		if err := r.check(fmt.Sprintf("/results/%d", i)); err != nil {

@@ -3,6 +3,7 @@ package bridge
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -359,4 +360,12 @@ func cut(s string) string {
 		n--
 	}
 	return s[:n] + "…"
+}
+
+// said is what the mapper says of a failure for people; nil when it says nothing.
+func (f *failure) said() error {
+	if f.Message == "" {
+		return nil
+	}
+	return errors.New(f.Message)
 }

@@ -26,6 +26,7 @@ type device struct {
 	made   *wire.Line
 	tap    wire.Tap
 	found  []found // by point, what the Read under way has brought
+	why    []error // by point, why the device last refused to have it read
 	spare  int     // refusals that the Read under way may still look into
 
 	mu      sync.Mutex // guards what Plan reads too
@@ -68,7 +69,7 @@ var (
 
 func newDevice(table *lines, t target, points []point, names []mappers.Point, log *slog.Logger) *device {
 	d := &device{target: t, points: points, names: names, log: log,
-		found: make([]found, len(points)), refused: make([]bool, len(points)), plans: map[uint64]*route{}}
+		found: make([]found, len(points)), why: make([]error, len(points)), refused: make([]bool, len(points)), plans: map[uint64]*route{}}
 	d.line = table.join(t.place, d, t.pause)
 	return d
 }
@@ -173,6 +174,7 @@ func (d *device) Read(ctx context.Context, points []int, out []mappers.Result) e
 			out[i] = d.points[p].decode(f.regs, f.on)
 		} else { // unread are those that were refused before, and whose turn to be tried again it is not
 			out[i] = bad(models.ReasonDeviceError)
+			out[i].Err = d.why[p]
 		}
 	}
 	return nil
@@ -191,20 +193,20 @@ func (d *device) readBlock(ctx context.Context, b *block) (whole bool, err error
 		return false, err
 	}
 	if refusal.Code != wire.IllegalDataAddress && refusal.Code != wire.IllegalDataValue {
-		d.refuse(b) // it is not about this request: a smaller one would fare no better
+		d.refuse(b, refusal) // it is not about this request: a smaller one would fare no better
 		return false, nil
 	}
 	d.spare = max(0, d.spare-1)
 	parts := b.split()
 	if len(parts) == 0 {
-		d.refuse(b)
+		d.refuse(b, refusal)
 		d.learnRefused(b)
 		return false, nil
 	}
 	allWhole := true
 	for i := range parts {
 		if d.spare == 0 {
-			d.refuse(&parts[i])
+			d.refuse(&parts[i], refusal)
 			allWhole = false
 			continue
 		}
@@ -233,9 +235,11 @@ func (d *device) take(b *block, data []byte) {
 	}
 }
 
-func (d *device) refuse(b *block) {
+// refuse notes that the device refuses a block.
+func (d *device) refuse(b *block, refusal *wire.Exception) {
 	for _, s := range b.spans {
 		d.found[s.point].refused = true
+		d.why[s.point] = fmt.Errorf("%s %d: the device answers with exception %d, %v", s.table, s.start, byte(refusal.Code), refusal.Code)
 	}
 }
 
@@ -314,7 +318,7 @@ func (d *device) readApart(ctx context.Context, b *block) (bool, error) {
 		d.take(b, data)
 		return true, nil
 	case errors.As(err, &refusal) && !gateway(refusal.Code):
-		d.refuse(b)
+		d.refuse(b, refusal)
 		return false, nil
 	}
 	return false, err

@@ -140,8 +140,9 @@ func tooMany(err error) bool {
 
 // result is what a value says about a point. It learns the node's type.
 func (d *device) result(p int, dv *ua.DataValue) mappers.Result {
+	pt := &d.points[p]
 	if dv == nil {
-		return mappers.Result{Quality: models.Bad, Reason: models.ReasonProtocolError}
+		return mappers.Result{Quality: models.Bad, Reason: models.ReasonProtocolError, Err: fmt.Errorf("the server says nothing of node %s", pt.address)}
 	}
 	r := mappers.Result{Time: timeOf(dv)}
 	r.Quality, r.Reason = wire.Judge(dv.Status)
@@ -149,17 +150,18 @@ func (d *device) result(p int, dv *ua.DataValue) mappers.Result {
 		d.learn(p, shape)
 	}
 	if r.Quality == models.Bad {
+		r.Err = d.explain(pt, dv.Status)
 		return r
 	}
 	bad := func(reason models.Reason) mappers.Result {
 		return mappers.Result{Quality: models.Bad, Reason: reason, Time: r.Time}
 	}
-	pt := &d.points[p]
 	v, err := pt.value(dv.Value)
 	switch {
 	case err != nil:
-		d.log.Debug("a node does not hold what its property is", "property", pt.property, "err", err)
-		return bad(models.ReasonConfiguration)
+		r := bad(models.ReasonConfiguration)
+		r.Err = fmt.Errorf("node %s: %w; correct the property's type, or its address", pt.address, err)
+		return r
 	case v.IsNull() && wire.HoldsNumber(dv.Value):
 		return bad(models.ReasonNotANumber)
 	case v.IsNull():
@@ -167,6 +169,40 @@ func (d *device) result(p int, dv *ua.DataValue) mappers.Result {
 	}
 	r.Value = v
 	return r
+}
+
+// explain says what a bad status of a node means, and what to do where that is
+// known.
+func (d *device) explain(pt *point, status ua.StatusCode) error {
+	name, meaning, do := wire.Name(status), wire.Meaning(status), advice(status, d.target.device)
+	text := fmt.Sprintf("node %s: %s", pt.address, name)
+	if meaning != "" {
+		text += ": " + meaning
+	}
+	if do != "" {
+		text += "; " + do
+	}
+	return errors.New(text)
+}
+
+// advice is what to do about a node's status; "" where the status says it all.
+func advice(status ua.StatusCode, device string) string {
+	switch status {
+	case ua.StatusBadNodeIDUnknown, ua.StatusBadNodeIDInvalid:
+		if device == "" {
+			return "correct the property's address"
+		}
+		return "correct the property's address; the server's nodes: whimbrel browse " + device
+	case ua.StatusBadAttributeIDInvalid:
+		return "the node is no variable: the property's address must name one"
+	case ua.StatusBadNotReadable:
+		return "give the property access: Write, or another address"
+	case ua.StatusBadUserAccessDenied:
+		return "give the connection a user who may read it: username and passwordFrom, or certificateFrom"
+	case ua.StatusBadSecurityModeInsufficient:
+		return "give the connection a policy and a mode"
+	}
+	return ""
 }
 
 // value is the point's part of what the node holds.

@@ -18,6 +18,7 @@ type sink struct {
 	last    map[int]models.Sample
 	state   models.DeviceState
 	reason  models.Reason
+	why     string
 	results map[string]mappers.WriteResult
 }
 
@@ -35,10 +36,10 @@ func (s *sink) Written(r mappers.WriteResult) {
 	s.results[r.ID] = r
 }
 
-func (s *sink) State(state models.DeviceState, reason models.Reason, _ error) {
+func (s *sink) State(state models.DeviceState, reason models.Reason, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state, s.reason = state, reason
+	s.state, s.reason, s.why = state, reason, fmt.Sprint(err)
 }
 
 func (s *sink) is(f func() bool) func() bool {
@@ -84,6 +85,13 @@ func underARunner(t *testing.T, sim *opcuasim.Server, subscribe bool) {
 			out.last[2].Quality == models.Bad
 	})
 	await(t, "all but the missing node is good", 5*time.Second, healthy)
+	out.mu.Lock()
+	why := out.why
+	out.mu.Unlock()
+	if want := "node-id-unknown: of 5 properties fail [missing]; missing: node ns=2;s=missing: BadNodeIdUnknown: " +
+		"the node id refers to a node that does not exist in the server address space; correct the property's address; the server's nodes: whimbrel browse test"; why != want {
+		t.Errorf("it is degraded because of %s", why)
+	}
 
 	write := func(id string, p int, v models.Value) mappers.WriteResult {
 		t.Helper()

@@ -66,6 +66,20 @@ func offers(ep *ua.EndpointDescription, token ua.UserTokenType) bool {
 	return slices.ContainsFunc(ep.UserIdentityTokens, func(p *ua.UserTokenPolicy) bool { return p.TokenType == token })
 }
 
+// accepted lists how users may identify themselves.
+func accepted(ep *ua.EndpointDescription) string {
+	var names []string
+	for _, p := range ep.UserIdentityTokens {
+		if name := tokenNames[p.TokenType]; name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return "in ways that are not known here"
+	}
+	return strings.Join(names, ", ")
+}
+
 // reasonUntrusted is why a server is refused whose certificate is not trusted.
 const reasonUntrusted models.Reason = "untrusted-certificate"
 

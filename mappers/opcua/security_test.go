@@ -89,8 +89,8 @@ func TestSecurity(t *testing.T) {
 	}{
 		{`"policy": "auto"`, reasonUntrusted, "whimbrel trust secured " + fingerprint},
 		{`"mode": "Sign", "trust": ["sha256:` + strings.Repeat("0", 64) + `"]`, reasonUntrusted, fingerprint},
-		{`"username": "operator", "password": "wrong"`, reasonIdentity, "permission"},
-		{`"username": "nobody"`, reasonIdentity, "permission"},
+		{`"username": "operator", "password": "wrong"`, reasonIdentity, `let user "operator" in (BadUserAccessDenied): correct`},
+		{`"username": "nobody"`, reasonIdentity, `let user "nobody" in`},
 	} {
 		_, err := attempt(t, New(), dir, fmt.Sprintf(`{"url": %q, %s}`, sim.URL(), tc.fields))
 		if err == nil || mappers.FailureOf(err).Reason != tc.reason || !mappers.FailureOf(err).Unsent || !strings.Contains(err.Error(), tc.says) {

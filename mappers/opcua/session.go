@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -178,7 +179,7 @@ func (l *link) connect() (s *session, err error) {
 	ctx, cancel = context.WithTimeout(l.ctx, l.target.timeout)
 	defer cancel()
 	if err := s.client.Connect(ctx); err != nil {
-		return nil, err
+		return nil, l.target.login(err)
 	}
 	s.namespaces = s.client.Namespaces()
 	close(connected)
@@ -186,6 +187,32 @@ func (l *link) connect() (s *session, err error) {
 		s.fail()
 	}
 	return s, nil
+}
+
+// login says of a server that does not let the user in which user that was, and
+// what to do about it. Other errors stay as they are.
+func (t *target) login(err error) error {
+	if !rejected(err) {
+		return err
+	}
+	var status ua.StatusCode
+	errors.As(err, &status)
+	said := func(who, do string) error {
+		return mappers.Fail(reasonIdentity, fmt.Errorf("the server does not let %s in (%s): %s", who, wire.Name(status), do))
+	}
+	switch {
+	case t.user != nil:
+		return said("the user of certificateFrom", "have it trust the certificate, or correct the secret")
+	case t.username != "":
+		return said("user "+strconv.Quote(t.username), "correct the connection's username or password (passwordFrom)")
+	}
+	return said("anonymous users", "give the connection a user: username and passwordFrom, or certificateFrom")
+}
+
+// rejected tells the status codes by which a server refuses a user.
+func rejected(err error) bool {
+	return errors.Is(err, ua.StatusBadUserAccessDenied) || errors.Is(err, ua.StatusBadIdentityTokenRejected) ||
+		errors.Is(err, ua.StatusBadIdentityTokenInvalid) || errors.Is(err, ua.StatusBadUserSignatureInvalid)
 }
 
 // options is how to connect to one of the endpoints.
@@ -225,7 +252,7 @@ func (l *link) options(endpoints []*ua.EndpointDescription) ([]gopcua.Option, er
 		options = append(options, gopcua.PrivateKey(id.Key), gopcua.Certificate(id.Certificate))
 	}
 	if !offers(ep, token) {
-		return nil, &mappers.Failure{Reason: reasonIdentity, Refused: true, Err: fmt.Errorf("the server does not accept %s users", tokenNames[token])}
+		return nil, &mappers.Failure{Reason: reasonIdentity, Refused: true, Err: fmt.Errorf("the server does not accept %s users, only %s", tokenNames[token], accepted(ep))}
 	}
 	if token == ua.UserTokenTypeCertificate && !proves(ep) {
 		return nil, refused(errors.New("a user with a certificate needs security, to prove that the certificate is theirs; set policy or mode"))
@@ -268,8 +295,7 @@ func failure(err error) *mappers.Failure {
 		return mappers.Fail(models.ReasonNotConnected, err)
 	case errors.As(err, &status) && gone(status):
 		return mappers.Fail(models.ReasonNotConnected, err)
-	case errors.Is(err, ua.StatusBadUserAccessDenied), errors.Is(err, ua.StatusBadIdentityTokenRejected),
-		errors.Is(err, ua.StatusBadIdentityTokenInvalid), errors.Is(err, ua.StatusBadUserSignatureInvalid):
+	case rejected(err):
 		return mappers.Fail(reasonIdentity, err)
 	case errors.As(err, &status):
 		return mappers.Fail(wire.ReasonOf(status), err)

@@ -140,8 +140,9 @@ func (d *device) Read(ctx context.Context, points []int, out []mappers.Result) e
 			answered = true // it said something, if nothing useful
 			d.misses[a] = 0
 			for i, p := range points {
-				if d.askOf[p] == a {
+				if d.askOf[p] == a && out[i].Err == nil {
 					out[i] = bad(f.Reason)
+					out[i].Err = fmt.Errorf("the answer to %q: %w", d.asks[a].asked, f.Err)
 				}
 			}
 			d.log.Debug("an answer is of no use", "read", d.asks[a].asked, "err", f)
@@ -206,11 +207,11 @@ func (d *device) ask(ctx context.Context, a int, points []int, out []mappers.Res
 					out[i] = d.points[p].decode(value, bytewise)
 					any = true
 				} else {
-					out[i] = bad(models.ReasonProtocolError)
+					out[i] = d.points[p].misfit(said)
 				}
 			}
 			if !any {
-				return mappers.Fail(models.ReasonProtocolError, fmt.Errorf("the answer %q fits no property's match", said))
+				return mappers.Fail(models.ReasonProtocolError, fmt.Errorf("%q fits no property's match", short(said)))
 			}
 			return nil
 		}})

@@ -69,9 +69,27 @@ func (pt *point) decode(value string, bytewise bool) mappers.Result {
 		}
 	}
 	if !ok {
-		return bad(models.ReasonProtocolError)
+		r := bad(models.ReasonProtocolError)
+		r.Err = fmt.Errorf("the device says %q, which is no %s", short(value), pt.kind)
+		return r
 	}
 	return mappers.Result{Value: v, Quality: models.Good}
+}
+
+// misfit is what a message is for a point whose match it does not fit.
+func (pt *point) misfit(message string) mappers.Result {
+	r := bad(models.ReasonProtocolError)
+	r.Err = fmt.Errorf("the answer to %q is %q, which does not fit match %s", pt.asked, short(message), pt.match)
+	return r
+}
+
+// short cuts what a device says for an error's text.
+func short(text string) string {
+	const enough = 80
+	if len(text) > enough {
+		return text[:enough] + "…"
+	}
+	return text
 }
 
 func bad(reason models.Reason) mappers.Result {

@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 
@@ -48,6 +49,27 @@ func ReasonOf(code ua.StatusCode) models.Reason {
 		return models.ReasonDeviceError
 	}
 	return models.Reason(words(name))
+}
+
+// Name is what the specification calls a status code, such as
+// BadNodeIdUnknown; a number for one that it does not have.
+func Name(code ua.StatusCode) string {
+	code = ua.StatusCode(uint32(code) & condition)
+	name, ok := strings.CutPrefix(ua.StatusCodes[code].Name, "Status")
+	if !ok || name == "" {
+		return fmt.Sprintf("status %#08x", uint32(code))
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(name, "ID", "Id"), "URI", "Uri")
+}
+
+// Meaning is what the specification says of a status code, in half a sentence;
+// "" for one that it does not have.
+func Meaning(code ua.StatusCode) string {
+	text := strings.TrimSuffix(ua.StatusCodes[ua.StatusCode(uint32(code)&condition)].Text, ".")
+	if text == "" {
+		return ""
+	}
+	return strings.ToLower(text[:1]) + text[1:]
 }
 
 var reasons = map[ua.StatusCode]models.Reason{
