@@ -90,8 +90,10 @@ const (
 // when one sends more than can be stored, or waits for a local write.
 const nodeShare = 4
 
-// seriesKept bounds the cache of series ids. When it is full it starts anew.
-const seriesKept = 1 << 18
+// seriesKept bounds the cache of series ids, of about 100 bytes each. When it is full
+// it starts anew; with fewer than there are in use each would be asked for again and
+// again.
+const seriesKept = 1 << 21
 
 // Store is what an Ingester needs of the store.
 type Store interface {

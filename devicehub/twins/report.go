@@ -27,7 +27,7 @@ func (c *Cache) Committed(node string, rank, seq uint64, rec *edgelink.Decoded) 
 	at := twin.Position{Rank: rank, Seq: seq}
 	var keys []models.Key
 	c.mu.Lock()
-	touched := map[*device]bool{}
+	touched := map[*device]bool{} // true: by more than values
 	now := c.now()
 	var d *device
 	var view registry.DeviceView
@@ -37,7 +37,7 @@ func (c *Cache) Committed(node string, rank, seq uint64, rec *edgelink.Decoded) 
 			d, view = c.servedLocked(node, s.Device)
 		}
 		if d != nil && d.report(&view, s, at, now) {
-			touched[d] = true
+			touched[d] = false
 		}
 	}
 	for _, w := range rec.Writes {
@@ -61,8 +61,12 @@ func (c *Cache) Committed(node string, rank, seq uint64, rec *edgelink.Decoded) 
 			keys = append(keys, models.KeyOf(view.Device))
 		}
 	}
-	for d := range touched {
-		c.changedLocked(d, false)
+	for d, more := range touched {
+		if more {
+			c.changedLocked(d, false)
+		} else {
+			c.reportedLocked(d)
+		}
 	}
 	c.mu.Unlock()
 	for _, key := range keys {
@@ -213,7 +217,7 @@ func (c *Cache) latestLocked(d *device, view registry.DeviceView, rank uint64, t
 	}
 	if t.SeenUs != 0 {
 		d.seen(clamp(time.UnixMicro(t.SeenUs)), c.now())
-		c.dirty[d.uid] = struct{}{}
+		c.waitLocked(d)
 	}
 	if len(t.ReadPlan) > 0 && len(t.ReadPlan) <= maxPlan {
 		var plan models.ReadPlan
@@ -269,8 +273,9 @@ func (c *Cache) Seen(name string, seen []*pb.Seen) {
 	for _, s := range seen {
 		view, ok := c.registry.DeviceByUID(s.Uid)
 		if ok && view.Device.Spec.Node == name && s.SeenUs != 0 {
-			c.deviceLocked(view).seen(clamp(time.UnixMicro(s.SeenUs)), c.now())
-			c.dirty[s.Uid] = struct{}{}
+			d := c.deviceLocked(view)
+			d.seen(clamp(time.UnixMicro(s.SeenUs)), c.now())
+			c.waitLocked(d)
 		}
 	}
 }

@@ -1,9 +1,10 @@
 // Package twins is the hub's memory of every device's twin: what edges report
 // lands here after it is committed, and readers, streams and those who wait
 // for a write are served from here. Shadows are checkpointed to the store about
-// once a second. After a restart what was committed since is taken from history;
-// an edge that is connected says everything anew, and one that is not is shown as
-// it was, and stale.
+// once a second; where nothing but values has changed, which history has, and there
+// are many of them, they take turns over half a minute. After a restart what was
+// committed since is taken from history; an edge that is connected says everything
+// anew, and one that is not is shown as it was, and stale.
 package twins
 
 import (
@@ -31,6 +32,11 @@ const (
 	// checkpointPart bounds how many shadows are encoded before others get at the
 	// cache, and how many are stored at once.
 	checkpointPart = 256
+	// Of the devices of which history has all that is new, so many checkpoints pass
+	// until each has had its turn, unless they are few enough for one. To store all of
+	// them every second would cost as much as their samples do.
+	checkpointTurns = 30
+	checkpointFew   = 64
 )
 
 // Registry is what the cache needs to know of devices. The cache asks with its
@@ -70,7 +76,8 @@ type Cache struct {
 	nodes   map[string]*node
 	serial  uint64              // counts changes over all devices, from 1
 	order   list.List           // of *device, by serial: the latest change is last
-	dirty   map[string]struct{} // uids of devices that changed since the checkpoint
+	dirty   map[string]struct{} // uids of devices that changed since they were stored, in a way that only a checkpoint keeps
+	turns   []string            // uids of devices of which history has what is new, each once, the longest waiting first
 	news    chan struct{}       // closed when serial grows; nil while no stream waits
 	gone    []goneDevice        // devices that were deleted, by serial: at most goneKept, the latest
 	floor   uint64              // the serial of the last one that gone has forgotten
@@ -102,6 +109,9 @@ type device struct {
 	serial     uint64        // the Cache's when this device last changed, 0: not in this life
 	whole      uint64        // the Cache's when more changed than properties: shown whole to streams
 	at         *list.Element // in order, nil while serial is 0
+	waits      bool          // in turns
+	unkept     bool          // the model, when first was, has properties without history
+	first      *models.ResolvedProperty
 	wake       chan struct{} // closed when it changes; nil while nobody waits for a write
 	stateSince time.Time
 }
@@ -152,11 +162,11 @@ func (c *Cache) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
-			c.checkpoint(last)
+			c.checkpoint(last, true)
 			return ctx.Err()
 		case <-timer.C:
 			began := time.Now()
-			c.checkpoint(ctx)
+			c.checkpoint(ctx, false)
 			took := time.Since(began)
 			c.expire(ctx)
 			timer.Reset(max(checkpointEvery, 10*took))
@@ -164,14 +174,10 @@ func (c *Cache) Run(ctx context.Context) error {
 	}
 }
 
-// checkpoint stores the shadows that changed. What fails is tried again with
-// the next.
-func (c *Cache) checkpoint(ctx context.Context) {
-	c.mu.Lock()
-	dirty := c.dirty
-	c.dirty = map[string]struct{}{}
-	c.mu.Unlock()
-	uids := sortedKeys(dirty)
+// checkpoint stores the shadows that changed, and of those of which history has the
+// changes all, or those whose turn it is. What fails is tried again with the next.
+func (c *Cache) checkpoint(ctx context.Context, all bool) {
+	uids := c.due(all)
 	for len(uids) > 0 {
 		part := uids[:min(len(uids), checkpointPart)]
 		batch := c.encode(part)
@@ -188,6 +194,26 @@ func (c *Cache) checkpoint(ctx context.Context) {
 		}
 		uids = uids[len(part):]
 	}
+}
+
+// due takes the devices that the next checkpoint stores.
+func (c *Cache) due(all bool) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	dirty := c.dirty
+	c.dirty = map[string]struct{}{}
+	n := max(checkpointFew, (len(c.turns)+checkpointTurns-1)/checkpointTurns)
+	if all || n > len(c.turns) {
+		n = len(c.turns)
+	}
+	for _, uid := range c.turns[:n] {
+		if d := c.devices[uid]; d != nil {
+			d.waits = false
+			dirty[uid] = struct{}{}
+		}
+	}
+	c.turns = slices.Delete(c.turns, 0, n)
+	return sortedKeys(dirty)
 }
 
 // encode makes the checkpoints of devices that are still there.
@@ -297,6 +323,10 @@ func (c *Cache) deviceLocked(view registry.DeviceView) *device {
 		d = &device{uid: uid, assignment: view.Assignment, stateSince: c.now()}
 		c.devices[uid] = d
 	}
+	if p := view.Properties; len(p) > 0 && d.first != &p[0] {
+		d.first = &p[0]
+		d.unkept = slices.ContainsFunc(p, func(p models.ResolvedProperty) bool { return !p.History })
+	}
 	if d.assignment < view.Assignment {
 		now := c.now()
 		d.assignment, d.session, d.stateSince = view.Assignment, 0, now
@@ -313,6 +343,30 @@ func (c *Cache) deviceLocked(view registry.DeviceView) *device {
 
 // changedLocked counts a change of a device and wakes who waits.
 func (c *Cache) changedLocked(d *device, whole bool) {
+	c.dirty[d.uid] = struct{}{}
+	c.tellLocked(d, whole)
+}
+
+// reportedLocked does so where history has what is new, but for properties that are
+// not kept.
+func (c *Cache) reportedLocked(d *device) {
+	if d.unkept {
+		c.dirty[d.uid] = struct{}{}
+	} else {
+		c.waitLocked(d)
+	}
+	c.tellLocked(d, false)
+}
+
+// waitLocked has a device stored when it is its turn.
+func (c *Cache) waitLocked(d *device) {
+	if !d.waits {
+		d.waits = true
+		c.turns = append(c.turns, d.uid)
+	}
+}
+
+func (c *Cache) tellLocked(d *device, whole bool) {
 	c.serial++
 	d.serial = c.serial
 	if d.at == nil {
@@ -324,7 +378,6 @@ func (c *Cache) changedLocked(d *device, whole bool) {
 		d.whole = c.serial
 		d.shadow.Version++
 	}
-	c.dirty[d.uid] = struct{}{}
 	d.wakeUp()
 	if c.news != nil {
 		close(c.news)

@@ -360,8 +360,8 @@ func TestWhatAnEdgeSaysIsBounded(t *testing.T) {
 		t.Errorf("%d devices are kept", len(h.cache.devices))
 	}
 	expect(t, "a quality of a newer release", h.says("b1", "setpoint"), "0 bad/new")
-	h.cache.checkpoint(t.Context())
-	if len(h.cache.dirty) != 0 {
+	h.cache.checkpoint(t.Context(), false)
+	if len(h.cache.dirty)+len(h.cache.turns) != 0 {
 		t.Error("it cannot be stored")
 	}
 	h.open()
@@ -374,7 +374,7 @@ func TestCheckpointAndRestart(t *testing.T) {
 	ids := h.patch(`{"setpoint": 3}`, models.DesiredOptions{})
 	h.latest("n1", 1, ref, &pb.LatestTwin{Seq: 8, Writes: []*pb.WriteEvent{{Property: "setpoint", Id: ids["setpoint"], State: "applied"}}})
 	gone := h.device("b2", "n1")
-	h.cache.checkpoint(t.Context())
+	h.cache.checkpoint(t.Context(), false)
 	if _, err := h.reg.Delete(t.Context(), models.Key{Kind: "Device", Namespace: "default", Name: "b2"}, models.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -409,9 +409,9 @@ func TestCheckpointAndRestart(t *testing.T) {
 		}
 		return nil
 	})
-	h.cache.checkpoint(t.Context())
+	h.cache.checkpoint(t.Context(), false)
 	h.store.Fault(nil)
-	h.cache.checkpoint(t.Context())
+	h.cache.checkpoint(t.Context(), false)
 	h.open()
 	expect(t, "the second try", h.says("b1", "temperature"), "9 uncertain/stale")
 	if err := h.store.SaveTwins(t.Context(), []store.Checkpoint{{DeviceUID: ref.UID, JSON: []byte(`{"version":"x"}`)}}); err != nil {
@@ -428,7 +428,7 @@ func TestReplay(t *testing.T) {
 	h := newHub(t)
 	ref := h.live(float("temperature", 5, 7, h.now()))
 	h.committed("n1", 1, 8, ref, "setpoint", h.good(40))
-	h.cache.checkpoint(t.Context())
+	h.cache.checkpoint(t.Context(), false)
 	// History has them all; the twin's checkpoint only what was before.
 	ids, err := h.store.SeriesIDs(t.Context(), []store.SeriesKey{{DeviceUID: ref.UID, Assignment: ref.Assignment, Property: "temperature"},
 		{DeviceUID: ref.UID, Assignment: ref.Assignment, Property: "setpoint"}})
@@ -470,6 +470,71 @@ func TestReplay(t *testing.T) {
 	h.pass(time.Hour)
 	if h.cache.replay(t.Context()); h.says("b1", "temperature") != "3 good" {
 		t.Errorf("the edge said 3 before, the twin says %s", h.says("b1", "temperature"))
+	}
+}
+
+// TestCheckpointTurns: of many devices that report values those take turns of which
+// history has all; what history does not have is stored with the next checkpoint.
+func TestCheckpointTurns(t *testing.T) {
+	h := newHub(t)
+	h.apply(`{kind: DeviceModel, apiVersion: whimbrel/v1, metadata: {name: boiler}, spec: {protocol: m, properties: [
+		{name: temperature, type: float, address: {}}, {name: setpoint, type: float, access: ReadWrite, address: {}}]}}`)
+	const many = 3 * checkpointFew
+	var refs []edgelink.DeviceRef
+	for i := range many {
+		refs = append(refs, h.device(fmt.Sprintf("d-%03d", i), "n1"))
+	}
+	h.apply(`{kind: DeviceModel, apiVersion: whimbrel/v1, metadata: {name: masked}, spec: {protocol: m, properties: [{name: temperature, type: float, history: false, address: {}}]}}`)
+	uid := h.apply(`{kind: Device, apiVersion: whimbrel/v1, metadata: {name: masked}, spec: {model: masked, node: n1}}`).Meta().UID
+	masked := h.ref("masked")
+	h.cache.NodeLive("n1", true)
+	h.cache.checkpoint(t.Context(), true)
+	// stored is how many of the devices the store has with a value.
+	stored := func(value float64) (n int) {
+		t.Helper()
+		if err := h.store.LoadTwins(t.Context(), func(cp store.Checkpoint) error {
+			if strings.Contains(string(cp.JSON), fmt.Sprintf(`"value":%v`, value)) {
+				n++
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	report := func(seq uint64, value float64) {
+		for _, ref := range refs {
+			h.committed("n1", 1, seq, ref, "temperature", h.good(value))
+		}
+	}
+	report(8, 8)
+	h.committed("n1", 1, 9, masked, "temperature", h.good(77))
+	h.cache.Committed("n1", 1, 10, record(t, func(b *edgelink.Builder) {
+		b.AddState(edgelink.StateEvent{Device: refs[many-1], State: models.StateOffline, Time: h.now()})
+	}))
+	h.cache.checkpoint(t.Context(), false)
+	if got := stored(8); got != checkpointFew+1 {
+		t.Errorf("%d devices are stored, want those whose turn it is and the one whose state has changed", got)
+	}
+	if stored(77) != 1 {
+		t.Errorf("what history does not keep of %s is not stored", uid)
+	}
+	// Who waits keeps its place, and the others come after.
+	report(11, 11)
+	h.cache.checkpoint(t.Context(), false)
+	if got := stored(8); got != checkpointFew+1 {
+		t.Errorf("%d devices are as they were first stored", got)
+	}
+	for range 2 {
+		h.cache.checkpoint(t.Context(), false)
+	}
+	if stored(11) != many || len(h.cache.turns) != 0 {
+		t.Errorf("%d devices are stored after everyone's turn, %d wait", stored(11), len(h.cache.turns))
+	}
+	report(12, 12)
+	h.cache.checkpoint(t.Context(), true)
+	if stored(12) != many {
+		t.Errorf("%d devices are stored at the end", stored(12))
 	}
 }
 
