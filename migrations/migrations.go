@@ -10,11 +10,14 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 
 	"github.com/pressly/goose/v3"
+
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 )
 
 // Dialect is the SQL that a set is written in.
@@ -55,10 +58,16 @@ func (s Set) Up(ctx context.Context, db *sql.DB) (version int64, err error) {
 	if current > target {
 		return 0, fmt.Errorf("migrate %s: the database is at version %d of a newer release, this one knows %d", s.Dir, current, target)
 	}
-	if _, err := p.Up(ctx); err != nil {
-		return 0, fmt.Errorf("migrate %s: %w", s.Dir, err)
+	for {
+		failpoint.Here("migration.step")
+		_, err := p.UpByOne(ctx)
+		if errors.Is(err, goose.ErrNoNextVersion) {
+			return target, nil
+		}
+		if err != nil {
+			return 0, fmt.Errorf("migrate %s: %w", s.Dir, err)
+		}
 	}
-	return target, nil
 }
 
 // Up applies dir of files to db; see Set.Up.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/internal/backoff"
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 )
 
@@ -83,11 +84,13 @@ func (g *Ingester) ingest(ctx context.Context, group []*item) {
 			continue
 		}
 		p := g.plan(group, base)
+		failpoint.Here("ingest.commit")
 		if len(p.batches) > 0 {
 			err = g.cfg.Store.Ingest(ctx, p.batches)
 		}
 		switch {
 		case err == nil:
+			failpoint.Here("ingest.committed")
 			g.committed(group, &p, started)
 			return
 		case !errors.Is(err, store.ErrConflict):

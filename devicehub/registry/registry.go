@@ -24,6 +24,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/twin"
@@ -398,7 +399,9 @@ func (r *Registry) commit(ctx context.Context, group []*op) (fatal error) {
 		return nil
 	}
 	bounded, cancel := context.WithTimeout(ctx, commitTime)
+	failpoint.Here("registry.commit")
 	err := r.store.Commit(bounded, s.stored())
+	failpoint.Here("registry.committed")
 	cancel()
 	if err == nil {
 		r.show(s)

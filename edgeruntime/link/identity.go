@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/internal/atomicfile"
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
@@ -121,6 +122,7 @@ func (i *identity) join(ctx context.Context, hub, node string, labels map[string
 	if err := post(ctx, hub, edgelink.PathJoin, pki.JoinTLS(token.CAHash), request, &answer); err != nil {
 		return answer, err
 	}
+	failpoint.Here("join.answered")
 	cas, err := pki.DecodeCerts([]byte(answer.CA))
 	if err != nil {
 		return answer, fmt.Errorf("the hub's authorities: %w", err)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/mattn/go-sqlite3" // also registers the driver
 
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/migrations"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
@@ -291,6 +292,7 @@ func (s *Store) ApplySync(ctx context.Context, sync *pb.Sync) error {
 				return err
 			}
 		}
+		failpoint.Here("sync.apply")
 		return nil
 	})
 }

@@ -27,6 +27,7 @@ type conn struct {
 	upstream *net.TCPConn // nil until dialled
 	lost     [2]bool      // by direction: something was thrown away
 	shut     [2]bool      // by direction: the end was handed on
+	held     bool         // was there when Overtake began
 	over     bool
 }
 
@@ -56,7 +57,7 @@ func (c *conn) run() {
 // Blackhole it only swallows until the connection is over.
 func (c *conn) dial() (*net.TCPConn, bool) {
 	for {
-		mode, changed := c.p.now()
+		mode, changed := c.p.now(c)
 		switch mode {
 		case Stall:
 			if !c.wait(changed) {
@@ -167,7 +168,7 @@ func (c *conn) enqueue(queue chan<- chunk, next chunk) bool {
 // It returns false when the connection is over.
 func (c *conn) deliver(d direction, next chunk, dst *net.TCPConn) bool {
 	for {
-		mode, changed := c.p.now()
+		mode, changed := c.p.now(c)
 		switch {
 		case mode == Stall:
 			if !c.wait(changed) {
@@ -243,7 +244,7 @@ func (c *conn) throwAway(d direction) bool {
 // holedLocked reports whether mode m would let a stream go on that has lost
 // something.
 func (c *conn) holedLocked(m Mode) bool {
-	if m == Stall {
+	if m == Stall || m == Overtake {
 		return false
 	}
 	return c.lost[up] && !m.loses(up) || c.lost[down] && !m.loses(down)

@@ -7,6 +7,7 @@ package faultproxy
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -41,9 +42,13 @@ const (
 	DropDown
 	// Trickle forwards one byte at a time, each in a segment of its own.
 	Trickle
+	// Overtake keeps what the connections that there are have under way, as Stall
+	// does, and passes new ones: when the mode changes, what was sent first arrives
+	// after what was sent later.
+	Overtake
 )
 
-var modeNames = [...]string{"pass", "cut", "refuse", "stall", "blackhole", "drop-up", "drop-down", "trickle"}
+var modeNames = [...]string{"pass", "cut", "refuse", "stall", "blackhole", "drop-up", "drop-down", "trickle", "overtake"}
 
 func (m Mode) String() string {
 	if m < 0 || int(m) >= len(modeNames) {
@@ -84,6 +89,7 @@ type Proxy struct {
 	mu       sync.Mutex
 	mode     Mode
 	latency  time.Duration
+	jitter   time.Duration
 	changed  chan struct{}  // closed, and replaced, when mode changes
 	listener net.Listener   // nil while refusing
 	conns    map[*conn]bool // the live ones
@@ -127,6 +133,9 @@ func (p *Proxy) Set(m Mode) {
 		return
 	}
 	p.mode = m
+	for c := range p.conns {
+		c.held = m == Overtake
+	}
 	close(p.changed)
 	p.changed = make(chan struct{})
 	switch {
@@ -146,10 +155,15 @@ func (p *Proxy) Set(m Mode) {
 
 // SetLatency delays every byte by d in each direction, in any mode. It delays
 // and does not throttle: as much is under way as fits in the buffers.
-func (p *Proxy) SetLatency(d time.Duration) {
+func (p *Proxy) SetLatency(d time.Duration) { p.SetJitter(d, 0) }
+
+// SetJitter delays by least and by up to more, anew for each read and direction:
+// no two connections, and no two directions of one, keep in step. Within a
+// direction the order stays, as TCP has it.
+func (p *Proxy) SetJitter(least, more time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.latency = d
+	p.latency, p.jitter = least, more
 }
 
 // Reset resets the connections that there are, and leaves the mode: a blip.
@@ -235,15 +249,26 @@ func (p *Proxy) accept(l net.Listener) {
 	}
 }
 
-// now returns the mode and a channel that is closed when it changes.
-func (p *Proxy) now() (Mode, <-chan struct{}) {
+// now returns what the mode means for c and a channel that is closed when it
+// changes.
+func (p *Proxy) now(c *conn) (Mode, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.mode, p.changed
+	switch {
+	case p.mode != Overtake:
+		return p.mode, p.changed
+	case c.held:
+		return Stall, p.changed
+	default:
+		return Pass, p.changed
+	}
 }
 
 func (p *Proxy) currentLatency() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.jitter > 0 {
+		return p.latency + time.Duration(rand.Int64N(int64(p.jitter)))
+	}
 	return p.latency
 }

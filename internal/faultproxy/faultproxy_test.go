@@ -219,6 +219,29 @@ func TestStallKeepsEverythingForLater(t *testing.T) {
 	arrives(t, u.next(), "late")
 }
 
+func TestOvertakeHandsOnTheOldAfterTheNew(t *testing.T) {
+	p, u, client, server := pair(t)
+	p.Set(Overtake)
+	send(t, client, "sent first")
+	later := dial(t, p)
+	send(t, later, "sent later")
+	arrives(t, u.next(), "sent later")
+	silent(t, server)
+	p.Set(Pass)
+	arrives(t, server, "sent first")
+}
+
+func TestJitterDelays(t *testing.T) {
+	p, _, client, server := pair(t)
+	p.SetJitter(50*time.Millisecond, 50*time.Millisecond)
+	began := time.Now()
+	send(t, client, "up")
+	arrives(t, server, "up")
+	if took := time.Since(began); took < 50*time.Millisecond {
+		t.Errorf("it took %v", took)
+	}
+}
+
 func TestStallPushesBack(t *testing.T) {
 	p, _, client, _ := pair(t)
 	p.Set(Stall)
@@ -432,7 +455,7 @@ func TestStreamsStayWhole(t *testing.T) {
 			}
 		})
 	}
-	modes := []Mode{Pass, Pass, Cut, Refuse, Stall, Blackhole, DropUp, DropDown, Trickle}
+	modes := []Mode{Pass, Pass, Cut, Refuse, Stall, Blackhole, DropUp, DropDown, Trickle, Overtake}
 	for range 200 {
 		p.Set(modes[random.IntN(len(modes))])
 		if c, err := net.Dial("tcp", p.Addr()); err == nil {
@@ -452,8 +475,8 @@ func TestStreamsStayWhole(t *testing.T) {
 }
 
 func TestModesHaveNames(t *testing.T) {
-	if len(modeNames) != int(Trickle)+1 || slices.Contains(modeNames[:], "") {
-		t.Errorf("names %q for %d modes", modeNames, Trickle+1)
+	if len(modeNames) != int(Overtake)+1 || slices.Contains(modeNames[:], "") {
+		t.Errorf("names %q for %d modes", modeNames, Overtake+1)
 	}
 	if got := Mode(99).String(); got != "unknown" {
 		t.Errorf("Mode(99) = %q", got)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 )
 
 // compactLock is the advisory lock of who compacts. The number means nothing.
@@ -372,6 +374,7 @@ func (s *Store) rewrite(ctx context.Context, now time.Time, step func(pgx.Tx, *r
 		if err := w.write(ctx, tx); err != nil {
 			return err
 		}
+		failpoint.Here("history.compact")
 		gone, err := tx.Exec(ctx, `DELETE FROM samples_batch WHERE id = ANY($1)`, w.ids)
 		if err == nil && gone.RowsAffected() != int64(len(w.ids)) {
 			err = errGone
