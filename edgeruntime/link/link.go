@@ -141,7 +141,7 @@ type times struct {
 const quickAttempts = 2
 
 var defaultTimes = times{ping: 15 * time.Second, silent: 45 * time.Second, welcome: 45 * time.Second, leave: time.Second, report: 10 * time.Second,
-	latest: 500 * time.Millisecond, behind: 2 * time.Second, slow: 3 * time.Second, reread: time.Second, stable: 10 * time.Second,
+	latest: 250 * time.Millisecond, behind: 2 * time.Second, slow: 3 * time.Second, reread: time.Second, stable: 10 * time.Second,
 	revoked: 10 * time.Minute, renewCheck: 10 * time.Minute, renewAgain: time.Hour, quick: 200 * time.Millisecond,
 	retry: backoff.Policy{Min: time.Second, Max: 15 * time.Second, Factor: 2, Jitter: 0.5}}
 

@@ -319,6 +319,36 @@ func TestLatestLaneIsNotHeldUp(t *testing.T) {
 	e.devices.mu.Unlock()
 }
 
+// TestLatestLaneAfterAnOutage: with a log from before, values do not wait until
+// it turns out that the log lane is behind.
+func TestLatestLaneAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	h := newHub(t)
+	h.mute, h.window = true, 500
+	e := newEdge(t, h)
+	e.times.behind = time.Hour
+	e.devices.twins = func(want devices.LatestWanted) []*pb.LatestTwin {
+		if !want.Values {
+			return nil
+		}
+		return []*pb.LatestTwin{{Device: &pb.DeviceRef{Uid: "u"}, Values: []*pb.LatestValue{{Property: "p"}}}}
+	}
+	e.start()
+	e.linked()
+	e.proxy.Set(faultproxy.Cut)
+	eventually(t, "the edge notices", func() bool { return !e.link.Status().Connected })
+	for range 10 {
+		e.recordValue(models.String(strings.Repeat("x", 1000)))
+	}
+	h.set(func() {
+		if len(h.latest) > 0 {
+			t.Error("values on the latest lane before there was a log")
+		}
+	})
+	e.proxy.Set(faultproxy.Pass)
+	eventually(t, "values come at once", h.is(func() bool { return len(h.latest) > 0 }))
+}
+
 func TestExpiredCertificate(t *testing.T) {
 	t.Parallel()
 	h := newHub(t)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
@@ -137,6 +138,7 @@ func (s *session) greet(ctx context.Context) error {
 		s.named[e.Id], s.epoch = true, e.Id
 		s.live = max(s.live, e.Last, e.ParentLast)
 	}
+	s.mark = s.live // and markedAt long ago: with a log from before, the log lane is behind from the start
 	ctx, cancel := context.WithTimeout(ctx, s.l.times.welcome)
 	defer cancel()
 	// Neither a hub that takes no bytes nor a stop waits for the Send to end.
@@ -283,6 +285,7 @@ func (s *session) receive(ctx context.Context) error {
 			if err := s.l.cfg.Store.ApplySync(ctx, body.Sync); err != nil {
 				return err
 			}
+			failpoint.Here("sync.stored")
 			notify(s.apply)
 			if err := s.conn.Send(ctx, &pb.Frame{Re: f.Id, Body: &pb.Frame_SyncDone{SyncDone: &pb.SyncDone{Id: body.Sync.Id}}}); err != nil {
 				return err
