@@ -181,6 +181,27 @@ func TestDiskFull(t *testing.T) {
 		t.Fatalf("got %s", describe(got))
 	}
 
+	// A kill does not forget it. What the next life has told of is told of once.
+	elsewhere := temp(t)
+	copyFiles(t, filepath.Join(dir, "outbox.db"), elsewhere)
+	next := start(t, quick(elsewhere))
+	if s := next.Stats(); s.Dropped != lost || s.DroppedBy[edgelink.GapDiskFull] != lost {
+		t.Errorf("after a kill: %+v, want %d dropped", s, lost)
+	}
+	next.put(numbered(10001))
+	for range 2 {
+		next.stop()
+		next = start(t, quick(elsewhere))
+		if s := next.Stats(); s.Dropped != lost {
+			t.Errorf("after another life: %+v, want %d dropped", s, lost)
+		}
+	}
+	next.all()
+	eventually(t, "a gap of it", func() bool {
+		g := gaps(t, next.all())
+		return len(g) == 1 && g[0].Reason == edgelink.GapDiskFull && g[0].Samples == lost
+	})
+
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}

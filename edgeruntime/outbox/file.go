@@ -16,6 +16,7 @@ import (
 
 	"github.com/mattn/go-sqlite3" // also registers the driver
 	"github.com/oklog/ulid/v2"
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 	"github.com/whimbrel-edge/whimbrel/migrations"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 )
@@ -36,6 +37,8 @@ import (
 //     written to its place in the database that is deleted before its time comes.
 //   - auto_vacuum=INCREMENTAL lets vacuum give pages of forgotten records back to the
 //     file system. It has to be set before the first table is made.
+//   - cache_size is small: nothing is read twice, and a long log must not take more
+//     memory than a short one.
 //   - journal_size_limit cuts the -wal file back after a checkpoint.
 type file struct {
 	db      *sql.DB
@@ -121,6 +124,34 @@ const (
 // openFile opens or makes the file and begins an epoch, durably: one after the
 // file's newest, or after former when the file is new.
 func openFile(ctx context.Context, path string, every bool, now time.Time, former epoch) (_ *file, err error) {
+	f, err := attach(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.close()
+		}
+	}()
+	f.every = every
+	if err := f.load(ctx); err != nil {
+		return nil, err
+	}
+	failpoint.Here("outbox.open")
+	if err := f.begin(now, former); err != nil {
+		return nil, err
+	}
+	if !every {
+		// The epoch is on disk by now: it was committed under FULL.
+		if err := pragma(f.conn, "synchronous=NORMAL"); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// attach opens or makes the file, and neither reads nor changes what is in it.
+func attach(ctx context.Context, path string) (_ *file, err error) {
 	path, err = filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -132,16 +163,13 @@ func openFile(ctx context.Context, path string, every bool, now time.Time, forme
 	}
 	made.Close()
 
-	dsn := func(params string) string {
-		return (&url.URL{Scheme: "file", Path: path, RawQuery: params}).String()
-	}
-	f := &file{every: every}
+	f := &file{}
 	defer func() {
 		if err != nil {
 			f.close()
 		}
 	}()
-	f.db, err = sql.Open("sqlite3", dsn("_auto_vacuum=incremental&_journal_mode=WAL&_synchronous=FULL&_busy_timeout=5000&_txlock=immediate&_stmt_cache_size=16"))
+	f.db, err = sql.Open("sqlite3", dsn(path, "_auto_vacuum=incremental&_journal_mode=WAL&_synchronous=FULL&_busy_timeout=5000&_txlock=immediate&_stmt_cache_size=16&_cache_size=-1024"))
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +177,7 @@ func openFile(ctx context.Context, path string, every bool, now time.Time, forme
 	if _, err := migrations.EdgeOutbox.Up(ctx, f.db); err != nil {
 		return nil, err
 	}
-	f.readers, err = sql.Open("sqlite3", dsn("mode=ro&_query_only=1&_busy_timeout=5000&_stmt_cache_size=8"))
+	f.readers, err = sql.Open("sqlite3", dsn(path, "mode=ro&_query_only=1&_busy_timeout=5000&_stmt_cache_size=8&_cache_size=-256"))
 	if err != nil {
 		return nil, err
 	}
@@ -160,19 +188,11 @@ func openFile(ctx context.Context, path string, every bool, now time.Time, forme
 	if err := pragma(f.conn, fmt.Sprintf("journal_size_limit=%d", walLimit)); err != nil {
 		return nil, err
 	}
-	if err := f.load(ctx); err != nil {
-		return nil, err
-	}
-	if err := f.begin(now, former); err != nil {
-		return nil, err
-	}
-	if !every {
-		// The epoch is on disk by now: it was committed under FULL.
-		if err := pragma(f.conn, "synchronous=NORMAL"); err != nil {
-			return nil, err
-		}
-	}
 	return f, nil
+}
+
+func dsn(path, params string) string {
+	return (&url.URL{Scheme: "file", Path: path, RawQuery: params}).String()
 }
 
 // pragma runs a pragma to its end: some do their work row by row, and Exec would
@@ -208,6 +228,7 @@ func (f *file) load(ctx context.Context) error {
 	var s state
 	var counted, records, bytes uint64
 	var newest, first sql.Null[int64]
+	var err error
 	q := func(query string, args []any, to ...any) error {
 		return f.conn.QueryRowContext(ctx, query, args...).Scan(to...)
 	}
@@ -231,41 +252,52 @@ func (f *file) load(ctx context.Context) error {
 		s.floor = uint64(first.V) - 1
 	}
 
+	if s.epochs, err = f.loadEpochs(ctx, s.last); err != nil {
+		return err
+	}
+	if s.gaps, err = f.loadGaps(ctx); err != nil {
+		return err
+	}
+	f.state = s
+	return nil
+}
+
+func (f *file) loadEpochs(ctx context.Context, last uint64) (epochs []epoch, err error) {
 	rows, err := f.conn.QueryContext(ctx, `SELECT n, id, parent, parent_last, acked FROM epoch ORDER BY n`)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var e epoch
 		if err := rows.Scan(&e.n, &e.id, &e.parent, &e.parentLast, &e.acked); err != nil {
-			return err
+			return nil, err
 		}
-		if n := len(s.epochs); n > 0 {
-			s.epochs[n-1].last = e.parentLast
+		if n := len(epochs); n > 0 {
+			epochs[n-1].last = e.parentLast
 		}
-		e.last = s.last
-		s.epochs = append(s.epochs, e)
+		e.last = last
+		epochs = append(epochs, e)
 	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	rows, err = f.conn.QueryContext(ctx, `SELECT reason, epoch, first_seq, last_seq, samples, from_us, to_us FROM gap ORDER BY n`)
+	return epochs, rows.Err()
+}
+
+func (f *file) loadGaps(ctx context.Context) (gaps []edgelink.Gap, err error) {
+	rows, err := f.conn.QueryContext(ctx, `SELECT reason, epoch, first_seq, last_seq, samples, from_us, to_us FROM gap ORDER BY n`)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var g edgelink.Gap
 		var from, to int64
 		if err := rows.Scan(&g.Reason, &g.Epoch, &g.FirstSeq, &g.LastSeq, &g.Samples, &from, &to); err != nil {
-			return err
+			return nil, err
 		}
 		g.From, g.To = timeOf(from), timeOf(to)
-		s.gaps = append(s.gaps, g)
+		gaps = append(gaps, g)
 	}
-	f.state = s
-	return rows.Err()
+	return gaps, rows.Err()
 }
 
 func (f *file) begin(now time.Time, former epoch) error {
@@ -370,6 +402,7 @@ func (f *file) append(r row, takeGaps bool, lost edgelink.Gap, maxBytes int64) e
 				return err
 			}
 		}
+		failpoint.Here("outbox.append")
 		if removed {
 			return save(tx, next, r.ran)
 		}
@@ -503,6 +536,7 @@ func (f *file) trim(acked map[string]uint64, ran time.Duration) (more bool, err 
 				next.records--
 				next.bytes -= rowCost(r.length)
 			}
+			failpoint.Here("outbox.trim")
 			if err := forgetEpochs(tx, next); err != nil {
 				return err
 			}

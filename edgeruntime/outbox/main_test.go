@@ -157,7 +157,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 // copyFiles copies the log as a power cut or a snapshot of the disk would leave it.
 func copyFiles(t testing.TB, from, to string) {
 	t.Helper()
-	for _, suffix := range []string{"", "-wal"} {
+	for _, suffix := range []string{"", "-wal", ".lost"} {
 		data, err := os.ReadFile(from + suffix)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -109,9 +107,9 @@ type Outbox struct {
 	nextSeq  uint64
 	spare    *batch
 	buf      []byte
-	roomMade time.Time      // last attempt to win space from the -wal file
-	former   epoch          // the current epoch of a file that was set aside while running
-	orphans  []edgelink.Gap // what was in it
+	roomMade time.Time // last attempt to win space from the -wal file
+	count    *lostFile // of lost; nil when there was no space for it at the start
+	broke    *damaged  // the file that was set aside while running, until there is a new one
 
 	// files is held for reading while the file is used, and for writing while it
 	// is exchanged or closed. It is taken before mu.
@@ -153,7 +151,8 @@ const (
 // caller runs Run and calls Close after Run has returned.
 //
 // A file that is no sound database is set aside (".corrupt" is added to its
-// name) and a new log begun, with a gap that says so.
+// name) and a new one begun with what can still be read of it, and a gap that says
+// what cannot.
 func Open(ctx context.Context, cfg Config) (*Outbox, error) {
 	if cfg.Path == "" || cfg.Log == nil || cfg.Now == nil {
 		return nil, errors.New("open outbox: Path, Log and Now are required")
@@ -181,24 +180,36 @@ func Open(ctx context.Context, cfg Config) (*Outbox, error) {
 		room: make(chan struct{}), grown: make(chan struct{}),
 		acked: map[string]uint64{}, damaged: map[uint64]bool{},
 	}
-	file, err := openFile(ctx, cfg.Path, cfg.Fsync < 0, now, epoch{})
+	aside := damaged{path: cfg.Path + asideSuffix}
+	var err error
+	if !exists(cfg.Path) && exists(aside.path) {
+		// A former life has set it aside and did not come to the end of the rest.
+		err = restore(ctx, cfg.Path, aside, now)
+	}
+	var f *file
+	if err == nil {
+		f, err = openFile(ctx, cfg.Path, cfg.Fsync < 0, now, epoch{})
+	}
 	if corrupt(err) {
-		cfg.Log.Error("the outbox is damaged: it is set aside and a new one begun", "path", cfg.Path, "err", err)
+		cfg.Log.Error("the outbox is damaged: it is set aside, and what can be read of it is taken over", "path", cfg.Path, "err", err)
 		if err = setAsideFile(cfg.Path); err == nil {
-			file, err = openFile(ctx, cfg.Path, cfg.Fsync < 0, now, epoch{})
+			err = restore(ctx, cfg.Path, aside, now)
 		}
 		if err == nil {
-			err = file.note([]edgelink.Gap{{Reason: edgelink.GapUnreadable, To: now}}, 0)
+			f, err = openFile(ctx, cfg.Path, cfg.Fsync < 0, now, epoch{})
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open outbox: %w", err)
 	}
-	if o.ranAt, err = file.ran(); err != nil {
-		file.close()
+	if o.ranAt, err = f.ran(); err != nil {
+		f.close()
 		return nil, fmt.Errorf("open outbox: %w", err)
 	}
-	o.use(file)
+	if o.count, o.lost, err = openLost(cfg.Path+".lost", f.state.last); err != nil {
+		cfg.Log.Warn("outbox: should the disk be full and the process be killed, nobody will know how much was lost", "err", err)
+	}
+	o.use(f)
 	return o, nil
 }
 
@@ -210,24 +221,6 @@ func (o *Outbox) use(f *file) {
 	for _, e := range f.state.epochs {
 		o.acked[e.id] = e.acked
 	}
-}
-
-// setAsideFile renames the log's files. An earlier one set aside gives way: two
-// of them might fill the disk.
-func setAsideFile(path string) error {
-	var errs []error
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if err := os.Rename(path+suffix, path+".corrupt"+suffix); errors.Is(err, os.ErrNotExist) {
-			_ = os.Remove(path + ".corrupt" + suffix)
-		} else if err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if dir, err := os.Open(filepath.Dir(path)); err == nil {
-		_ = dir.Sync()
-		dir.Close()
-	}
-	return errors.Join(errs...)
 }
 
 // Close closes the file. Entries that no Run has stored get ErrClosed.
@@ -243,7 +236,7 @@ func (o *Outbox) Close() error {
 	if o.file == nil {
 		return nil
 	}
-	err := o.file.close()
+	err := errors.Join(o.file.close(), o.count.close())
 	o.file = nil
 	if err != nil {
 		return fmt.Errorf("close outbox: %w", err)

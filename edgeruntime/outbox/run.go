@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 )
 
@@ -132,8 +134,10 @@ func (o *Outbox) store(b *batch, takeGaps bool) bool {
 		}
 	}
 	seq := o.nextSeq - 1
+	failpoint.Here("outbox.stored")
 
 	o.mu.Lock()
+	before := o.lost.Samples
 	if err != nil {
 		seq = 0
 		if samples > 0 {
@@ -149,7 +153,17 @@ func (o *Outbox) store(b *batch, takeGaps bool) bool {
 			o.wantGaps = false
 		}
 	}
+	lost := o.lost
 	o.mu.Unlock()
+	if lost.Samples != before {
+		after := o.view.last // the last one that was stored, as long as none can be
+		if err == nil {
+			after = seq
+		}
+		if err := o.count.keep(after, lost); err != nil {
+			o.grumble("keep count", err)
+		}
+	}
 	if err != nil {
 		if full(err) {
 			err = fmt.Errorf("%w: %w: %w", ErrNotStored, ErrDiskFull, err)
@@ -295,8 +309,9 @@ func (o *Outbox) repair(again bool) {
 	o.publish()
 }
 
-// replace sets the file aside and begins a new one, whose seqs go on and whose
-// first epoch descends from the old file's last.
+// replace sets the file aside and begins a new one with what can still be read of
+// it. Its seqs go on, and its epoch descends from the old file's last. Entries wait
+// meanwhile, about ten seconds for 1 GiB.
 func (o *Outbox) replace() error {
 	o.files.Lock()
 	defer o.files.Unlock()
@@ -307,37 +322,44 @@ func (o *Outbox) replace() error {
 		return nil
 	}
 	if o.file != nil {
-		o.cfg.Log.Error("the outbox is damaged: it is set aside and a new one begun", "path", o.cfg.Path)
+		o.cfg.Log.Error("the outbox is damaged: it is set aside, and what can be read of it is taken over", "path", o.cfg.Path)
 		old := o.file.state
-		o.former = *old.current()
-		o.former.last = o.nextSeq - 1
-		o.orphans = append(o.orphans, old.gaps...)
+		old.epochs = slices.Clone(old.epochs)
 		o.mu.Lock()
-		for i, e := range old.epochs {
-			first := max(e.parentLast, o.acked[e.id], old.floor) + 1
-			if first <= e.last {
-				o.orphans = append(o.orphans, edgelink.Gap{Reason: edgelink.GapUnreadable, Epoch: old.epochs[i].id, FirstSeq: first, LastSeq: e.last})
-			}
+		for i := range old.epochs {
+			e := &old.epochs[i]
+			e.acked = max(e.acked, o.acked[e.id])
 		}
 		for i := range causes {
 			o.before[i] += old.by[i]
 		}
 		o.mu.Unlock()
+		old.last = o.nextSeq - 1
+		old.current().last = old.last
+		o.broke = &damaged{path: o.cfg.Path + asideSuffix, state: old}
 		_ = o.file.close() // it is damaged
 		o.file = nil
+	}
+	if o.broke == nil {
+		return nil
+	}
+	if !o.broke.aside {
 		if err := setAsideFile(o.cfg.Path); err != nil {
 			return err
 		}
+		o.broke.aside = true
 	}
-	f, err := openFile(context.Background(), o.cfg.Path, o.cfg.Fsync < 0, o.cfg.Now(), o.former)
+	if !exists(o.cfg.Path) {
+		if err := restore(context.Background(), o.cfg.Path, *o.broke, o.cfg.Now()); err != nil {
+			return err
+		}
+	}
+	f, err := openFile(context.Background(), o.cfg.Path, o.cfg.Fsync < 0, o.cfg.Now(), *o.broke.state.current())
 	if err != nil {
 		return err
 	}
-	if err := f.note(o.orphans, o.ran()); err != nil {
-		_ = f.close()
-		return err
-	}
-	o.orphans = nil
+	o.cfg.Log.Info("the outbox goes on", "path", o.cfg.Path, "taken over", f.state.records)
+	o.broke = nil
 	o.mu.Lock()
 	o.acked = map[string]uint64{}
 	o.use(f)
