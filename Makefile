@@ -7,6 +7,10 @@ P         ?= 2
 TIMEOUT   ?= 20m
 FUZZTIME  ?= 30s
 BENCHTIME ?= 1s
+# Of a fault campaign; ROUNDS, if given, instead of DURATION.
+DURATION  ?= 5m
+ROUNDS    ?=
+SEED      ?= $(shell date +%N | sed 's/^0*//' | cut -c1-6)
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 MODULE    := github.com/whimbrel-edge/whimbrel
@@ -15,7 +19,7 @@ LDFLAGS   := -X $(MODULE)/internal/version.Version=$(VERSION)
 PURE      := $(wildcard models twin)
 EXAMPLES  := $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod))
 
-.PHONY: help build test setup check generated bench fuzz clean
+.PHONY: help build test setup check generated bench fuzz chaos clean
 
 help:
 	@echo 'make build   bin/whimbrel and bin/whimbrel-edge'
@@ -23,6 +27,7 @@ help:
 	@echo 'make check   gofmt, vet, go.mod, generated files, architecture; no tests of behaviour'
 	@echo 'make bench   all benchmarks                       [BENCHTIME=1s]'
 	@echo 'make fuzz    every fuzz target, one by one        [FUZZTIME=30s]'
+	@echo 'make chaos   a fault campaign against the whole      [DURATION=5m or ROUNDS=, SEED=]'
 	@echo 'make clean   removes what build made'
 
 build:
@@ -66,6 +71,12 @@ fuzz:
 		echo "== $$dir $$target"; \
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$dir"; \
 	done
+
+# Kills at named steps and anywhere, bad links, full disks, wrong clocks. The same
+# SEED plays the same rounds.
+chaos:
+	WHIMBREL_REQUIRE=1 WHIMBREL_CHAOS_SEED=$(SEED) WHIMBREL_CHAOS_ROUNDS=$(ROUNDS) WHIMBREL_CHAOS_DURATION=$(if $(ROUNDS),,$(DURATION)) \
+		$(GO) test -count=1 -v -timeout 12h -run '^TestChaos$$' ./internal/e2e
 
 clean:
 	rm -rf bin

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -145,15 +147,17 @@ type series struct{ device, prop string }
 // witness remembers what an edge has announced over MQTT. It announces only what
 // its outbox holds, so all of it has to reach the hub's history.
 type witness struct {
-	mu   sync.Mutex
-	seen map[series]map[int64]bool
-	live bool // retained messages do not count
+	mu     sync.Mutex
+	seen   map[series]map[int64]bool
+	others map[series]map[int64]bool // good values of what is no counter, by their time in microseconds
+	bad    int                       // what was announced and is not good
+	live   bool                      // retained messages do not count
 }
 
 // watch makes a witness of what an edge announces.
 func (e *edge) watch(t testing.TB) *witness {
 	t.Helper()
-	w := &witness{seen: map[series]map[int64]bool{}}
+	w := &witness{seen: map[series]map[int64]bool{}, others: map[series]map[int64]bool{}}
 	subscribeWith(t, e.mqtt, func(m message) { w.note(t, m) }, "devices/+/properties/+")
 	return w
 }
@@ -161,18 +165,16 @@ func (e *edge) watch(t testing.TB) *witness {
 // note takes a message over.
 func (w *witness) note(t testing.TB, m message) {
 	parts := strings.Split(m.topic, "/")
-	if len(parts) != 4 || parts[2] != "properties" || parts[3][0] != 'c' || m.payload == "" {
+	if len(parts) != 4 || parts[2] != "properties" || m.payload == "" {
 		return
 	}
 	var body struct {
 		Value   *int64
 		Quality string
+		Time    time.Time
 	}
 	if err := json.Unmarshal([]byte(m.payload), &body); err != nil {
 		t.Errorf("%s: %s: %v", m.topic, m.payload, err)
-		return
-	}
-	if body.Quality != "good" || body.Value == nil {
 		return
 	}
 	w.mu.Lock()
@@ -180,18 +182,26 @@ func (w *witness) note(t testing.TB, m message) {
 	if m.retained && w.live {
 		return
 	}
-	s := series{parts[1], parts[3]}
-	if w.seen[s] == nil {
-		w.seen[s] = map[int64]bool{}
+	if body.Quality != "good" || body.Value == nil {
+		w.bad++
+		return
 	}
-	w.seen[s][*body.Value] = true
+	// Any other value than a counter's comes again and again. Its time tells it.
+	s, in, id := series{parts[1], parts[3]}, w.seen, *body.Value
+	if s.prop[0] != 'c' {
+		in, id = w.others, body.Time.UnixMicro()
+	}
+	if in[s] == nil {
+		in[s] = map[int64]bool{}
+	}
+	in[s][id] = true
 }
 
 // forget begins anew. What is retained from before does not count.
 func (w *witness) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.seen, w.live = map[series]map[int64]bool{}, true
+	w.seen, w.others, w.live = map[series]map[int64]bool{}, map[series]map[int64]bool{}, true
 }
 
 // lost counts what was announced and is not in the history.
@@ -248,20 +258,30 @@ func (c *counters) stored(t testing.TB, h *hub, db store.Store, since time.Time,
 }
 
 // checked is what check found.
-type checked struct{ samples, good, backfilled, announced int }
+type checked struct {
+	samples, good, backfilled int
+	announced                 int // of the counters
+	missing                   int // announced, good, and not in the history
+}
 
-// check reads the history of every counter: within its range, growing, each
-// value once, and all that was announced among it. count is where the frozen
-// counters ended, which the history ends with, too.
-func (c *counters) check(t testing.TB, h *hub, db store.Store, w *witness, count int) (sum checked) {
+// forever is a range of times that has all of them, also those of clocks that
+// are wrong.
+const forever = int64(1) << 62
+
+// check reads the history of every counter: within its range, each value once, in
+// the order in which the device counted, and ending with where the frozen
+// counters ended. What was announced is among it, but for what the result says is
+// missing. jumps are what the edge's clock showed beside the time of day, at
+// least a day apart.
+func (c *counters) check(t testing.TB, h *hub, db store.Store, w *witness, count int, jumps ...time.Duration) (sum checked) {
 	t.Helper()
-	until := time.Now().Add(24 * time.Hour).UnixMicro()
 	complaints := 0
 	complain := func(format string, args ...any) {
 		if complaints++; complaints <= 20 {
 			t.Errorf(format, args...)
 		}
 	}
+	type at struct{ us, value int64 }
 	for i, name := range c.names {
 		o, err := h.object(hubAPI + "/devices/" + name)
 		if err != nil {
@@ -270,9 +290,9 @@ func (c *counters) check(t testing.TB, h *hub, db store.Store, w *witness, count
 		for k := range c.props {
 			s := series{name, counter(k)}
 			base := int64(c.base(i, k))
-			last := base - 1
 			stored := map[int64]bool{}
-			err := db.Samples(t.Context(), o.Metadata.UID, s.prop, 0, until, func(x store.Sample) error {
+			var order []at
+			err := db.Samples(t.Context(), o.Metadata.UID, s.prop, -forever, forever, func(x store.Sample) error {
 				sum.samples++
 				if models.Quality(x.Quality) != models.Good {
 					return nil
@@ -287,14 +307,25 @@ func (c *counters) check(t testing.TB, h *hub, db store.Store, w *witness, count
 					complain("%v holds %d, which is not within its range from %d", s, v, base)
 				case stored[v]:
 					complain("%v holds %d (base+%d) twice", s, v, v-base)
-				case v < last:
-					complain("%v holds base+%d after base+%d", s, v-base, last-base)
 				}
-				stored[v], last = true, max(last, v)
+				stored[v] = true
+				real, ok := unjumped(x.TimeUS, jumps)
+				if !ok {
+					complain("%v has base+%d at %v, which no clock ever showed", s, v-base, time.UnixMicro(x.TimeUS).UTC())
+				}
+				order = append(order, at{real, v})
 				return nil
 			})
 			if err != nil {
 				t.Fatal(err)
+			}
+			slices.SortStableFunc(order, func(a, b at) int { return cmp.Compare(a.us, b.us) })
+			last := base - 1
+			for _, x := range order {
+				if x.value < last {
+					complain("%v holds base+%d after base+%d", s, x.value-base, last-base)
+				}
+				last = max(last, x.value)
 			}
 			if last != base+int64(count) {
 				complain("%v ends with base+%d, want base+%d", s, last-base, count)
@@ -303,14 +334,46 @@ func (c *counters) check(t testing.TB, h *hub, db store.Store, w *witness, count
 			for v := range w.seen[s] {
 				sum.announced++
 				if !stored[v] {
-					complain("%v was announced as base+%d, which is not in the history", s, v-base)
+					sum.missing++
 				}
 			}
 			w.mu.Unlock()
 		}
+		w.mu.Lock()
+		for s, times := range w.others {
+			if s.device != name {
+				continue
+			}
+			stored := map[int64]bool{}
+			err := db.Samples(t.Context(), o.Metadata.UID, s.prop, -forever, forever, func(x store.Sample) error {
+				sum.samples++
+				stored[x.TimeUS] = true
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			for us := range times {
+				if !stored[us] {
+					sum.missing++
+				}
+			}
+		}
+		w.mu.Unlock()
 	}
 	if complaints > 20 {
 		t.Errorf("and %d more like these", complaints-20)
 	}
 	return sum
+}
+
+// unjumped is a time by the clock that never jumped.
+func unjumped(us int64, jumps []time.Duration) (int64, bool) {
+	for _, jump := range append([]time.Duration{0}, jumps...) {
+		real := us - jump.Microseconds()
+		if time.Since(time.UnixMicro(real)).Abs() < 12*time.Hour {
+			return real, true
+		}
+	}
+	return us, false
 }

@@ -22,7 +22,14 @@ type hub struct {
 // newHub starts a hub and waits until it is ready. database "" is its own file.
 func newHub(t testing.TB, database string) *hub {
 	t.Helper()
+	return newHubWith(t, nil, database)
+}
+
+// newHubWith gives the hub an environment.
+func newHubWith(t testing.TB, env []string, database string) *hub {
+	t.Helper()
 	h := &hub{process: newProcess(t, "hub", program(t, "whimbrel")), data: t.TempDir(), database: database, listen: holdPort(t), link: holdPort(t)}
+	h.env = env
 	h.begin()
 	h.awaitReady()
 	var err error
@@ -102,7 +109,14 @@ type edge struct {
 // newEdge joins a node to a hub and waits for nothing. link is host:port.
 func newEdge(t testing.TB, h *hub, node, link string, more ...string) *edge {
 	t.Helper()
-	e := &edge{process: newProcess(t, "edge "+node, program(t, "whimbrel-edge")), node: node, data: t.TempDir(), mqtt: holdPort(t), addr: holdPort(t)}
+	return newEdgeIn(t, t.TempDir(), nil, h, node, link, more...)
+}
+
+// newEdgeIn keeps the edge's data in a directory, and gives it an environment.
+func newEdgeIn(t testing.TB, data string, env []string, h *hub, node, link string, more ...string) *edge {
+	t.Helper()
+	e := &edge{process: newProcess(t, "edge "+node, program(t, "whimbrel-edge")), node: node, data: data, mqtt: holdPort(t), addr: holdPort(t)}
+	e.env = env
 	e.start(append([]string{"--hub", "https://" + link, "--token", h.joinToken(node), "--name", node, "--data", e.data,
 		"--mqtt", e.mqtt, "--api", e.addr, "--mqtt-anonymous"}, more...)...)
 	return e

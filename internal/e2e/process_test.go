@@ -159,6 +159,16 @@ func (p *process) signal(s syscall.Signal) bool {
 	return true
 }
 
+// pid is 0 when it does not run.
+func (p *process) pid() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
 // gone reports whether the process ended by itself, and how.
 func (p *process) gone() (string, bool) {
 	p.mu.Lock()

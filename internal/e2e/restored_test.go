@@ -84,8 +84,8 @@ func (s *site) checkHistory(count int) {
 	s.t.Helper()
 	db := s.open()
 	defer db.Close()
-	if sum := s.check(s.t, s.hub, db, s.witness, count); sum.announced == 0 {
-		s.t.Error("nothing was announced")
+	if sum := s.check(s.t, s.hub, db, s.witness, count); sum.announced == 0 || sum.missing > 0 {
+		s.t.Errorf("%+v: something was to be announced, and nothing to be missing", sum)
 	}
 }
 
