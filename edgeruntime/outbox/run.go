@@ -112,10 +112,9 @@ func (o *Outbox) store(b *batch, takeGaps bool) bool {
 	now := o.cfg.Now()
 	samples := uint64(b.build.Samples())
 	from, to := b.build.Span()
+	leaveGaps := func() {}
 	if takeGaps {
-		for _, g := range o.view.gaps { // the file's: Run is the one who changes it
-			b.build.AddGap(g)
-		}
+		leaveGaps = b.build.AddGaps(o.view.gaps) // the file's: Run is the one who changes it
 	}
 
 	err := o.write(b, takeGaps, now)
@@ -124,6 +123,8 @@ func (o *Outbox) store(b *batch, takeGaps bool) bool {
 		o.broken = true
 		o.mu.Unlock()
 		o.repair(true)
+		leaveGaps() // the new file has them, among others
+		takeGaps = false
 		err = o.write(b, false, now)
 	}
 	if full(err) && now.Sub(o.roomMade).Abs() >= time.Second {
@@ -317,6 +318,9 @@ func (o *Outbox) replace() error {
 	defer o.files.Unlock()
 	o.mu.Lock()
 	closed := o.closed
+	// Nobody reads now. What readers have found since was in the old file, too.
+	o.broken = false
+	clear(o.damaged)
 	o.mu.Unlock()
 	if closed {
 		return nil

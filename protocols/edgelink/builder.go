@@ -263,6 +263,16 @@ func (b *Builder) AddGap(g Gap) {
 	b.size += len(b.gapBytes) - before
 }
 
+// AddGaps adds gaps, and returns what takes them away again as long as nothing else
+// has been added.
+func (b *Builder) AddGaps(gaps []Gap) (undo func()) {
+	n, size, bytes := b.gaps, b.size, len(b.gapBytes)
+	for _, g := range gaps {
+		b.AddGap(g)
+	}
+	return func() { b.gaps, b.size, b.gapBytes = n, size, b.gapBytes[:bytes] }
+}
+
 // Samples returns the number of samples added since Reset.
 func (b *Builder) Samples() int { return b.samples }
 
