@@ -46,8 +46,9 @@ type file struct {
 	readers *sql.DB
 	every   bool // each commit is synced
 
-	state state // as of the last commit
-	dirty bool  // commits have not been synced
+	state     state // as of the last commit
+	dirty     bool  // commits have not been synced
+	vacuuming bool  // there was much to give back, and still is some
 }
 
 // state is what is kept of the file in memory. It changes by being replaced when
@@ -119,6 +120,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 const (
 	walLimit  = 4 << 20
 	slackPage = 1024 // free pages that are kept for what comes
+	// vacuumStep is how many pages are given back in one transaction: more would
+	// hold up what is to be stored for as long as they take to be moved and written.
+	vacuumStep = 256
 )
 
 // openFile opens or makes the file and begins an epoch, durably: one after the
@@ -651,20 +655,26 @@ func (f *file) synced(write func() error) error {
 // written from its start again.
 func (f *file) makeRoom() error { return pragma(f.conn, "wal_checkpoint(TRUNCATE)") }
 
-// vacuum gives free pages back to the file system, a bounded number at a time.
-func (f *file) vacuum() error {
+// vacuum gives free pages back to the file system, a few at a time, and reports
+// whether there are more.
+func (f *file) vacuum() (more bool, err error) {
 	var free int
 	if err := f.conn.QueryRowContext(context.Background(), `PRAGMA freelist_count`).Scan(&free); err != nil {
-		return err
+		return false, err
 	}
-	if free <= 2*slackPage {
-		return nil
+	if free <= slackPage {
+		f.vacuuming = false
+	} else if free > 2*slackPage {
+		f.vacuuming = true
 	}
-	if err := pragma(f.conn, fmt.Sprintf("incremental_vacuum(%d)", min(free-slackPage, 4*slackPage))); err != nil {
-		return err
+	if !f.vacuuming {
+		return false, nil
+	}
+	if err := pragma(f.conn, fmt.Sprintf("incremental_vacuum(%d)", min(free-slackPage, vacuumStep))); err != nil {
+		return false, err
 	}
 	f.dirty = !f.every
-	return nil
+	return true, nil
 }
 
 // ran returns the time the log had been open up to the last save.

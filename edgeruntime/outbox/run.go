@@ -36,7 +36,9 @@ func (o *Outbox) Run(ctx context.Context) error {
 	defer tick.Stop()
 	linger := time.NewTimer(0)
 	defer linger.Stop()
-	rested := time.Now() // when the chores were last done
+	again := time.NewTimer(0)
+	defer again.Stop()
+	rested, tidied := time.Now(), time.Now() // when the chores were last done, and when space may be given back again
 	for {
 		select {
 		case <-ctx.Done():
@@ -44,6 +46,7 @@ func (o *Outbox) Run(ctx context.Context) error {
 			return nil
 		case <-o.wake:
 		case <-linger.C:
+		case <-again.C:
 		case <-tick.C:
 		}
 		// By the clock and not by the tick: under load there is always something
@@ -65,6 +68,13 @@ func (o *Outbox) Run(ctx context.Context) error {
 			o.chores()
 			rested = now
 		}
+		if !now.Before(tidied) {
+			pause := o.tidy()
+			tidied = time.Now().Add(pause)
+			if pause < every {
+				again.Reset(pause)
+			}
+		}
 	}
 }
 
@@ -79,6 +89,7 @@ func (o *Outbox) finish() {
 	}
 	o.trim(true)
 	o.chores()
+	o.tidy()
 }
 
 // due returns the batch whose time has come, or how long the present one may
@@ -389,9 +400,24 @@ func (o *Outbox) chores() {
 	if err := o.file.sync(o.ran()); err != nil {
 		o.grumble("sync", err)
 	}
-	if err := o.file.vacuum(); err != nil {
-		o.grumble("give back space", err)
+}
+
+// tidy gives some free space back to the file system and returns when to go on: it
+// takes a fifth of the time at most, in pieces so small that no entry waits long.
+func (o *Outbox) tidy() (pause time.Duration) {
+	if o.file == nil {
+		return DefaultFsync
 	}
+	begun := time.Now()
+	more, err := o.file.vacuum()
+	switch {
+	case err != nil:
+		o.grumble("give back space", err)
+		return DefaultFsync
+	case !more:
+		return DefaultFsync
+	}
+	return max(4*time.Since(begun), 10*time.Millisecond)
 }
 
 // grumble logs a failure that the next round tries to mend, and looks whether it

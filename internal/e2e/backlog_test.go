@@ -26,12 +26,15 @@ import (
 //
 //	WHIMBREL_BACKLOG=8h go test -run TestBacklog -v -timeout 1h ./internal/e2e
 func TestBacklog(t *testing.T) {
-	outage := 15 * time.Minute
+	// The short form runs beside all other tests, and so proves order and completeness
+	// only: a value that waited behind this backlog would hardly be older.
+	outage, fresh := 5*time.Minute, 5*time.Second
 	if text := os.Getenv("WHIMBREL_BACKLOG"); text != "" {
 		var err error
 		if outage, err = time.ParseDuration(text); err != nil {
 			t.Fatal(err)
 		}
+		fresh = time.Second
 	}
 	h := newHub(t, pgtest.StartServer(t, pgtest.Options{Fsync: true}).URL("postgres"))
 	plant, live := newCounters(t, "plant", 50, 20, 0), newCounters(t, "live", 1, 1, 1000)
@@ -90,7 +93,7 @@ func TestBacklog(t *testing.T) {
 	t.Logf("drained in %v (%d samples/s); a value read every 100 ms was %v old (median), %v (p99), %v (max) at the hub's REST, %d looks; RSS of the edge %d MB without a backlog, at most %d MB with it",
 		took.Round(time.Millisecond), int(float64(fed.samples)/took.Seconds()), ages[len(ages)/2].Round(time.Millisecond), p99.Round(time.Millisecond),
 		ages[len(ages)-1].Round(time.Millisecond), len(ages), lean>>20, most>>20)
-	if p99 > time.Second {
+	if p99 > fresh {
 		t.Errorf("live values were up to %v old (p99)", p99)
 	}
 	if most-lean > 10<<20 {
