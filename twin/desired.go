@@ -35,6 +35,14 @@ type DesiredValue struct {
 	// that was written before: an edge that has never heard of it does not write
 	// it once more.
 	Settled WriteState `json:"settled,omitempty"`
+	// Given is to whom the hub was about to hand a once write, in its own words, ""
+	// while it was to nobody. Edges are not told.
+	Given string `json:"given,omitempty"`
+	// Hidden says that the write may have been handed to the device by somebody who
+	// cannot be asked any more, be it this edge before it lost its disk: it is not
+	// written, and a reading tells what became of it. Settled is then unknown, so
+	// that an edge that does not know this field does not write it either.
+	Hidden bool `json:"hidden,omitempty"`
 }
 
 // Change is the circumstances of a change to desired values.

@@ -355,6 +355,9 @@ func (t *Twin) aim(i int, now time.Time) (changes []WriteChange) {
 	sent := t.defs[i].Write == models.Once && t.Unsettled(i) // and what became of it is hidden
 	if e.ID == want.ID {
 		e.Version = want.Version
+		if !want.Value.IsNull() && want.Hidden && e.State == Pending && !e.Sent {
+			return t.hide(i, now) // this disk is a copy from before it was sent
+		}
 		if !want.Value.IsNull() || e.ID == "" {
 			return nil
 		}
@@ -385,7 +388,7 @@ func (t *Twin) aim(i int, now time.Time) (changes []WriteChange) {
 	}
 	asked := t.localOf(want.ID)
 	*e = effort{Write: Write{ID: want.ID, State: Pending, Time: now}, Value: want.Value, Version: want.Version, ClientID: client, Trace: want.Trace}
-	if want.Settled.Final() && t.defs[i].Write == models.Once {
+	if want.Settled.Final() && !want.Hidden && t.defs[i].Write == models.Once {
 		// Some edge has written it already: this one, before it lost its disk, or the
 		// one that served the device before.
 		e.State, e.Sent = want.Settled, true
@@ -396,7 +399,27 @@ func (t *Twin) aim(i int, now time.Time) (changes []WriteChange) {
 	}
 	first := t.changed(i)
 	first.Asked = asked
-	return append(changes, first)
+	changes = append(changes, first)
+	if want.Hidden {
+		changes = append(changes, t.hide(i, now)...)
+	}
+	return changes
+}
+
+// hide takes a pending once write of property i for one that may have been sent by
+// somebody else: the next reading tells, or nothing ever does.
+func (t *Twin) hide(i int, now time.Time) []WriteChange {
+	e := &t.props[i].write
+	if t.defs[i].Write != models.Once {
+		return nil
+	}
+	e.Sent, e.Hidden = true, true
+	if t.defs[i].Access.Readable() {
+		return nil
+	}
+	e.Hidden = false
+	e.settle(Unknown, "it may have been written before by an edge that cannot be asked any more, and the property cannot be read", now)
+	return []WriteChange{t.changed(i)}
 }
 
 // localOf returns the local write with an id, nil when there is none.
@@ -563,7 +586,7 @@ func (t *Twin) Learn(i int, canonical models.Value, now time.Time) (changes []Wr
 		e.Hidden, e.Sent = false, false
 		return nil // it is sent again
 	case e.Hidden:
-		e.settle(Unknown, "the edge stopped before the device answered; it now reads "+p.reported.Value.String(), now)
+		e.settle(Unknown, "nobody heard the device's answer; it now reads "+p.reported.Value.String(), now)
 	default:
 		e.settle(Failed, e.Error+"; the device now reads "+p.reported.Value.String()+", and it is not written again (write: once)", now)
 	}

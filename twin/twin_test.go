@@ -316,6 +316,59 @@ func TestSettledElsewhereIsNotWrittenAgain(t *testing.T) {
 	}
 }
 
+// TestHiddenElsewhere: a once write that somebody else may have sent is not sent;
+// a reading tells, or nothing does.
+func TestHiddenElsewhere(t *testing.T) {
+	hidden := func() Desired {
+		a, b, c := want("a", 5), want("b", 6), want("c", 7)
+		a.Hidden, b.Hidden, c.Hidden = true, true, true
+		a.Settled, b.Settled, c.Settled = Unknown, Unknown, Unknown
+		return cloud(1, map[string]DesiredValue{"once": a, "hold": b, "blind": c})
+	}
+	for _, reads := range []float64{5, 4} {
+		tw := New(defs(), Stored{}, t0)
+		changes := tw.SetCloud(hidden(), t0)
+		if last := changes[len(changes)-1]; len(changes) != 4 || last.Write.ID != "c" || last.Write.State != Unknown {
+			t.Errorf("changes %+v", changes)
+		}
+		tw = restart(t, tw, at(time.Minute)) // it is not forgotten
+		if o := orders(tw, time.Minute); len(o) != 1 || o[0].Property != hold {
+			t.Errorf("orders %+v, want hold alone", o)
+		}
+		tw.Report(once, good(reads, time.Minute), at(time.Minute))
+		changes = tw.Learn(once, models.Float(5), at(time.Minute))
+		wanted := map[float64]WriteState{5: Applied, 4: Unknown}[reads]
+		if len(changes) != 1 || changes[0].Write.State != wanted {
+			t.Errorf("it reads %v: %+v, want %s", reads, changes, wanted)
+		}
+		if o := orders(tw, time.Hour); len(o) != 0 {
+			t.Errorf("orders %+v", o)
+		}
+	}
+
+	// A copy from before it was sent hears of it, one that is sending does not mind.
+	for sent, wanted := range map[bool]WriteState{false: Unknown, true: Applied} {
+		tw := New(defs(), Stored{}, t0)
+		tw.SetCloud(cloud(1, map[string]DesiredValue{"once": want("a", 5)}), t0)
+		if sent {
+			orders(tw, 0)
+		}
+		tw.SetCloud(hidden(), at(time.Second))
+		if o := orders(tw, time.Second); len(o) != 1 || o[0].Property != hold {
+			t.Errorf("orders %+v, want hold alone", o)
+		}
+		if sent {
+			tw.Settle(Result{Property: once, ID: "a", Outcome: Confirmed}, at(time.Second))
+		} else {
+			tw.Report(once, good(4, time.Second), at(time.Second))
+			tw.Learn(once, models.Float(5), at(time.Second))
+		}
+		if got := state(tw, once); got != wanted {
+			t.Errorf("sent %v: %s, want %s", sent, got, wanted)
+		}
+	}
+}
+
 func TestHoldBacksOff(t *testing.T) {
 	tw := New(defs(), Stored{}, t0)
 	tw.SetCloud(cloud(1, map[string]DesiredValue{"hold": want("a", 50)}), t0)

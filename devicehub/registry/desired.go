@@ -148,6 +148,9 @@ func (r *Registry) PatchDesired(ctx context.Context, namespace, name string, pat
 		}
 		after := before.Patch(checked, c)
 		if after.Version != before.Version {
+			if r.followed(d.Spec.Node) { // or it is noted when it is handed over
+				after, _ = give(after, e.props, unless(s.holder(e)))
+			}
 			if err := s.setDesired(uid, after, told{OriginCloud, r.reportedOf(uid)}); err != nil {
 				return err
 			}
@@ -264,6 +267,7 @@ func (r *Registry) AcceptLocal(ctx context.Context, deviceUID string, l twin.Loc
 			if origin == "" {
 				origin = OriginEdge
 			}
+			after, _ = give(after, e.props, unless(s.holder(e))) // whoever made it has it
 			if err := s.setDesired(deviceUID, after, told{origin, func(string) twin.Reported { return l.Before }}); err != nil {
 				r.log.Warn("a write made at the edge cannot be taken", "device", deviceUID, "property", l.Property, "error", err)
 				verdict.Why = err.Error()

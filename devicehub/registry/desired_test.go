@@ -383,6 +383,126 @@ func TestSettledWritesAreTold(t *testing.T) {
 	}
 }
 
+func nodeText(name string) string {
+	return fmt.Sprintf("{kind: Node, apiVersion: v1, metadata: {name: %s}}", name)
+}
+
+// TestOnceIsHandedOnce follows a once write through the hands of edges.
+func TestOnceIsHandedOnce(t *testing.T) {
+	ref := Ref{"Desired", "default", "b1"}
+	for name, c := range map[string]struct {
+		first func(r *Registry) error // what becomes of n1 before it gets the write
+		then  func(r *Registry) error // and after it
+		node  string                  // who is to have it then
+		want  string                  // hidden of: mode, setpoint
+	}{
+		"nothing": {node: "n1"},
+		"a new disk": {node: "n1", want: "mode",
+			then: func(r *Registry) error { return r.Forgot(t.Context(), "n1", false) }},
+		"a new disk before it had it": {node: "n1",
+			first: func(r *Registry) error { return r.Forgot(t.Context(), "n1", false) }},
+		"an older database, which may know nothing of it": {node: "n1", want: "mode",
+			first: func(r *Registry) error { return r.Forgot(t.Context(), "n1", true) }},
+		"another node": {node: "n2", want: "mode",
+			then: func(r *Registry) error { apply(t, r, deviceText("b1", "n2")); return nil }},
+		"another node before it had it": {node: "n2",
+			first: func(r *Registry) error { apply(t, r, deviceText("b1", "n2")); return nil }},
+		"another node and back": {node: "n1", want: "mode",
+			then: func(r *Registry) error {
+				apply(t, r, deviceText("b1", "n2"))
+				apply(t, r, deviceText("b1", "n1"))
+				return nil
+			}},
+		"the node made again": {node: "n1", want: "mode",
+			then: func(r *Registry) error {
+				if _, err := r.Delete(t.Context(), models.Key{Kind: "Node", Name: "n1"}, models.WriteOptions{}); err != nil {
+					return err
+				}
+				apply(t, r, nodeText("n1"))
+				return nil
+			}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := storetest.NewMemory()
+			r := plant(t, s, "b1")
+			apply(t, r, strings.Replace(modelText, "maximum: 95,", "maximum: 95, write: hold,", 1))
+			apply(t, r, nodeText("n1"))
+			apply(t, r, nodeText("n2"))
+			mustPatch(t, r, "b1", `{"setpoint": 3, "mode": 1}`, models.DesiredOptions{})
+			if c.first != nil {
+				if err := c.first(r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			node := "n1"
+			if v, _ := r.Device("default", "b1"); v.Device.Spec.Node == c.node {
+				node = c.node
+			}
+			before, _ := r.Item(node, ref)
+			if err := r.Hand(t.Context(), node, []Ref{ref}); err != nil {
+				t.Fatal(err)
+			}
+			if after, _ := r.Item(node, ref); after.Revision != before.Revision || string(after.JSON) != string(before.JSON) {
+				t.Errorf("noting that it is handed over changed %d %s to %d %s", before.Revision, before.JSON, after.Revision, after.JSON)
+			}
+			if c.then != nil {
+				if err := c.then(r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 2 {
+				item, ok := r.Item(c.node, ref)
+				var d twin.Desired
+				if err := json.Unmarshal(item.JSON, &d); err != nil || !ok {
+					t.Fatal(err, ok)
+				}
+				hidden := ""
+				for _, p := range []string{"mode", "setpoint"} {
+					if d.Properties[p].Hidden {
+						hidden += p
+					}
+					if d.Properties[p].Given != "" {
+						t.Errorf("the edge is told who has %s: %s", p, item.JSON)
+					}
+				}
+				if hidden != c.want {
+					t.Errorf("hidden: %q, want %q: %s", hidden, c.want, item.JSON)
+				}
+				r = running(t, s) // it is stored
+			}
+		})
+	}
+}
+
+func revisionOf(t *testing.T, s store.Objects) int64 {
+	t.Helper()
+	revision, err := s.Load(t.Context(), func(store.Object) error { return nil }, func(store.Desired) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return revision
+}
+
+// TestOnceIsNotedWithThePatch: to a node that is there it is handed at once.
+func TestOnceIsNotedWithThePatch(t *testing.T) {
+	s := storetest.NewMemory()
+	r := plant(t, s, "b1")
+	apply(t, r, nodeText("n1"))
+	f := r.Follow("n1")
+	defer f.Close()
+	mustPatch(t, r, "b1", `{"mode": 1}`, models.DesiredOptions{})
+	if v, _ := r.Device("default", "b1"); v.Desired.Properties["mode"].Given == "" {
+		t.Error("nobody has it")
+	}
+	before := revisionOf(t, s)
+	if err := r.Hand(t.Context(), "n1", f.Take()); err != nil {
+		t.Fatal(err)
+	}
+	if after := revisionOf(t, s); after != before {
+		t.Errorf("noting it again changed the revision from %d to %d", before, after)
+	}
+}
+
 func TestLoadToleratesWhatIsBroken(t *testing.T) {
 	s := storetest.NewMemory()
 	plant(t, s, "b1")

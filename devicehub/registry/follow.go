@@ -104,7 +104,7 @@ func (r *Registry) tellFollowersLocked(c change) {
 		}
 	}
 	if c.desired != nil {
-		if e := r.byUID[c.deviceUID]; e != nil {
+		if e := r.byUID[c.deviceUID]; e != nil && !c.quiet {
 			d := e.object.(*models.Device)
 			mark(d.Spec.Node, Ref{"Desired", d.Metadata.Namespace, d.Metadata.Name})
 		}
@@ -206,11 +206,11 @@ func (r *Registry) servesLocked(node string, model models.Key) bool {
 
 // Item returns one item with its body if the node is to hold it.
 func (r *Registry) Item(node string, ref Ref) (Item, bool) {
-	item, desired, ok := r.item(node, ref)
+	item, desired, to, ok := r.item(node, ref)
 	if !ok || ref.Kind != "Desired" {
 		return item, ok
 	}
-	text, err := json.Marshal(r.forEdge(item.UID, desired))
+	text, err := json.Marshal(r.forEdge(item.UID, desired, to))
 	if err != nil { // it was encoded before, to be stored
 		r.log.Error("encode desired values", "device", ref.Name, "error", err)
 		return item, false
@@ -219,60 +219,63 @@ func (r *Registry) Item(node string, ref Ref) (Item, bool) {
 	return item, true
 }
 
-func (r *Registry) item(node string, ref Ref) (Item, twin.Desired, bool) {
+// item returns one item, and for desired values without a body: instead with whom
+// they are handed to.
+func (r *Registry) item(node string, ref Ref) (_ Item, _ twin.Desired, to string, ok bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	item := Item{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
 	if key := models.Key(ref); ref.Kind == "Secret" {
 		e := r.objects[key]
 		if e == nil || !r.needsLocked(node, key) {
-			return item, twin.Desired{}, false
+			return item, twin.Desired{}, "", false
 		}
 		item.UID, item.Revision, item.JSON = e.object.Meta().UID, uint64(e.revision), e.json
-		return item, twin.Desired{}, true
+		return item, twin.Desired{}, "", true
 	}
 	if r.workloadWantedLocked(node, ref) {
 		e := r.objects[models.Key{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}]
 		item.UID, item.Revision, item.JSON = e.object.Meta().UID, uint64(e.revision), e.json
-		return item, twin.Desired{}, true
+		return item, twin.Desired{}, "", true
 	}
 	if ref.Kind == "DeviceModel" {
 		key := models.Key{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
 		e := r.objects[key]
 		if e == nil {
-			return item, twin.Desired{}, false
+			return item, twin.Desired{}, "", false
 		}
 		if r.servesLocked(node, key) {
 			item.UID, item.Revision, item.JSON = e.object.Meta().UID, uint64(e.revision), e.json
-			return item, twin.Desired{}, true
+			return item, twin.Desired{}, "", true
 		}
-		return item, twin.Desired{}, false
+		return item, twin.Desired{}, "", false
 	}
 	if ref.Kind == "Route" {
 		item, ok := r.routeItemLocked(node, models.Key{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name})
-		return item, twin.Desired{}, ok
+		return item, twin.Desired{}, "", ok
 	}
 	if ref.Kind != "Device" && ref.Kind != "Desired" {
-		return item, twin.Desired{}, false
+		return item, twin.Desired{}, "", false
 	}
 	e := r.objects[models.Key{Kind: "Device", Namespace: ref.Namespace, Name: ref.Name}]
 	if e == nil || e.object.(*models.Device).Spec.Node != node {
-		return item, twin.Desired{}, false
+		return item, twin.Desired{}, "", false
 	}
 	item.UID = e.object.Meta().UID
 	if ref.Kind == "Device" {
 		item.Revision, item.Assignment, item.JSON = uint64(e.revision), e.assignment, e.json
-		return item, twin.Desired{}, true
+		return item, twin.Desired{}, "", true
 	}
 	desired, ok := r.desired[item.UID]
 	item.Revision = uint64(desired.revision)
-	return item, desired.desired, ok
+	return item, desired.desired, r.holderLocked(e), ok
 }
 
 // forEdge writes expiries as the time that is left, since clocks differ, and
 // says what became of writes: an edge that has never heard of one, because it
 // lost its disk or another served the device then, must not send it once more.
-func (r *Registry) forEdge(uid string, d twin.Desired) twin.Desired {
+// Of what nobody knows what became, it says so. to is whom it is for.
+func (r *Registry) forEdge(uid string, d twin.Desired, to string) twin.Desired {
 	out, now := d.Clone(), r.now()
 	for name, v := range out.Properties {
 		if v.Expires != nil {
@@ -284,6 +287,10 @@ func (r *Registry) forEdge(uid string, d twin.Desired) twin.Desired {
 				v.Settled = state
 			}
 		}
+		if v.Given != "" && v.Given != to && v.Settled == "" {
+			v.Hidden, v.Settled = true, twin.Unknown // the latter for an edge that does not know the former
+		}
+		v.Given = ""
 		out.Properties[name] = v
 	}
 	return out

@@ -223,6 +223,24 @@ func (s *stage) setDesired(uid string, d twin.Desired, t told) error {
 	return nil
 }
 
+// noteDesired stages desired values in which only what the hub keeps for itself
+// has changed: they keep their revision, and no edge is sent them again.
+func (s *stage) noteDesired(uid string, d twin.Desired) error {
+	text, err := json.Marshal(d)
+	if err != nil {
+		return fmt.Errorf("encode desired values of %s: %w", uid, err)
+	}
+	revision := s.r.desired[uid].revision
+	if staged, ok := s.desired[uid]; ok {
+		revision = staged.revision
+	}
+	s.revision++
+	e := desiredEntry{revision, d}
+	setStaged(s, s.desired, uid, e)
+	s.changes = append(s.changes, change{revision: s.revision, desired: &e, json: text, deviceUID: uid, quiet: true})
+	return nil
+}
+
 // stored returns the group as the store takes it.
 func (s *stage) stored() store.Commit {
 	c := store.Commit{Revision: s.revision, Audit: s.audited()}
@@ -231,7 +249,7 @@ func (s *stage) stored() store.Commit {
 	for _, ch := range s.changes {
 		switch {
 		case ch.desired != nil:
-			row := store.Desired{DeviceUID: ch.deviceUID, Revision: ch.revision, JSON: ch.json}
+			row := store.Desired{DeviceUID: ch.deviceUID, Revision: ch.desired.revision, JSON: ch.json}
 			if i, ok := desired[ch.deviceUID]; ok {
 				c.PutDesired[i] = row
 			} else {

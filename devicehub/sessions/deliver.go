@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
@@ -87,6 +88,7 @@ type delivery struct {
 	secrets   bool                     // the edge keeps Secrets sealed
 	has       map[registry.Ref]version // what the edge holds when it has taken all that was sent; bounded by what the node is to hold
 	batch     pb.Sync
+	desired   []registry.Ref // in batch
 	bytes     int
 	last      uint64
 }
@@ -124,6 +126,9 @@ func (d *delivery) update(ctx context.Context, ref registry.Ref) error {
 
 func (d *delivery) add(ctx context.Context, ref registry.Ref, i registry.Item) error {
 	d.batch.Items = append(d.batch.Items, &pb.Item{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name, Uid: i.UID, Revision: i.Revision, Assignment: i.Assignment, Json: i.JSON})
+	if ref.Kind == "Desired" {
+		d.desired = append(d.desired, ref)
+	}
 	if d.bytes += len(i.JSON) + 100; d.bytes < chunkBytes {
 		return nil
 	}
@@ -134,8 +139,11 @@ func (d *delivery) flush(ctx context.Context) error {
 	if len(d.batch.Items) == 0 && len(d.batch.Removed) == 0 {
 		return nil
 	}
+	if err := d.s.m.Registry.Hand(ctx, d.s.id.Name, d.desired); err != nil {
+		return fmt.Errorf("note what is handed over: %w", err)
+	}
 	out := &pb.Sync{Items: d.batch.Items, Removed: d.batch.Removed}
-	d.batch.Items, d.batch.Removed, d.bytes = nil, nil, 0
+	d.batch.Items, d.batch.Removed, d.bytes, d.desired = nil, nil, 0, d.desired[:0]
 	return d.send(ctx, out)
 }
 

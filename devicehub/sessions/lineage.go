@@ -124,6 +124,13 @@ func (m *Manager) welcome(ctx context.Context, s *session, hello *pb.Hello) (*pb
 		// What the edge holds may have revisions that mean something else here.
 		s.forget = s.forget || f.reason == hubRestored
 	}
+	// Before its epoch becomes known, too, for the same reason. A node without a
+	// lineage that was here before has lost what it knew, and perhaps not its log.
+	if len(findings) > 0 || hello.Lineage == "" && len(known) > 0 {
+		if err := m.Registry.Forgot(ctx, s.id.Name, s.forget); err != nil {
+			return nil, fmt.Errorf("note what the node has forgotten: %w", err)
+		}
+	}
 	w := &pb.Welcome{Capability: edgelink.Meet(edgelink.Capability, hello.Capability), Lineage: m.Lineage, NodeUid: s.id.UID,
 		WindowBytes: m.Window, ClockUs: m.now().UnixMicro()}
 	for _, c := range slices.Concat(edgelink.Capabilities(), edgelink.Methods()) {

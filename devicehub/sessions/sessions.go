@@ -25,6 +25,10 @@ type Registry interface {
 	Follow(node string) *registry.Follower
 	Wanted(node string) []registry.Item
 	Item(node string, ref registry.Ref) (registry.Item, bool)
+	// Hand is called before desired values go to a node, Forgot when it has lost
+	// what it knew of them.
+	Hand(ctx context.Context, node string, refs []registry.Ref) error
+	Forgot(ctx context.Context, node string, all bool) error
 	LabelNode(ctx context.Context, name string, labels map[string]string) error
 	StatusChanged(key models.Key)
 	// Announce is registry.Registry.Announce.

@@ -168,16 +168,43 @@ func TestRestoredCopies(t *testing.T) {
 		s.following(func() {
 			s.runs(10)
 			s.settle()
+			// A once write that the device has got and the hub has not heard of, and one
+			// that is made when nobody is there to get it.
+			pulse := func(device string) string { return hubAPI + "/devices/" + device + "/twin/desired" }
+			s.proxy.Set(faultproxy.DropUp)
+			s.hub.want(t, 202, "PATCH", pulse(s.names[0]), `{"pulse": 5}`)
+			eventually(t, 20*time.Second, "the device gets its pulse", func() error {
+				if v, err := s.sim.Get(s.names[0], "pulse"); err != nil || fmt.Sprint(v) != "5" {
+					return fmt.Errorf("it holds %v, %w", v, err)
+				}
+				return nil
+			})
 			s.edge.kill()
+			s.proxy.Set(faultproxy.Pass)
+			s.hub.awaitNode(t, s.node, false)
+			s.hub.want(t, 202, "PATCH", pulse(s.names[1]), `{"pulse": 6}`)
 			s.move(true)
 			old := s.witness
 			s.edge = newEdge(t, s.hub, s.node, s.proxy.Addr())
 			s.witness = s.edge.watch(t)
 			s.told("LogEpochChanged", "log-epoch-changed")
+			for _, name := range s.names {
+				s.hub.awaitTwin(t, 20*time.Second, hubAPI, name, "knows what became of its pulse", func(d twinDoc) bool { return d.write("pulse") == "applied" })
+			}
 			s.runs(20)
 			count := s.settle()
+			pulses := ""
+			for _, w := range s.sim.Writes() {
+				if w.Point == "pulse" {
+					pulses += fmt.Sprint(w.Value, " ")
+				}
+			}
+			if pulses != "5 6 " {
+				t.Errorf("the devices got the pulses %s, want each once", pulses)
+			}
 			s.checkHistory(count)
 			s.witness = old
+			delete(old.others, series{s.names[0], "pulse"}) // that was lost with the disk
 			s.checkHistory(count)
 		})
 	})
