@@ -31,7 +31,7 @@ type prober struct {
 	container *models.Container
 	id        string // the engine's
 	host      string // where its ports are
-	exec      func(ctx context.Context, id string, command []string) (code int, output string, err error)
+	exec      func(ctx context.Context, id string, command []string) (code int, err error)
 	// found is told each change. It is called from run's goroutines, one at a time.
 	found func(health)
 
@@ -132,9 +132,8 @@ func (p *prober) once(ctx context.Context, probe *models.Probe) error {
 		}
 	case probe.Exec != nil:
 		var code int
-		var output string
-		if code, output, err = p.exec(ctx, p.id, probe.Exec.Command); err == nil && code != 0 {
-			err = fmt.Errorf("%s: exit code %d: %s", probe.Exec.Command[0], code, strings.TrimSpace(output))
+		if code, err = p.exec(ctx, p.id, probe.Exec.Command); err == nil && code != 0 {
+			err = fmt.Errorf("%s: exit code %d", probe.Exec.Command[0], code)
 		}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -182,24 +181,10 @@ func (p *prober) http(ctx context.Context, g *models.HTTPGet) error {
 	return nil
 }
 
-// execIn runs a command in a container and keeps the beginning of what it says.
-func execIn(e engine.Streams) func(context.Context, string, []string) (int, string, error) {
-	return func(ctx context.Context, id string, command []string) (int, string, error) {
-		out := &head{left: 512}
-		code, err := e.Exec(ctx, id, engine.ExecSpec{Command: command, Stdout: out, Stderr: out})
-		return code, out.String(), err
+// execIn runs a command in a container. What it says is nobody's to read but who
+// may see the container's secrets, so it does not get into status, events and logs.
+func execIn(e engine.Streams) func(context.Context, string, []string) (int, error) {
+	return func(ctx context.Context, id string, command []string) (int, error) {
+		return e.Exec(ctx, id, engine.ExecSpec{Command: command, Stdout: io.Discard, Stderr: io.Discard})
 	}
-}
-
-// head keeps the first bytes that are written to it.
-type head struct {
-	strings.Builder
-	left int
-}
-
-func (h *head) Write(b []byte) (int, error) {
-	n := min(len(b), h.left)
-	h.left -= n
-	_, _ = h.Builder.Write(b[:n])
-	return len(b), nil
 }

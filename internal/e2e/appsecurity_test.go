@@ -322,9 +322,11 @@ func TestAppsReachNoFurther(t *testing.T) {
 		h.apply(fmt.Sprintf(guardedManifest, "default", "missing", "whimbrel.test/none:1", "serve=8080", ""))
 		h.apply(strings.Replace(fmt.Sprintf(guardedManifest, "default", "nocommand", "whimbrel.test/app:1", "x", ""), "args:", "command: [/nope]\n        args:", 1))
 		h.apply(strings.Replace(fmt.Sprintf(guardedManifest, "default", "unready", "whimbrel.test/app:1", "serve=8080", ""), "env:", "livenessProbe: {exec: {command: [/nope]}, periodSeconds: 1, failureThreshold: 1}\n        env:", 1))
+		h.apply(strings.Replace(fmt.Sprintf(guardedManifest, "default", "talks", "whimbrel.test/app:1", "serve=8080", ""), "env:",
+			"readinessProbe: {exec: {command: [/app, env=KEY, env=WHIMBREL_API_TOKEN, cat=/vault/key, exit=3]}, periodSeconds: 1, failureThreshold: 1}\n        env:", 1))
 		eventually(t, 40*time.Second, "they are in trouble", func() error {
-			got := h.must("", "get", "pods")
-			for _, reason := range []string{"crashes-0", "CrashLoopBackOff", "missing-0", "Err"} {
+			got := h.must("", "get", "pods") + h.must("", "describe", "pod", "talks-0")
+			for _, reason := range []string{"crashes-0", "CrashLoopBackOff", "missing-0", "Err", "exit code 3"} {
 				if !strings.Contains(got, reason) {
 					return fmt.Errorf("%s", got)
 				}
@@ -351,7 +353,7 @@ func TestAppsReachNoFurther(t *testing.T) {
 		for _, path := range []string{"/pods", "/deployments", "/nodes", "/events", "/audit", "/devices/tank-2/writes", "/twins"} {
 			check(path, h.want(t, 200, "GET", hubAPI+path, "").body)
 		}
-		for _, args := range [][]string{{"describe", "app", "crashes"}, {"describe", "app", "nocommand"}, {"describe", "pod", "unready-0"}, {"describe", "node", "gateway-1"}, {"get", "events"},
+		for _, args := range [][]string{{"describe", "app", "crashes"}, {"describe", "app", "nocommand"}, {"describe", "pod", "unready-0"}, {"describe", "pod", "talks-0"}, {"get", "pod", "talks-0", "-o", "json"}, {"describe", "node", "gateway-1"}, {"get", "events"},
 			{"get", "pods", "-o", "yaml"}, {"rollout", "history", "mine"}} {
 			check(strings.Join(args, " "), []byte(h.must("", args...)))
 		}
