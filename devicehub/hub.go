@@ -137,7 +137,9 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 			return nil, err
 		}
 	}
-	h.workloads = workloads.New(workloads.Config{Registry: h.Registry, Events: h.events, Now: h.now, Log: h.log})
+	if h.workloads, err = workloads.New(ctx, workloads.Config{Registry: h.Registry, Store: cfg.Store, Events: h.events, Now: h.now, Log: h.log}); err != nil {
+		return nil, err
+	}
 	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.twins, Workloads: h.workloads, Log: cfg.Store, Identity: h.Identity, Routes: h.routing,
 		Streams: map[string]sessions.StreamHandler{bulk.KindService: h.streamService, bulk.KindImage: h.streamImage},
 		Events:  h.events, Lineage: h.lineage, Now: h.now, Logger: h.log})

@@ -41,7 +41,7 @@ const (
 const (
 	ReasonUnschedulable        = "Unschedulable"      // no node fits; the message says why for each
 	ReasonNotSupportedByNode   = "NotSupportedByNode" // the node's edge is of a release that cannot run apps
-	ReasonNodeOffline          = "NodeOffline"        // what is shown is the last that the node told
+	ReasonNodeLost             = "NodeLost"           // what is shown is the last that the node told
 	ReasonPodScheduled         = "Scheduled"          // the node has not told of it yet
 	ReasonContainerCreating    = "ContainerCreating"  // on its way
 	ReasonErrImagePull         = "ErrImagePull"       // the image is nowhere to be had

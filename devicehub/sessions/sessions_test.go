@@ -122,7 +122,9 @@ func (h *hub) open() {
 		fatal(err)
 	}
 	in := ingest.New(ingest.Config{Store: h.store, Devices: devices{h.registry}, Sink: h.twins, Log: logger})
-	h.workloads = workloads.New(workloads.Config{Registry: h.registry, Now: h.now, Log: logger})
+	if h.workloads, err = workloads.New(t.Context(), workloads.Config{Registry: h.registry, Store: h.store, Now: h.now, Log: logger}); err != nil {
+		t.Fatal(err)
+	}
 	h.registry.SetStatuses(statuses{h})
 	h.sessions = sessions.New(sessions.Config{Registry: h.registry, Ingest: in, Twins: h.twins, Workloads: h.workloads, Log: h.store, Identity: h.identity,
 		Lineage: h.lineage, Now: h.now, Logger: logger})

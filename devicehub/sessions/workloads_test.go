@@ -176,7 +176,7 @@ func TestNodesComeAndGo(t *testing.T) {
 	h.apply(`{kind: Node, apiVersion: v1, metadata: {name: a, labels: {site: north}}}`)
 	h.untilPods("web-0 a Running ready")
 	a.Disconnect()
-	h.untilPods("web-0 a Unknown NodeOffline")
+	h.untilPods("web-0 a Unknown NodeLost")
 	a.Connect()
 	h.untilPods("web-0 a Running ready")
 
@@ -268,7 +268,7 @@ func TestWatchPods(t *testing.T) {
 	await(pods, "MODIFIED Running CrashLoopBackOff")
 	await(apps, "MODIFIED RolloutFailed")
 	a.Disconnect()
-	await(pods, "MODIFIED Unknown NodeOffline")
+	await(pods, "MODIFIED Unknown NodeLost")
 	if _, err := h.registry.Delete(t.Context(), models.Key{Kind: "Deployment", Namespace: "default", Name: "web"}, models.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}

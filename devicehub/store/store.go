@@ -33,6 +33,7 @@ type Store interface {
 	Lives
 	Idempotency
 	Routes
+	Pods
 	Close() error
 }
 

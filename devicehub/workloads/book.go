@@ -14,15 +14,17 @@ import (
 )
 
 // book is what is known that is no object: what nodes tell, and what was decided
-// last. It lives as long as the process: nodes tell all of it anew when they
-// connect.
+// last. It lives as long as the process, but for what nodes told of pods: nodes
+// tell all of it anew when they connect, but one may be away for long.
 type book struct {
-	now  func() time.Time
-	wake chan struct{} // one slot: take has something
+	now   func() time.Time
+	began time.Time
+	wake  chan struct{} // one slot: take has something
 
 	mu       sync.Mutex // protects all below; held for memory work only, never while the registry is called
 	nodes    map[string]nodeState
 	reports  map[string]report          // by pod uid; bounded by the pods there are
+	unsaved  map[string]bool            // uids of pods whose reports are other than the store's
 	unplaced map[string]placement.Place // by pod uid
 	apps     map[models.Key]appState
 	told     told
@@ -59,7 +61,8 @@ type appState struct {
 }
 
 func (b *book) init(now func() time.Time) {
-	b.now, b.wake = now, make(chan struct{}, 1)
+	b.now, b.began, b.wake = now, now(), make(chan struct{}, 1)
+	b.unsaved = map[string]bool{}
 	b.nodes, b.reports, b.unplaced, b.apps = map[string]nodeState{}, map[string]report{}, map[string]placement.Place{}, map[models.Key]appState{}
 	b.told = told{map[models.Key]bool{}, map[string]bool{}}
 }
@@ -144,13 +147,18 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 		}
 		happened = append(happened, podHappened(pods[uid], before, r.status)...)
 	}
-	if m.Full {
-		maps.DeleteFunc(b.reports, func(uid string, r report) bool { return r.node == node && !named[uid] })
+	for uid, r := range b.reports {
+		if m.Full && r.node == node && !named[uid] {
+			b.dropLocked(uid)
+		}
 	}
 	for uid := range named {
-		delete(b.reports, uid)
+		if r, ok := heard[uid]; ok {
+			b.reports[uid], b.unsaved[uid] = r, true
+		} else {
+			b.dropLocked(uid)
+		}
 	}
-	maps.Copy(b.reports, heard)
 	nodeChanged := m.Full
 	if n := b.nodes[node]; m.Engine != nil {
 		happened = append(happened, engineHappened(node, nodeUID, n.engine, m.Engine)...)
@@ -225,6 +233,7 @@ func (b *book) podStatus(p *models.Pod) (status models.PodStatus, reachable bool
 	b.mu.Lock()
 	place, unplaced := b.unplaced[p.Metadata.UID]
 	r, told := b.reports[p.Metadata.UID]
+	told = told && r.node == p.Spec.NodeName
 	n := b.nodes[p.Spec.NodeName]
 	b.mu.Unlock()
 	scheduled := models.Condition{Type: "PodScheduled", Status: "True", LastTransitionTime: *p.Metadata.CreationTimestamp}
@@ -247,12 +256,15 @@ func (b *book) podStatus(p *models.Pod) (status models.PodStatus, reachable bool
 			ready.LastTransitionTime = c.LastTransitionTime
 		}
 		if !n.live {
-			status.Phase, status.Ready, status.Reason = models.PodUnknown, false, models.ReasonNodeOffline
+			status.Phase, status.Ready, status.Reason = models.PodUnknown, false, models.ReasonNodeLost
 			status.Message = "node " + p.Spec.NodeName + " is not connected; what is shown is the last that it told"
+			if n.since.IsZero() { // it has not been connected in this life of the hub
+				n.since = b.began
+			}
 			ready.LastTransitionTime = n.since.UTC().Truncate(time.Second)
 		}
 	case !n.live:
-		status.Phase, status.Reason = models.PodUnknown, models.ReasonNodeOffline
+		status.Phase, status.Reason = models.PodUnknown, models.ReasonNodeLost
 		status.Message = "node " + p.Spec.NodeName + " is not connected"
 	default:
 		status.Reason, status.Message = models.ReasonPodScheduled, "node "+p.Spec.NodeName+" has not told of it yet"
@@ -353,7 +365,18 @@ func (b *book) forget(key models.Key) {
 func (b *book) keep(uids map[string]bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	maps.DeleteFunc(b.reports, func(uid string, _ report) bool { return !uids[uid] })
+	for uid := range b.reports {
+		if !uids[uid] {
+			b.dropLocked(uid)
+		}
+	}
+}
+
+func (b *book) dropLocked(uid string) {
+	if _, ok := b.reports[uid]; ok {
+		delete(b.reports, uid)
+		b.unsaved[uid] = true
+	}
 }
 
 // unfinished returns the Deployments whose rollouts are under way.

@@ -6,10 +6,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/placement"
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -24,9 +26,17 @@ type Registry interface {
 	StatusChanged(key models.Key)
 }
 
+// Store keeps what nodes told of their pods for the next life of the hub. It is a
+// part of store.Store.
+type Store interface {
+	PodStates(ctx context.Context, f func(store.PodState) error) error
+	SavePodStates(ctx context.Context, put []store.PodState, drop []string) error
+}
+
 // Config is what a Controller needs.
 type Config struct {
 	Registry Registry
+	Store    Store
 	Events   Events // may be nil
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -35,20 +45,25 @@ type Config struct {
 // Controller makes Deployments true. Its methods are safe for concurrent use.
 type Controller struct {
 	registry Registry
+	store    Store
 	now      func() time.Time
 	log      *slog.Logger
 	events   Events
 	book     book
 }
 
-// New returns a Controller that knows nothing yet. Run runs it.
-func New(cfg Config) *Controller {
-	c := &Controller{registry: cfg.Registry, now: cfg.Now, log: cfg.Log, events: cfg.Events}
+// New returns a Controller that knows what nodes told of their pods before. Run
+// runs it.
+func New(ctx context.Context, cfg Config) (*Controller, error) {
+	c := &Controller{registry: cfg.Registry, store: cfg.Store, now: cfg.Now, log: cfg.Log, events: cfg.Events}
 	if c.now == nil {
 		c.now = time.Now
 	}
 	c.book.init(c.now)
-	return c
+	if err := c.load(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // Times of the loop.
@@ -69,6 +84,9 @@ func (c *Controller) Run(ctx context.Context) error {
 		l.seen.set(o)
 	}
 	l.todo = l.seen.allKeys()
+	var saver sync.WaitGroup
+	defer saver.Wait()
+	saver.Go(func() { c.save(ctx) })
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
 	var later *time.Timer // for what has to wait a moment

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
+	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store/storetest"
 	"github.com/whimbrel-edge/whimbrel/devicehub/workloads"
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -73,15 +75,17 @@ func (statuses) Reported(_, _ string) twin.Reported               { return twin.
 
 func (statuses) WriteState(_, _, _ string) twin.WriteState { return "" }
 
-func open(t testing.TB, store *storetest.Memory) *hub {
+func open(t testing.TB, memory *storetest.Memory) *hub {
 	t.Helper()
-	h := &hub{t: t, store: store}
+	h := &hub{t: t, store: memory}
 	log := slog.New(slog.DiscardHandler)
 	var err error
-	if h.registry, err = registry.Open(t.Context(), registry.Config{Store: store, Log: log}); err != nil {
+	if h.registry, err = registry.Open(t.Context(), registry.Config{Store: memory, Log: log}); err != nil {
 		t.Fatal(err)
 	}
-	h.controller = workloads.New(workloads.Config{Registry: h.registry, Events: h, Log: log})
+	if h.controller, err = workloads.New(t.Context(), workloads.Config{Registry: h.registry, Store: memory, Events: h, Log: log}); err != nil {
+		t.Fatal(err)
+	}
 	h.registry.SetStatuses(statuses{h.controller})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wait sync.WaitGroup
@@ -244,6 +248,74 @@ func TestRestart(t *testing.T) {
 	if now := uids(); now != was {
 		t.Errorf("pods were %s, are %s", was, now)
 	}
+}
+
+// flaky is a store of pods' states that fails for a while.
+type flaky struct {
+	*storetest.Memory
+	fails atomic.Int32
+}
+
+func (f *flaky) SavePodStates(ctx context.Context, put []store.PodState, drop []string) error {
+	if f.fails.Add(-1) >= 0 {
+		return errors.New("disk full")
+	}
+	return f.Memory.SavePodStates(ctx, put, drop)
+}
+
+// TestLastKnown restarts the hub while nodes are away: what they told last is
+// shown, as something that is not known to be so any more.
+func TestLastKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, storetest.NewMemory())
+		disk := &flaky{Memory: h.store}
+		again := func() { // opens a controller on that disk
+			var err error
+			if h.controller, err = workloads.New(t.Context(), workloads.Config{Registry: h.registry, Store: disk, Events: h, Log: slog.New(slog.DiscardHandler)}); err != nil {
+				t.Fatal(err)
+			}
+			h.registry.SetStatuses(statuses{h.controller})
+			h.run()
+		}
+		again()
+		h.node("a")
+		h.app("web", "v1", 2)
+		h.until("pods", func() bool { return len(h.pods()) == 2 && h.pods()[1].Spec.NodeName == "a" })
+		disk.fails.Store(3)
+		h.tell(func(p *models.Pod) models.PodStatus {
+			s := ready(p)
+			s.ContainerStatuses = []models.ContainerStatus{{Name: "c", RestartCount: 7, ImageID: "sha256:1"}}
+			return s
+		})
+		told := h.pods()[0].Status
+		time.Sleep(10 * time.Second) //sleep: of a fake clock; the disk is free again
+		h.stop()
+		if disk.fails.Load() >= 0 {
+			t.Fatal("it was not stored")
+		}
+
+		h = open(t, h.store)
+		time.Sleep(time.Hour) //sleep: of a fake clock
+		again()
+		began := time.Now()
+		p := h.pods()[0].Status
+		if p.Phase != models.PodUnknown || p.Reason != models.ReasonNodeLost || p.Ready || p.ContainerStatuses[0].RestartCount != 7 || p.ContainerStatuses[0].ImageID != "sha256:1" ||
+			!p.ReportedAt.Equal(*told.ReportedAt) || p.Revision != told.Revision {
+			t.Errorf("the pod was told to be %+v, and is %+v", told, p)
+		}
+		if c := p.Conditions[1]; c.Type != "Ready" || c.Status != "False" || c.Reason != "NodeLost" || began.Sub(c.LastTransitionTime).Abs() > time.Second {
+			t.Errorf("condition %+v", c)
+		}
+		// One is gone while its node is away, and so is what it told.
+		if _, err := h.registry.Delete(t.Context(), models.Key{Kind: "Deployment", Namespace: "default", Name: "web"}, models.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second) //sleep: of a fake clock
+		h.stop()
+		if err := h.store.PodStates(t.Context(), func(p store.PodState) error { return fmt.Errorf("%+v is left", p) }); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestFirstNodeDoesNotGetEverything starts a hub whose nodes come back one by one.

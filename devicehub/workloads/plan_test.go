@@ -76,7 +76,7 @@ func (w *world) show() {
 		case p.Spec.NodeName == "":
 			p.Status = models.PodStatus{Phase: models.PodPending, Reason: models.ReasonUnschedulable}
 		case !p.Reachable:
-			p.Status = models.PodStatus{Phase: models.PodUnknown, Reason: models.ReasonNodeOffline}
+			p.Status = models.PodStatus{Phase: models.PodUnknown, Reason: models.ReasonNodeLost}
 		case !ok:
 			p.Status = models.PodStatus{Phase: models.PodPending, Reason: models.ReasonPodScheduled}
 		default:

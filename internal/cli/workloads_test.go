@@ -61,7 +61,7 @@ func TestWorkloadTables(t *testing.T) {
 			pod("web-0", nil),
 			pod("web-1", &models.PodStatus{Phase: models.PodRunning, Ready: true, Revision: 2, ContainerStatuses: []models.ContainerStatus{up}}),
 			replaced,
-			pod("web-3", &models.PodStatus{Phase: models.PodUnknown, Reason: models.ReasonNodeOffline, Revision: 2, ContainerStatuses: []models.ContainerStatus{up}}),
+			pod("web-3", &models.PodStatus{Phase: models.PodUnknown, Reason: models.ReasonNodeLost, Revision: 2, ContainerStatuses: []models.ContainerStatus{up}}),
 			pod("web-4", &models.PodStatus{Phase: models.PodSucceeded, Reason: models.ReasonCompleted, Revision: 2}),
 		}},
 		{"Service", []models.Object{workload(t, `{kind: Service, apiVersion: v1, metadata: {name: web}, spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: web}, {name: admin, port: 81}]}}`)}},

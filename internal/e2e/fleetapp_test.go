@@ -87,7 +87,7 @@ func TestAppOnTwoEdges(t *testing.T) {
 	step(t, "one is away", func(t *testing.T) {
 		edges["gateway-2"].kill()
 		eventually(t, 60*time.Second, "the hub knows", func() error {
-			if got := h.must("", "get", "pods"); !strings.Contains(got, "NodeOffline") {
+			if got := h.must("", "get", "pods"); !strings.Contains(got, "NodeLost") {
 				return fmt.Errorf("%s", got)
 			}
 			return nil

@@ -86,7 +86,7 @@ func TestRollout(t *testing.T) {
 		b.Disconnect()
 		h.begin()
 		h.awaitReady()
-		says(h.cli("", "get", "pods"), 0, "NodeOffline")
+		says(h.cli("", "get", "pods"), 0, "NodeLost")
 		a.Connect()
 		b.Connect()
 		says(h.cli("", "rollout", "history", "web"), 0, "1          ", "web:v2")

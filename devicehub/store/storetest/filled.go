@@ -16,8 +16,12 @@ import (
 // CheckFilled wants to find it after every later migration. Fill may grow with
 // new versions, and CheckFilled looks only for what was there at a dump's version.
 
-// newsVersion is the version from which on Fill has fillNews.
-const newsVersion = 8
+// newsVersion is the version from which on Fill has fillNews, podsVersion that of
+// the states of pods.
+const (
+	newsVersion = 8
+	podsVersion = 13
+)
 
 // Fill puts something into every table.
 func Fill(t *testing.T, s store.Store, secrets identity.Secrets, joins identity.JoinTokens, tokens identity.APITokens) {
@@ -48,6 +52,7 @@ func Fill(t *testing.T, s store.Store, secrets identity.Secrets, joins identity.
 	must(t, joins.CreateJoinToken(ctx, identity.JoinToken{ID: "j", Hash: "jh", Node: "gateway-1", Created: now, Expires: now}))
 	must(t, tokens.CreateAPIToken(ctx, identity.APIToken{ID: "a", Hash: "ah", User: "anna", UserUID: "uid-of-anna", Created: now}))
 	fillNews(t, s)
+	must(t, s.SavePodStates(ctx, []store.PodState{podState("uid-of-web-0", 0, `{"phase":"Running"}`)}, nil))
 }
 
 // filledWrites are a write that has ended, one that is desired, and one of a
@@ -175,6 +180,9 @@ func CheckFilled(t *testing.T, dump string, s store.Store, secrets identity.Secr
 	if version >= newsVersion {
 		revision = 4
 		checkNews(t, s)
+	}
+	if version >= podsVersion {
+		wantSame(t, "states of pods", podStates(t, s), []store.PodState{podState("uid-of-web-0", 0, `{"phase":"Running"}`)})
 	}
 	st := load(t, s)
 	if st.Revision != revision || len(st.Objects) != 3 || len(st.Desired) != 1 || len(st.Twins) != 1 {

@@ -20,6 +20,7 @@ import (
 // a quick one. It passes the suite of this package, and it can be told to fail.
 type Memory struct {
 	routesMemory
+	podsMemory
 	mu      sync.Mutex
 	closed  bool
 	fault   func(step string) error

@@ -83,6 +83,7 @@ func Run(t *testing.T, create func(t *testing.T) Database) {
 		{"last samples", lastSamples},
 		{"idempotency", idempotency},
 		{"routes", routes},
+		{"states of pods", pods},
 		{"nothing to do", nothing},
 		{"cancelled", cancelled},
 		{"callbacks stop", callbacksStop},
