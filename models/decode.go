@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 	"strconv"
 	"strings"
@@ -471,7 +472,7 @@ func (d *strictDecoder) scalar(tree any, v reflect.Value, at string) {
 		v.SetBool(b)
 	case reflect.Int, reflect.Int64, reflect.Int32, reflect.Int16, reflect.Int8:
 		n, ok := tree.(json.Number)
-		i, err := strconv.ParseInt(n.String(), 10, v.Type().Bits())
+		i, err := strconv.ParseInt(wholeNumber(n), 10, v.Type().Bits())
 		if !ok || err != nil {
 			d.fail(at, "must be an int")
 			return
@@ -479,7 +480,7 @@ func (d *strictDecoder) scalar(tree any, v reflect.Value, at string) {
 		v.SetInt(i)
 	case reflect.Uint, reflect.Uint64, reflect.Uint32, reflect.Uint16, reflect.Uint8:
 		n, ok := tree.(json.Number)
-		i, err := strconv.ParseUint(n.String(), 10, v.Type().Bits())
+		i, err := strconv.ParseUint(wholeNumber(n), 10, v.Type().Bits())
 		if !ok || err != nil {
 			d.fail(at, "must be an int from 0")
 			return
@@ -506,13 +507,27 @@ func (d *strictDecoder) scalar(tree any, v reflect.Value, at string) {
 	}
 }
 
+// wholeNumber writes a number that is whole, though with a fraction or an exponent
+// (1.0, 2e3), without them: JSON does not tell the one from the other.
+func wholeNumber(n json.Number) string {
+	text := n.String()
+	if !strings.ContainsAny(text, ".eE") {
+		return text
+	}
+	f, err := n.Float64()
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+		return text
+	}
+	return strconv.FormatInt(int64(f), 10)
+}
+
 func (d *strictDecoder) object(object map[string]any, v reflect.Value, at string) {
 	fields := map[string]reflect.Value{}
 	collectFields(v, fields)
 	for _, k := range sortedKeys(object) {
 		field, ok := fields[k]
 		if !ok {
-			d.fail(at+"/"+escapePointer(k), "unknown field; %s", suggest(k, fields))
+			d.fail(at+"/"+escapePointer(k), "unknown field; %s", Suggest(k, sortedKeys(fields)))
 			continue
 		}
 		d.into(object[k], field, at+"/"+escapePointer(k))
@@ -532,18 +547,22 @@ func collectFields(v reflect.Value, fields map[string]reflect.Value) {
 	}
 }
 
-// suggest names the nearest field, or all of them.
-func suggest(name string, fields map[string]reflect.Value) string {
+// Suggest says which of the known names an unknown one may have been meant as,
+// or else lists them.
+func Suggest(name string, known []string) string {
 	best, bestDistance := "", 3
-	for _, f := range sortedKeys(fields) {
+	for _, f := range known {
 		if dist := editDistance(strings.ToLower(name), strings.ToLower(f)); dist < bestDistance {
 			best, bestDistance = f, dist
 		}
 	}
-	if best != "" {
+	switch {
+	case best != "":
 		return "did you mean " + best + "?"
+	case len(known) == 0:
+		return "nothing is known here"
 	}
-	return "known are " + strings.Join(sortedKeys(fields), ", ")
+	return "known are " + strings.Join(known, ", ")
 }
 
 func editDistance(a, b string) int {

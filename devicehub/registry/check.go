@@ -1,20 +1,13 @@
 package registry
 
 import (
-	"bytes"
-	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
-	"github.com/santhosh-tekuri/jsonschema/v6/kind"
-	"golang.org/x/text/language"
-	"golang.org/x/text/message"
-
+	"github.com/whimbrel-edge/whimbrel/internal/schema"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -85,7 +78,11 @@ func (s *stage) checkModel(m *models.DeviceModel) (*entry, error) {
 		device := d.object.(*models.Device)
 		props, err := model.resolve(device)
 		if err == nil && sameProtocol {
-			err = invalid(mapper.schemas.checkOverrides(device, props))
+			errs := mapper.schemas.checkOverrides(device, props)
+			if len(errs) == 0 {
+				errs = mapper.schemas.checkTogether(device, props)
+			}
+			err = invalid(errs)
 		} else if err == nil {
 			err = mapper.schemas.checkDevice(device, props)
 		}
@@ -170,27 +167,10 @@ func inUseError(o models.Object, what string, users []string) error {
 
 // schemas is a Mapper's schemas, compiled.
 type schemas struct {
-	connection, address schema
-	property            schema // its Schema is nil where the mapper has none
-	broken              error  // stored schemas that no longer compile
+	connection, address *schema.Schema
+	property            *schema.Schema // nil where the mapper has none
+	broken              error          // stored schemas that no longer compile
 }
-
-// schema is one compiled schema, and its text as a tree for what the compiler
-// does not keep.
-type schema struct {
-	*jsonschema.Schema
-	doc any
-}
-
-// noLoader refuses references to anything outside the schema itself.
-type noLoader struct{}
-
-func (noLoader) Load(url string) (any, error) {
-	return nil, fmt.Errorf("reference to %s: a mapper's schema must stand alone", url)
-}
-
-// maxSchema bounds one schema: it is compiled while other changes wait.
-const maxSchema = 256 << 10
 
 // maxErrors bounds how many things one answer names.
 const maxErrors = 10
@@ -198,29 +178,18 @@ const maxErrors = 10
 func compileSchemas(m *models.Mapper) (*schemas, error) {
 	var out schemas
 	for _, c := range []struct {
-		field string
-		text  json.RawMessage
-		into  *schema
-	}{{"connection", m.Spec.Connection, &out.connection}, {"address", m.Spec.Address, &out.address}, {"property", m.Spec.Property, &out.property}} {
+		field   string
+		text    json.RawMessage
+		compile func([]byte) (*schema.Schema, error)
+		into    **schema.Schema
+	}{{"connection", m.Spec.Connection, schema.Compile, &out.connection}, {"address", m.Spec.Address, schema.Compile, &out.address},
+		{"property", m.Spec.Property, schema.CompileProperty, &out.property}} {
 		if len(c.text) == 0 {
 			continue // property may be left out; the others have defaults
 		}
-		if len(c.text) > maxSchema {
-			return nil, models.Invalid("/spec/"+c.field, "has %d bytes, at most %d are allowed", len(c.text), maxSchema)
-		}
-		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(c.text))
-		if err == nil {
-			compiler := jsonschema.NewCompiler()
-			compiler.DefaultDraft(jsonschema.Draft2020)
-			compiler.UseLoader(noLoader{})
-			url := "mapper:///" + c.field
-			if err = compiler.AddResource(url, doc); err == nil {
-				c.into.doc = doc
-				c.into.Schema, err = compiler.Compile(url)
-			}
-		}
-		if err != nil {
-			return nil, models.Invalid("/spec/"+c.field, "is not a JSON Schema (2020-12) that stands alone: %s", err)
+		var err error
+		if *c.into, err = c.compile(c.text); err != nil {
+			return nil, models.Invalid("/spec/"+c.field, "%s", err)
 		}
 	}
 	return &out, nil
@@ -235,7 +204,7 @@ func (c *schemas) checkModel(m *models.DeviceModel) (errs []models.FieldError) {
 			continue // its devices must give one
 		}
 		at := "/spec/properties/" + strconv.Itoa(i)
-		bad := validate(c.address, p.Address, at+"/address")
+		bad := c.address.Check(p.Address, at+"/address")
 		if len(bad) == 0 { // else it says twice what is wrong
 			whole := models.ResolvedProperty{Name: p.Name, Type: p.Type, Access: p.Access, Unit: p.Unit, Write: p.Write, Enum: p.Enum, Address: p.Address}
 			if p.Minimum != nil {
@@ -257,7 +226,54 @@ func (c *schemas) checkDevice(d *models.Device, props []models.ResolvedProperty)
 	if c.broken != nil {
 		return models.Invalid("/spec/model", "its mapper's schemas do not compile")
 	}
-	return invalid(append(validate(c.connection, d.Spec.Connection, "/spec/connection"), c.checkOverrides(d, props)...))
+	errs := append(c.connection.Check(d.Spec.Connection, "/spec/connection"), checkSecretNames(d)...)
+	errs = append(errs, c.checkOverrides(d, props)...)
+	if len(errs) == 0 {
+		errs = c.checkTogether(d, props)
+	}
+	return invalid(errs)
+}
+
+// checkSecretNames checks that what a connection refers to could be a Secret.
+func checkSecretNames(d *models.Device) (errs []models.FieldError) {
+	for _, ref := range d.SecretRefs() {
+		if why := models.CheckSubdomain(ref.Secret); why != "" {
+			errs = append(errs, models.FieldError{Pointer: "/spec/connection/" + escape.Replace(ref.Field) + "/secret", Detail: why})
+		}
+	}
+	return errs
+}
+
+// checkTogether checks a device's properties against its connection. What the
+// model says is at fault where the device has chosen otherwise: in its connection.
+func (c *schemas) checkTogether(d *models.Device, props []models.ResolvedProperty) (errs []models.FieldError) {
+	if c.property == nil || len(c.property.ConnectionFields()) == 0 {
+		return nil
+	}
+	for i := range props {
+		p := &props[i]
+		if len(p.Address) == 0 {
+			continue
+		}
+		own := slices.IndexFunc(d.Spec.Properties, func(o models.PropertyOverride) bool { return o.Name == p.Name && len(o.Address) > 0 })
+		text, err := propertyDocument(p)
+		if err != nil {
+			continue // checkProperty says so
+		}
+		for _, clash := range c.property.CheckAgainst(text, d.Spec.Connection) {
+			f := clash.Property
+			if own >= 0 {
+				f.Pointer = "/spec/properties/" + strconv.Itoa(own) + f.Pointer
+			} else {
+				f = models.FieldError{Pointer: "/spec/connection" + clash.Connection, Detail: fmt.Sprintf("property %s of model %s does not go with it: %s %s", p.Name, d.Spec.Model,
+					strings.TrimPrefix(f.Pointer, "/"), f.Detail)}
+			}
+			if len(errs) < maxErrors {
+				errs = append(errs, f)
+			}
+		}
+	}
+	return errs
 }
 
 // checkOverrides checks what a device says otherwise than its model.
@@ -266,7 +282,7 @@ func (c *schemas) checkOverrides(d *models.Device, props []models.ResolvedProper
 		at := "/spec/properties/" + strconv.Itoa(i)
 		var bad []models.FieldError
 		if len(o.Address) > 0 {
-			bad = validate(c.address, o.Address, at+"/address")
+			bad = c.address.Check(o.Address, at+"/address")
 		}
 		own := len(o.Address) > 0 || o.Minimum != nil || o.Maximum != nil // else it is the model's
 		if p := slices.IndexFunc(props, func(p models.ResolvedProperty) bool { return p.Name == o.Name }); len(bad) == 0 && own && p >= 0 && len(props[p].Address) > 0 {
@@ -284,9 +300,18 @@ func (c *schemas) checkOverrides(d *models.Device, props []models.ResolvedProper
 
 // checkProperty checks a property, whose address fits its schema, as a whole.
 func (c *schemas) checkProperty(p *models.ResolvedProperty, at string) []models.FieldError {
-	if c.property.Schema == nil {
+	if c.property == nil {
 		return nil
 	}
+	text, err := propertyDocument(p)
+	if err != nil {
+		return []models.FieldError{{Pointer: at + "/address", Detail: "is not JSON"}}
+	}
+	return c.property.Check(text, at)
+}
+
+// propertyDocument is a property as a mapper's schema of it sees it.
+func propertyDocument(p *models.ResolvedProperty) ([]byte, error) {
 	doc := struct {
 		Name    string           `json:"name"`
 		Type    models.Type      `json:"type"`
@@ -304,11 +329,7 @@ func (c *schemas) checkProperty(p *models.ResolvedProperty, at string) []models.
 	if !p.Maximum.IsNull() {
 		doc.Maximum = &p.Maximum
 	}
-	text, err := json.Marshal(doc)
-	if err != nil {
-		return []models.FieldError{{Pointer: at + "/address", Detail: "is not JSON"}}
-	}
-	return validateAs(c.property, text, at, true)
+	return json.Marshal(doc)
 }
 
 // invalid is an error of what is wrong, nil when nothing is.
@@ -331,114 +352,4 @@ func checkAddresses(props []models.ResolvedProperty) error {
 		return &models.Error{Kind: models.KindInvalid, Fields: errs}
 	}
 	return nil
-}
-
-// validate checks a document against a schema; at is where it stands.
-func validate(schema schema, doc json.RawMessage, at string) []models.FieldError {
-	return validateAs(schema, doc, at, false)
-}
-
-// validateAs is validate; explained says that the schema's descriptions are
-// made to be read by whoever broke a rule.
-func validateAs(schema schema, doc json.RawMessage, at string, explained bool) []models.FieldError {
-	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(doc))
-	if err != nil {
-		return []models.FieldError{{Pointer: at, Detail: "is not JSON"}}
-	}
-	err = schema.Validate(v)
-	if err == nil {
-		return nil
-	}
-	var invalid *jsonschema.ValidationError
-	if !errors.As(err, &invalid) {
-		return []models.FieldError{{Pointer: at, Detail: err.Error()}}
-	}
-	var out []models.FieldError
-	leaves(invalid, func(leaf *jsonschema.ValidationError) {
-		pointer := at
-		for _, step := range leaf.InstanceLocation {
-			pointer += "/" + escape.Replace(step)
-		}
-		explanation := ""
-		if explained {
-			explanation = schema.describe(leaf.SchemaURL)
-		}
-		add := func(f models.FieldError) {
-			if explanation != "" {
-				f.Detail = explanation
-			}
-			if len(out) < maxErrors && !slices.Contains(out, f) {
-				out = append(out, f)
-			}
-		}
-		switch k := leaf.ErrorKind.(type) { // what is missing or too many has a place of its own
-		case *kind.Required:
-			for _, name := range k.Missing {
-				add(models.FieldError{Pointer: pointer + "/" + escape.Replace(name), Detail: "is required"})
-			}
-		case *kind.AdditionalProperties:
-			for _, name := range k.Properties {
-				add(models.FieldError{Pointer: pointer + "/" + escape.Replace(name), Detail: "unknown field"})
-			}
-		case *kind.Not: // which says nothing of what is ruled out, or why
-			add(models.FieldError{Pointer: pointer, Detail: "is ruled out: " + cmp.Or(schema.describe(leaf.SchemaURL), "see the mapper's schema")})
-		case *kind.FalseSchema: // a field that some other field rules out
-			detail := "must be left out"
-			if why := schema.describe(leaf.SchemaURL); why != "" {
-				detail += ": " + why
-			}
-			add(models.FieldError{Pointer: pointer, Detail: detail})
-		default:
-			add(models.FieldError{Pointer: pointer, Detail: leaf.ErrorKind.LocalizedString(printer)})
-		}
-	})
-	return out
-}
-
-// describe returns what the schema says of the part that a failed keyword
-// stands in: its description, or that of the nearest part around it; "" where
-// there is none.
-func (s schema) describe(url string) string {
-	_, fragment, _ := strings.Cut(url, "#")
-	steps := strings.Split(strings.Trim(fragment, "/"), "/")
-	at, text := s.doc, ""
-	for i := 0; ; i++ {
-		if m, ok := at.(map[string]any); ok {
-			if d, ok := m["description"].(string); ok && d != "" {
-				text = d
-			}
-		}
-		if i == len(steps) {
-			return text
-		}
-		name := strings.NewReplacer("~1", "/", "~0", "~").Replace(steps[i])
-		switch node := at.(type) {
-		case map[string]any:
-			at = node[name]
-		case []any:
-			n, err := strconv.Atoi(name)
-			if err != nil || n < 0 || n >= len(node) {
-				return text
-			}
-			at = node[n]
-		default:
-			return text
-		}
-	}
-}
-
-// escape writes a name as a step of a JSON Pointer.
-var escape = strings.NewReplacer("~", "~0", "/", "~1")
-
-var printer = message.NewPrinter(language.English)
-
-// leaves visits the errors that have no causes: the ones to mend.
-func leaves(e *jsonschema.ValidationError, visit func(*jsonschema.ValidationError)) {
-	if len(e.Causes) == 0 {
-		visit(e)
-		return
-	}
-	for _, c := range e.Causes {
-		leaves(c, visit)
-	}
 }

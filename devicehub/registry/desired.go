@@ -166,6 +166,9 @@ func (r *Registry) PatchDesired(ctx context.Context, namespace, name string, pat
 	return view, ids, err
 }
 
+// escape writes a name as a step of a JSON Pointer.
+var escape = strings.NewReplacer("~", "~0", "/", "~1")
+
 // checkPatch checks every value of a patch and returns them in their types.
 func checkPatch(props []models.ResolvedProperty, patch map[string]models.Value) (map[string]models.Value, error) {
 	out := make(map[string]models.Value, len(patch))

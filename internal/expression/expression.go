@@ -1,9 +1,9 @@
-// Package expression compiles and evaluates the expressions of routes: when and
-// transform. The language is expr-lang's, cut down to what ends soon and stays
-// small, because one expression runs for every message of an edge. What it
-// costs is bounded before it runs: the number of its nodes, no loop inside a
-// loop, no operation that multiplies texts, and a message's size times the number of
-// its elements where there is a loop.
+// Package expression compiles and evaluates the expressions of routes, when and
+// transform, and the rules of mappers' schemas. The language is expr-lang's, cut
+// down to what ends soon and stays small, because one expression runs for every
+// message of an edge. What it costs is bounded before it runs: the number of its
+// nodes, no loop inside a loop, no operation that multiplies texts, and a message's
+// size times the number of its elements where there is a loop.
 package expression
 
 import (
@@ -51,8 +51,23 @@ type Program struct {
 	loops   bool
 }
 
-// environment has an example of everything that an expression may name.
+// environment has an example of everything that an expression of a route may
+// name, but for the payload, which may be anything.
 var environment = map[string]any{"topic": "", "node": "", "device": "", "property": ""}
+
+// language is what the expressions of one use may say.
+type language struct {
+	typed   map[string]any // names, with an example of each
+	untyped []string       // names that may be anything
+	loops   bool
+	list    string // of all names, for an error
+}
+
+var (
+	ofRoutes = language{typed: environment, untyped: []string{"payload"}, loops: true, list: "payload, topic, node, device and property"}
+	// Rules have no loops, so that what they cost does not depend on the document.
+	ofRules = language{typed: map[string]any{}, untyped: []string{"self", "connection"}, list: "self and connection"}
+)
 
 // forbidden are the functions that have no bound of their own, with the reason.
 var forbidden = map[string]string{
@@ -64,12 +79,58 @@ var forbidden = map[string]string{
 }
 
 // Condition compiles an expression that is true or false.
-func Condition(source string) (*Program, error) { return compile(source, expr.AsBool()) }
+func Condition(source string) (*Program, error) { return compile(source, ofRoutes, expr.AsBool()) }
 
 // Transform compiles an expression whose value is sent as JSON.
-func Transform(source string) (*Program, error) { return compile(source, expr.AsAny()) }
+func Transform(source string) (*Program, error) { return compile(source, ofRoutes, expr.AsAny()) }
 
-func compile(source string, result expr.Option) (*Program, error) {
+// Rule compiles a rule over documents, which is true or false: Holds evaluates
+// it. It may name self and connection. fields are the fields of connection that it
+// looks at, sorted; it cannot look at all of it at once.
+func Rule(source string) (rule *Program, fields []string, err error) {
+	rule, err = compile(source, ofRules, expr.AsBool())
+	if err != nil {
+		return nil, nil, err
+	}
+	tree, err := parser.Parse(source)
+	if err != nil {
+		return nil, nil, oneLine(err)
+	}
+	f := &fieldFinder{seen: map[ast.Node]bool{}}
+	ast.Walk(&tree.Node, f)
+	if f.whole {
+		return nil, nil, errors.New("connection must be followed by one of its fields, such as connection.url")
+	}
+	slices.Sort(f.fields)
+	return rule, slices.Compact(f.fields), nil
+}
+
+// fieldFinder finds what connection.FIELD names. Nodes come after their
+// children, so that a whole connection is one of which no member was taken.
+type fieldFinder struct {
+	fields []string
+	seen   map[ast.Node]bool // a connection that has yet to be followed by a field
+	whole  bool
+}
+
+// Visit implements ast.Visitor.
+func (f *fieldFinder) Visit(node *ast.Node) {
+	switch n := (*node).(type) {
+	case *ast.IdentifierNode:
+		if n.Value == "connection" {
+			f.seen[n] = true
+			f.whole = true
+		}
+	case *ast.MemberNode:
+		if name, ok := n.Property.(*ast.StringNode); ok && f.seen[n.Node] {
+			delete(f.seen, n.Node)
+			f.fields = append(f.fields, name.Value)
+			f.whole = len(f.seen) > 0
+		}
+	}
+}
+
+func compile(source string, lang language, result expr.Option) (*Program, error) {
 	if strings.TrimSpace(source) == "" {
 		return nil, errors.New("is empty")
 	}
@@ -80,16 +141,16 @@ func compile(source string, result expr.Option) (*Program, error) {
 	if err != nil {
 		return nil, oneLine(err)
 	}
-	c := &checker{}
+	c := &checker{lang: lang}
 	ast.Walk(&tree.Node, c)
 	if c.err == nil && c.unknown != "" {
-		c.fail("unknown name %s: there are payload, topic, node, device and property", c.unknown)
+		c.fail("unknown name %s: there are %s", c.unknown, lang.list)
 	}
 	if c.err != nil {
 		return nil, c.err
 	}
-	// payload may be anything, so it has no type here; checker knows the names.
-	program, err := expr.Compile(source, expr.Env(environment), expr.AllowUndefinedVariables(), result, expr.MaxNodes(maxNodes), expr.Timezone("UTC"))
+	// What may be anything has no type here; checker knows the names.
+	program, err := expr.Compile(source, expr.Env(lang.typed), expr.AllowUndefinedVariables(), result, expr.MaxNodes(maxNodes), expr.Timezone("UTC"))
 	if err != nil {
 		return nil, oneLine(err)
 	}
@@ -107,6 +168,7 @@ func oneLine(err error) error {
 
 // checker looks at every node of an expression for what has no bound.
 type checker struct {
+	lang    language
 	err     error
 	unknown string // a name that is nobody's, unless err says why it is not
 	loops   bool
@@ -133,7 +195,7 @@ func (c *checker) Visit(node *ast.Node) {
 			}
 		}
 	case *ast.IdentifierNode:
-		if _, ok := environment[n.Value]; !ok && n.Value != "payload" {
+		if _, ok := c.lang.typed[n.Value]; !ok && !slices.Contains(c.lang.untyped, n.Value) {
 			c.unknown = cmp.Or(c.unknown, n.Value)
 		}
 	case *ast.CallNode:
@@ -145,6 +207,9 @@ func (c *checker) Visit(node *ast.Node) {
 	case *ast.BuiltinNode:
 		c.builtin(n)
 	case *ast.PredicateNode:
+		if !c.lang.loops {
+			c.fail("a loop is not allowed here")
+		}
 		c.loops = true
 		inner := &nesting{}
 		ast.Walk(&n.Node, inner)
@@ -189,6 +254,27 @@ func (p *Program) True(m Message) (bool, error) {
 		return false, fmt.Errorf("%s: is %T, not true or false", short(p.source), v)
 	}
 	return b, nil
+}
+
+// Holds evaluates a rule over documents as Document gives them. An error says why
+// it has no answer.
+func (p *Program) Holds(documents map[string]any) (bool, error) {
+	machine := vm.VM{MemoryBudget: memory}
+	v, err := machine.Run(p.program, documents)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", short(p.source), oneLine(err))
+	}
+	b, ok := v.(bool)
+	if !ok {
+		return false, fmt.Errorf("%s: is %T, not true or false", short(p.source), v)
+	}
+	return b, nil
+}
+
+// Document reads JSON for a rule; nil when it is none.
+func Document(text []byte) any {
+	v, _ := decode(text)
+	return v
 }
 
 // Value evaluates a transform and returns its value as JSON.

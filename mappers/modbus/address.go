@@ -85,6 +85,20 @@ func (c *checker) compile(p mappers.Point, limits limits) (pt point) {
 	return pt
 }
 
+// wholeFloat takes a number such as 40001.0, which JSON does not tell from 40001.
+func wholeFloat(v models.Value, n *int64) bool {
+	if !v.IsNumber() {
+		return false
+	}
+	fitted, err := v.Fit(models.TypeInt)
+	if err != nil {
+		return false
+	}
+	i, ok := fitted.AsInt()
+	*n = i
+	return ok
+}
+
 func registerField(a address) string {
 	if a.Reference != nil {
 		return "/reference"
@@ -121,7 +135,7 @@ func (c *checker) place(pt *point, a address) {
 		return
 	}
 	text, isText := a.Reference.AsString()
-	if n, ok := a.Reference.AsInt(); ok {
+	if n, ok := a.Reference.AsInt(); ok || wholeFloat(*a.Reference, &n) {
 		if n < 10001 {
 			c.fail("/reference", `must have 5 or 6 digits, such as 40001; a coil's begins with 0 and has to be a string, such as "00001"; got %d`, n)
 			return

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/whimbrel-edge/whimbrel/internal/hostport"
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
 	wire "github.com/whimbrel-edge/whimbrel/protocols/modbus"
@@ -25,7 +26,7 @@ import (
 const Name = "modbus"
 
 // Version is the driver's own.
-const Version = "1.0.0"
+const Version = "1.1.0"
 
 //go:embed connection.schema.json
 var connectionSchema []byte
@@ -209,8 +210,12 @@ func (c *checker) url(text string) place {
 }
 
 func (c *checker) hostPort(u *url.URL, text string) string {
-	if u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
+	if u.Hostname() == "" || u.User != nil || u.RawQuery != "" || strings.Contains(text, "#") || u.Path != "" && u.Path != "/" {
 		c.fail("/url", "must be %s://host:port and nothing more, got %q", u.Scheme, text)
+		return ""
+	}
+	if !hostport.Valid(u.Hostname()) {
+		c.fail("/url", "has a host that is neither a name nor an address, %q", u.Hostname())
 		return ""
 	}
 	port := u.Port()

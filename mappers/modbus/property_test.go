@@ -1,36 +1,27 @@
 package modbus
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"testing"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
-
+	"github.com/whimbrel-edge/whimbrel/internal/schema"
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
-
-func schemaOf(t *testing.T, text []byte) *jsonschema.Schema {
-	t.Helper()
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := jsonschema.NewCompiler()
-	if err := c.AddResource("mapper:///schema", doc); err != nil {
-		t.Fatal(err)
-	}
-	return c.MustCompile("mapper:///schema")
-}
 
 // What the hub lets through by the schemas, the driver takes, and the other way
 // round: else a device would be found misconfigured only at the edge, or a good
 // one be refused.
 func TestSchemasAndDriverAgree(t *testing.T) {
-	address, property := schemaOf(t, addressSchema), schemaOf(t, propertySchema)
+	address, err := schema.Compile(addressSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	property, err := schema.CompileProperty(propertySchema)
+	if err != nil {
+		t.Fatal(err)
+	}
 	places := []string{`"table":"coil","register":1`, `"table":"discrete","register":1`, `"table":"input","register":1`, `"table":"holding","register":1`,
 		`"reference":"00001"`, `"reference":"10001"`, `"reference":10001`, `"reference":30001`, `"reference":"40001"`, `"reference":40001`,
 		`"reference":300001`, `"reference":400001`, `"reference":165536`}
@@ -56,23 +47,14 @@ func TestSchemasAndDriverAgree(t *testing.T) {
 						whole := fmt.Sprintf(`{"name":"p","type":%q,"access":%q,"address":%s}`, kind, access, text)
 						_, err := driver.Open(mappers.DeviceConfig{Connection: json.RawMessage(`{"url":"tcp://192.0.2.1"}`),
 							Points: []mappers.Point{{Property: "p", Type: kind, Access: access, Address: json.RawMessage(text)}}})
-						var wrong error
-						for _, c := range []struct {
-							schema *jsonschema.Schema
-							text   string
-						}{{address, text}, {property, whole}} {
-							doc, bad := jsonschema.UnmarshalJSON(strings.NewReader(c.text))
-							if bad != nil {
-								t.Fatal(bad)
-							}
-							if e := c.schema.Validate(doc); e != nil && wrong == nil {
-								wrong = e
-							}
+						wrong := address.Check([]byte(text), "")
+						if len(wrong) == 0 {
+							wrong = property.Check([]byte(whole), "")
 						}
 						if n++; err == nil {
 							good++
 						}
-						if (err == nil) != (wrong == nil) {
+						if (err == nil) != (len(wrong) == 0) {
 							t.Errorf("%s\n\tdriver: %v\n\tschemas: %v", whole, err, wrong)
 						}
 					}

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/whimbrel-edge/whimbrel/internal/hostport"
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
 	wire "github.com/whimbrel-edge/whimbrel/protocols/opcua"
@@ -28,7 +29,7 @@ import (
 const Name = "opcua"
 
 // Version is the driver's own.
-const Version = "1.0.0"
+const Version = "1.1.0"
 
 //go:embed connection.schema.json
 var connectionSchema []byte
@@ -206,8 +207,11 @@ func (c *checker) url(text string) string {
 	case text == "":
 		c.fail("/url", "is required, such as %s", form)
 		return ""
-	case err != nil || u.Scheme != "opc.tcp" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+	case err != nil || u.Scheme != "opc.tcp" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || strings.Contains(text, "#"):
 		c.fail("/url", "must be such as %s, got %q", form, text)
+		return ""
+	case !hostport.Valid(u.Hostname()):
+		c.fail("/url", "has a host that is neither a name nor an address, %q", u.Hostname())
 		return ""
 	}
 	port := u.Port()

@@ -21,7 +21,7 @@ type address struct {
 	Expect *string `json:"expect"`
 }
 
-// maxText is the longest read, match, write or expect.
+// maxText is how many characters a read, match, write or expect has at most.
 const maxText = 1024
 
 // placeholder is where a value goes in a write.
@@ -144,8 +144,8 @@ func (c *checker) expression(field, text, whole string) *regexp.Regexp {
 		c.fail(field, "must not be empty")
 		return nil
 	}
-	if len(text) > maxText {
-		c.fail(field, "must have at most %d bytes, got %d", maxText, len(text))
+	if n := utf8.RuneCountInString(text); n > maxText {
+		c.fail(field, "must have at most %d characters, got %d", maxText, n)
 		return nil
 	}
 	re, err := regexp.Compile(text)
@@ -165,8 +165,8 @@ func (c *checker) bytes(field, text string, f wire.Framing) []byte {
 	if text == "" && field == "/read" {
 		c.fail(field, "must not be empty")
 	}
-	if len(text) > maxText {
-		c.fail(field, "must have at most %d bytes, got %d", maxText, len(text))
+	if n := utf8.RuneCountInString(text); n > maxText {
+		c.fail(field, "must have at most %d characters, got %d", maxText, n)
 		return nil
 	}
 	if f.Length == 0 {

@@ -22,7 +22,7 @@ import (
 const Name = "serial"
 
 // Version is the driver's own.
-const Version = "1.0.0"
+const Version = "1.1.0"
 
 // ReasonChecksum says that an answer came, and its checksum is wrong.
 const ReasonChecksum models.Reason = "checksum-error"

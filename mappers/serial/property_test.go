@@ -1,43 +1,26 @@
 package serial
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"testing"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
-
+	"github.com/whimbrel-edge/whimbrel/internal/schema"
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
-func schemaOf(t *testing.T, text []byte) *jsonschema.Schema {
-	t.Helper()
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := jsonschema.NewCompiler()
-	if err := c.AddResource("mapper:///schema", doc); err != nil {
-		t.Fatal(err)
-	}
-	return c.MustCompile("mapper:///schema")
-}
-
-func fits(t *testing.T, s *jsonschema.Schema, text string) bool {
-	t.Helper()
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader([]byte(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.Validate(doc) == nil
-}
-
-// What the hub lets through by the schemas, the driver takes for a device that
-// is asked or for one that talks unasked, and the other way round.
+// What the hub lets through by the schemas, the driver takes, for a device that
+// is asked and for one that talks unasked, and the other way round.
 func TestSchemasAndDriverAgree(t *testing.T) {
-	address, property := schemaOf(t, addressSchema), schemaOf(t, propertySchema)
+	address, err := schema.Compile(addressSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	property, err := schema.CompileProperty(propertySchema)
+	if err != nil {
+		t.Fatal(err)
+	}
 	d := New()
 	for _, kind := range models.Types {
 		for _, access := range []models.Access{models.Read, models.Write, models.ReadWrite} {
@@ -52,20 +35,18 @@ func TestSchemasAndDriverAgree(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				taken := false
-				var why error
+				whole := fmt.Appendf(nil, `{"name": "p", "type": %q, "access": %q, "address": %s}`, kind, access, text)
 				for _, listen := range []bool{false, true} {
-					_, err := d.Open(mappers.DeviceConfig{Connection: json.RawMessage(fmt.Sprintf(`{"url": "serial:///dev/null", "listen": %v}`, listen)),
-						Points: []mappers.Point{{Property: "p", Type: kind, Access: access, Address: text}}})
+					connection := fmt.Appendf(nil, `{"url": "serial:///dev/null", "listen": %v}`, listen)
+					dev, err := d.Open(mappers.DeviceConfig{Connection: connection, Points: []mappers.Point{{Property: "p", Type: kind, Access: access, Address: text}}})
 					if err == nil {
-						taken = true
-					} else {
-						why = err
+						dev.Close()
 					}
-				}
-				whole := fmt.Sprintf(`{"name": "p", "type": %q, "access": %q, "address": %s}`, kind, access, text)
-				if ok := fits(t, address, string(text)) && fits(t, property, whole); ok != taken {
-					t.Errorf("%s: by the schemas %v, by the driver %v: %v", whole, ok, taken, why)
+					wrong := append(address.Check(text, ""), property.Check(whole, "")...)
+					clashes := property.CheckAgainst(whole, connection)
+					if (err == nil) != (len(wrong)+len(clashes) == 0) {
+						t.Errorf("%s, listen %v\n\tdriver: %v\n\tschemas: %v %v", whole, listen, err, wrong, clashes)
+					}
 				}
 			}
 		}
