@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -41,8 +42,17 @@ type plant struct {
 
 func newPlant(t testing.TB, edit ...func(*cloudapi.Config)) *plant {
 	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newPlantOn(t, l, edit...)
+}
+
+func newPlantOn(t testing.TB, l net.Listener, edit ...func(*cloudapi.Config)) *plant {
+	t.Helper()
 	hub := cloudapitest.New()
-	p := &plant{t: t, hub: hub, url: cloudapitest.Serve(t, hub, edit...), client: &http.Client{Transport: &http.Transport{}},
+	p := &plant{t: t, hub: hub, url: cloudapitest.ServeOn(t, l, hub, edit...), client: &http.Client{Transport: &http.Transport{}},
 		tokens: map[string]string{"admin": cloudapitest.AdminToken, "": ""}}
 	t.Cleanup(p.client.CloseIdleConnections)
 	for _, u := range []struct {

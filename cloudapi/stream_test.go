@@ -217,17 +217,32 @@ func TestStreamsEnd(t *testing.T) {
 	})
 }
 
+// narrow is a listener whose connections keep little of what is written to them: the
+// sooner writes to a peer wait that does not read.
+type narrow struct{ net.Listener }
+
+func (l narrow) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		err = c.(*net.TCPConn).SetWriteBuffer(4 << 10)
+	}
+	return c, err
+}
+
 // TestSlowPeer checks that who does not read loses the stream, and that who is
 // merely told nothing does not: over HTTP/2 as well, whose deadlines act alone.
 func TestSlowPeer(t *testing.T) {
-	p := newPlant(t, func(c *cloudapi.Config) { c.WriteTimeout = 100 * time.Millisecond; c.Rate = -1 })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPlantOn(t, narrow{l}, func(c *cloudapi.Config) { c.WriteTimeout = 500 * time.Millisecond; c.Rate = -1 })
 	p.boilers("b-1")
 	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	// The less the kernels keep, the sooner the server's writes wait.
 	if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +253,7 @@ func TestSlowPeer(t *testing.T) {
 	n := 0
 	eventually(t, "the watch of who does not read has ended", func() bool {
 		n++
-		p.want(200, "PATCH", "/api/v1/devices/b-1", `{"metadata":{"annotations":{"a":"`+strings.Repeat("x", 240<<10+n)+`"}}}`)
+		p.want(200, "PATCH", "/api/v1/devices/b-1", `{"metadata":{"annotations":{"a":"`+strings.Repeat("x", 60<<10+n)+`"}}}`)
 		return p.hub.Watchers() == 0
 	})
 }

@@ -16,16 +16,23 @@ import (
 // a test, and returns its URL. edit may change how.
 func Serve(t testing.TB, h *Hub, edit ...func(*cloudapi.Config)) (url string) {
 	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ServeOn(t, l, h, edit...)
+}
+
+// ServeOn does so on a listener, which it closes.
+func ServeOn(t testing.TB, l net.Listener, h *Hub, edit ...func(*cloudapi.Config)) (url string) {
+	t.Helper()
 	c := cloudapi.Config{Objects: h, Twins: h, Devices: h, Routes: h, Services: h, History: h, Audit: h, Events: h, Access: h, Idempotency: h, Version: "test", Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	for _, f := range edit {
 		f(&c)
 	}
 	api, err := cloudapi.New(c)
 	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+		_ = l.Close() // nobody knows of it
 		t.Fatal(err)
 	}
 	s := cloudapi.Server(api)

@@ -234,7 +234,7 @@ func (l *Link) receive() *pb.Frame {
 		default:
 			return nil
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		l.t.Fatal("nothing comes")
 	}
 	return nil
