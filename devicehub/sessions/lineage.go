@@ -72,6 +72,11 @@ func compareLogs(lineage string, known []store.Epoch, hello *pb.Hello) (out []fi
 	for _, e := range hello.Epochs {
 		here, isMet := met[e.Id]
 		parent, parentMet := met[e.Parent]
+		if parentMet && parent.Acked == 0 && newest.ID != "" && newest.Rank < parent.Rank {
+			// It has no records here, and may never have had one: then it ended where the
+			// one before it did.
+			parent.ID, parent.Acked = newest.ID, newest.Acked
+		}
 		// Older records than those of an epoch that was delivered and dropped are no
 		// longer waiting, unless in a copy.
 		aside := parentMet && newest.Rank > parent.Rank && !inHello[newest.ID]
@@ -82,11 +87,11 @@ func compareLogs(lineage string, known []store.Epoch, hello *pb.Hello) (out []fi
 				changed(newest.ID, "the node's log begins anew: it has a new disk, or joined again elsewhere")
 			}
 		case parentMet && parent.Acked > e.ParentLast:
-			changed(e.Parent, "the node's disk went back, to an older copy or by a loss of power: its log ended at %d, and this database has it up to %d", e.ParentLast, parent.Acked)
+			changed(parent.ID, "the node's disk went back, to an older copy or by a loss of power: its log ended at %d, and this database has it up to %d", e.ParentLast, parent.Acked)
 		case aside:
 			changed(newest.ID, "the node's log does not continue the one that the hub knows: another copy of its disk has been in use")
 		case parentMet && e.ParentLast > parent.Acked:
-			restored(e.Parent, parent.Acked+1, e.ParentLast)
+			restored(parent.ID, parent.Acked+1, e.ParentLast)
 		case parentMet:
 		case e.ParentLast < newest.Acked && e.ParentLast > 0:
 			changed(newest.ID, "the node's disk went back, to an older copy or by a loss of power: its log ended at %d, and this database has it up to %d", e.ParentLast, newest.Acked)

@@ -146,6 +146,31 @@ func TestCompareLogs(t *testing.T) {
 			l.start("D")
 			return first + h.meet(l)
 		}, ""},
+		"one after the other, each met, without records": {func(h *hubLog, l *log) string {
+			out := ""
+			for _, id := range []string{"B", "C", "D"} {
+				l.start(id)
+				out += h.meet(l)
+			}
+			l.write(4)
+			h.take(l, l.last)
+			for _, id := range []string{"E", "F", "G"} {
+				l.start(id)
+				out += h.meet(l)
+			}
+			l.write(3)
+			l.start("H")
+			return out + h.meet(l)
+		}, ""},
+		"the hub restored after an epoch without records": {func(h *hubLog, l *log) string {
+			old := h.copy()
+			l.write(10)
+			h.take(l, 67)
+			l.start("B")
+			first := old.meet(l) // the older copy hears of it here
+			l.start("C")
+			return first + "; " + old.meet(l)
+		}, "HubRestored A 58-67; HubRestored A 58-67"},
 		"restarts of a node that never had anything to say": {func(*hubLog, *log) string {
 			h, l := &hubLog{}, &log{}
 			l.start("A")
