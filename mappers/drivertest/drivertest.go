@@ -29,19 +29,40 @@ type Harness struct {
 	// Ignore names the goroutines that simulated devices start while they run,
 	// so that they are not taken for the driver's.
 	Ignore []goleak.Option
+	// Parallel says that Start can start several devices at a time, each for
+	// itself: the requirements are then checked beside each other, and that
+	// nothing is left behind once, after all of them.
+	Parallel bool
 }
 
 // Run runs the whole suite.
 func Run(t *testing.T, h Harness) {
-	conformance.Run(conformance.Harness{
+	watch := func() func() error {
+		running := goleak.IgnoreCurrent()
+		return func() error { return goleak.Find(append(h.Ignore, running)...) }
+	}
+	suite := conformance.Harness{
 		Driver:     h.Driver,
 		BadAddress: h.BadAddress,
 		Start:      func(t conformance.T) Device { return h.Start(t.(*testing.T)) }, // as check got it below
-		Watch: func() func() error {
-			running := goleak.IgnoreCurrent()
-			return func() error { return goleak.Find(append(h.Ignore, running)...) }
-		},
-	}, func(id, name string, check func(conformance.T)) {
-		t.Run(id+" "+name, func(t *testing.T) { check(t) })
+	}
+	if !h.Parallel {
+		suite.Watch = watch
+		conformance.Run(suite, func(id, name string, check func(conformance.T)) {
+			t.Run(id+" "+name, func(t *testing.T) { check(t) })
+		})
+		return
+	}
+	leaks := watch()
+	t.Run("all", func(t *testing.T) {
+		conformance.Run(suite, func(id, name string, check func(conformance.T)) {
+			t.Run(id+" "+name, func(t *testing.T) {
+				t.Parallel()
+				check(t)
+			})
+		})
 	})
+	if err := leaks(); err != nil {
+		t.Errorf("D00 left behind after Close: %v", err)
+	}
 }

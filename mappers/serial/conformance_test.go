@@ -57,6 +57,7 @@ func pumpPoints() []drivertest.Point {
 func harness(d *Driver, cfg serialsim.Config, points []drivertest.Point, extra string) drivertest.Harness {
 	return drivertest.Harness{
 		Driver:     d,
+		Parallel:   true,
 		BadAddress: json.RawMessage(`{"read": "X?", "match": "("}`),
 		Ignore: []goleak.Option{
 			goleak.IgnoreAnyFunction("github.com/whimbrel-edge/whimbrel/simulators/serialsim.(*Server).Run"),

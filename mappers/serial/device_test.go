@@ -43,6 +43,7 @@ func asked(sim *serialsim.Server) map[string]int {
 }
 
 func TestEqualQuestionsAreAskedOnce(t *testing.T) {
+	t.Parallel()
 	sim := serialsim.Start(t, pump())
 	points := pumpPoints()
 	var pts []mappers.Point
@@ -71,6 +72,7 @@ func TestEqualQuestionsAreAskedOnce(t *testing.T) {
 // TestDevicesTakeTurns: several devices on one port, with a pause between
 // exchanges.
 func TestDevicesTakeTurns(t *testing.T) {
+	t.Parallel()
 	cfg := serialsim.Config{Signals: map[string]signal.Spec{"a": {Constant: 1}, "b": {Constant: 2}, "c": {Constant: 3}}}
 	for _, name := range []string{"a", "b", "c"} {
 		cfg.Commands = append(cfg.Commands, serialsim.Command{Ask: name + `\?`, Answer: "{" + name + "}"})
@@ -108,6 +110,7 @@ func TestDevicesTakeTurns(t *testing.T) {
 
 // TestOtherSettings: a port cannot be open in two ways, and says so.
 func TestOtherSettings(t *testing.T) {
+	t.Parallel()
 	sim := serialsim.Start(t, pump())
 	d := New()
 	out := make([]mappers.Result, 1)
@@ -125,6 +128,7 @@ func TestOtherSettings(t *testing.T) {
 // TestWhatADeviceDoesNotKnow: a question that is never answered costs its own
 // point only, and little time.
 func TestWhatADeviceDoesNotKnow(t *testing.T) {
+	t.Parallel()
 	sim := serialsim.Start(t, pump())
 	dev := open(t, New(), fmt.Sprintf(`{"url": %q, "timeout": "400ms"}`, sim.URL()),
 		pt("x", "float", r, `{"read": "X?", "match": "X=(.*)"}`), pt("sp", "float", r, `{"read": "SP?", "match": "SP=(.*)"}`))
@@ -155,6 +159,7 @@ func TestWhatADeviceDoesNotKnow(t *testing.T) {
 
 // TestLength: binary messages of a fixed length.
 func TestLength(t *testing.T) {
+	t.Parallel()
 	cfg := serialsim.Config{Length: 5, Checksum: wire.CRC16, Signals: map[string]signal.Spec{"v": {Constant: "\x01þ"}}, Inputs: map[string]any{"w": "ab"},
 		Commands: []serialsim.Command{{Ask: "\x02\u00fe", Answer: "\x02{v}"}, {Ask: "r", Answer: "R{w}"}, {Ask: "W(..)", Set: "w", Answer: "\x06  "}}}
 	sim := serialsim.Start(t, cfg)
@@ -178,6 +183,7 @@ func TestLength(t *testing.T) {
 
 // TestWrites: what a write says of answers that are not the expected one.
 func TestWrites(t *testing.T) {
+	t.Parallel()
 	cfg := pump()
 	low, high := 0.0, 95.0
 	for i := range cfg.Commands {
@@ -302,6 +308,7 @@ func run(t testing.TB, dev mappers.Device, points ...mappers.Point) (*mappers.Ru
 // TestEveryFaultHasAReasonAndAnEnd puts each fault of the simulator before a
 // device that is asked and one that talks, both under a Runner.
 func TestEveryFaultHasAReasonAndAnEnd(t *testing.T) {
+	t.Parallel()
 	for _, listen := range []bool{false, true} {
 		for _, c := range []struct {
 			fault   serialsim.Fault
@@ -356,6 +363,7 @@ func TestEveryFaultHasAReasonAndAnEnd(t *testing.T) {
 // TestUnplugged: a line that is pulled out and put in again comes back, and a
 // write meanwhile is not sent later.
 func TestUnplugged(t *testing.T) {
+	t.Parallel()
 	for _, listen := range []bool{false, true} {
 		t.Run(fmt.Sprintf("listen=%v", listen), func(t *testing.T) {
 			t.Parallel()
@@ -407,6 +415,7 @@ func TestUnplugged(t *testing.T) {
 // TestChatter: announcements, echoes and late answers are not taken for the
 // answer.
 func TestChatter(t *testing.T) {
+	t.Parallel()
 	cfg := pump()
 	cfg.Unasked = []serialsim.Unasked{{Every: 3 * time.Millisecond, Send: "LOG all is well"}}
 	sim := serialsim.Start(t, cfg)
@@ -422,6 +431,7 @@ func TestChatter(t *testing.T) {
 
 // TestSilentPoint: of a device that talks, one property may fall silent alone.
 func TestSilentPoint(t *testing.T) {
+	t.Parallel()
 	cfg := pump()
 	cfg.Unasked = []serialsim.Unasked{{Every: 20 * time.Millisecond, Send: "SP={sp}"}}
 	sim := serialsim.Start(t, cfg)
