@@ -28,7 +28,10 @@ const Prefix = "/api/v1"
 // headerTimeout is longer than the longest wait that the hub takes.
 const headerTimeout = 6 * time.Minute
 
-// Client talks to one hub as one user. It is safe for concurrent use.
+// Client talks to one hub as one user. It is safe for concurrent use. Where the
+// server is an edge's local API instead, twins, desired values, reads and
+// recordings of the edge's devices work as at the hub, and all else is
+// KindMalformed.
 type Client struct {
 	server *url.URL
 	token  string
@@ -122,7 +125,20 @@ func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 
 const maxProblem = 8 << 20 // a problem may hold a twin
 
+// send sends a request, to an edge in its own form.
 func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
+	resp, err := c.sendOnce(ctx, r)
+	if err != nil || !isEdge(resp) {
+		return resp, err
+	}
+	_ = resp.Body.Close()
+	if r, err = atEdge(r); err != nil {
+		return nil, err
+	}
+	return c.sendOnce(ctx, r)
+}
+
+func (c *Client) sendOnce(ctx context.Context, r Request) (*http.Response, error) {
 	u := c.server.String() + r.Path
 	if len(r.Query) > 0 {
 		u += "?" + r.Query.Encode()

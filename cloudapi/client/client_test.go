@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -382,4 +384,43 @@ func TestStrangers(t *testing.T) {
 	}
 	_, err := c.Get(t.Context(), models.Key{Kind: "Node", Name: "html"})
 	wantKind(t, err, models.KindRefused)
+}
+
+// TestEdge sends what an edge's local API understands in that one's form.
+func TestEdge(t *testing.T) {
+	var mu sync.Mutex
+	var asked []string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if strings.HasPrefix(r.URL.Path, "/v1/devices/") {
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, r.Method+" "+r.URL.RequestURI()+" "+string(body))
+			_, _ = w.Write([]byte(`{"device":"d"}`))
+			return
+		}
+		w.Header().Set("Server", "whimbrel-edge")
+		http.Error(w, "", http.StatusNotFound)
+	}))
+	defer s.Close()
+	c := newClient(t, s.URL, "secret")
+	if _, err := c.Twin(t.Context(), "", "d"); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.PatchDesired(t.Context(), "lab", "d", map[string]models.Value{"a": models.Int(1)}, client.DesiredOptions{Wait: time.Second}); err != nil {
+		t.Error(err)
+	}
+	if err := c.RecordDevice(t.Context(), "default", "d", time.Minute, io.Discard); err != nil {
+		t.Error(err)
+	}
+	want := []string{"GET /v1/devices/d/twin ", `PATCH /v1/devices/lab.d/twin/desired?wait=1s {"a":1}`, "GET /v1/devices/d/recording?for=1m0s "}
+	if !slices.Equal(asked, want) {
+		t.Errorf("asked %q, want %q", asked, want)
+	}
+	_, err := c.Get(t.Context(), models.Key{Kind: "Device", Name: "d"})
+	wantKind(t, err, models.KindMalformed)
+	_, err = c.TwinAt(t.Context(), "", "d", time.Unix(0, 0)) // what it cannot do is its own to refuse
+	if len(asked) != 4 || !strings.Contains(asked[3], "at=1970") {
+		t.Errorf("%v, %v", asked, err)
+	}
 }

@@ -76,6 +76,8 @@ const (
 	// recordWrite how long whoever wants it may take for a part of it.
 	recordLength = time.Minute
 	recordWrite  = 30 * time.Second
+	// serverName tells a client of the hub that it has come to an edge.
+	serverName = "whimbrel-edge"
 	// by is who a desired value is by that is set with the edge's own token.
 	by = "local"
 )
@@ -187,6 +189,7 @@ func (s *Server) authorized(next http.Handler) http.Handler {
 func (s *Server) serve(r route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if r == nil {
+			w.Header().Set("Server", serverName)
 			s.problem(w, req, models.Errorf(models.KindNotFound, "there is nothing at this path of the edge's local API"), nil)
 			return
 		}

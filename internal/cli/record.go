@@ -21,7 +21,7 @@ func recordCommand() *cobra.Command {
 		GroupID: GroupObjects,
 		Short:   "Record what a device says on the wire",
 		Long: `Records what the device's mapper sees on the wire, with its timing, into a file. whimbrel simulate plays it as a device again,
-so that what goes wrong here can be looked at elsewhere.
+so that what goes wrong here can be looked at elsewhere. With the context.json of an edge it asks that edge, without the hub.
 
 The file holds what is written to the device and what it says, as it is; of its connection no passwords. Ctrl-C ends it early.`,
 		Example: `  whimbrel record boiler-1 --for 10m

@@ -72,4 +72,25 @@ func TestRecord(t *testing.T) {
 	if text := string(local.body); !strings.HasPrefix(text, `{"recording":1,`) || !strings.Contains(text, `"over":true`) {
 		t.Errorf("recorded at the edge: %.300s", text)
 	}
+
+	// The commands about one device work with the edge's context, too; the others
+	// say what they have come to.
+	at := func(args ...string) result {
+		return run(t, "", h.path, append(args, "--context", filepath.Join(e.data, "context.json"))...)
+	}
+	file = filepath.Join(dir, "at-the-edge.jsonl")
+	for _, args := range [][]string{{"record", "tank-1", "--for", "500ms", "-o", file}, {"twin", "get", "tank-1"}} {
+		if r := at(args...); r.code != 0 || !strings.Contains(r.stdout, "tank-1") {
+			t.Errorf("%v: %v", args, r)
+		}
+	}
+	if r := at("twin", "set", "tank-1", "level=1"); r.code != 1 || !strings.Contains(r.stderr, "level") || strings.Contains(r.stderr, "not found") {
+		t.Errorf("writing what cannot be written: %v", r)
+	}
+	if r := at("record", "nix", "--for", "1s", "-o", file+"2"); r.code != 1 || !strings.Contains(r.stderr, "nix not found") {
+		t.Errorf("a device that is not there: %v", r)
+	}
+	if r := at("get", "devices"); r.code != 1 || !strings.Contains(r.stderr, "this is the API of an edge") {
+		t.Errorf("objects: %v", r)
+	}
 }
