@@ -228,6 +228,9 @@ func testAgainstNaive(t *testing.T, s store.Store) {
 				if random.IntN(4) > 0 {
 					v.TimeUS += random.Int64N(3_000_000)
 				}
+				if i > 0 && random.IntN(8) == 0 {
+					v.TimeUS = samples[random.IntN(i)].TimeUS // of one time, and out of order
+				}
 				samples = append(samples, v)
 			}
 			l.add(t, fmt.Sprint("p", p), random.IntN(3) == 0, samples)
@@ -303,7 +306,7 @@ func testRollups(t *testing.T, s store.Store) {
 			return store.Sample{Kind: uint8(models.KindString), Text: fmt.Sprint(random.IntN(9))}
 		},
 	}
-	const n = 6000 // a sample a second
+	const n, samples = 6000, int64(6000) // one a second
 	start := border - n/2*1_000_000
 	for p, kind := range kinds {
 		var all []store.Sample
@@ -346,31 +349,59 @@ func testRollups(t *testing.T, s store.Store) {
 			l.ids["p4"] = was
 		}
 	}
-	l.compact(t, time.Now().Add(14*24*time.Hour))
 	by, raw := &counting{Store: s}, &counting{Store: s, raw: true}
-	for range 40 {
-		p := random.IntN(len(kinds))
-		property := fmt.Sprint("p", p)
-		from := start + random.Int64N(n)*1_000_000 - random.Int64N(2)*random.Int64N(store.Hour)
-		to := from + random.Int64N(2*store.Hour)
-		if random.IntN(3) == 0 {
-			from, to = start-store.Hour, start+n*1_000_000+store.Hour
+	// ask compares n random questions.
+	ask := func(when string, n int) {
+		t.Helper()
+		for range n {
+			p := random.IntN(len(kinds))
+			property := fmt.Sprint("p", p)
+			from := start + random.Int64N(samples)*1_000_000 - random.Int64N(2)*random.Int64N(store.Hour)
+			to := from + random.Int64N(2*store.Hour)
+			if random.IntN(3) == 0 { // all of it, which is two weeks in part
+				from, to = start-store.Hour, start+samples*1_000_000+store.Hour
+			}
+			q := models.HistoryQuery{From: time.UnixMicro(from), To: time.UnixMicro(to), Limit: 1 + random.IntN(300), Agg: models.Aggs,
+				Step: []time.Duration{time.Minute, 5 * time.Minute, time.Hour, 2 * time.Hour, 7 * time.Second}[random.IntN(5)]}
+			l.Store = by
+			have := l.pages(t, property, q)
+			l.Store = raw
+			want := l.pages(t, property, q)
+			if h, w := shown(t, have), shown(t, want); h != w {
+				t.Fatalf("%s: %s %+v: by rollups\n%s\nby samples\n%s", when, property, q, h, w)
+			}
+			if h, w := shown(t, have.Buckets), shown(t, l.naive(t, property, q).Buckets); p != 4 && len(have.Buckets) > 0 && h != w {
+				t.Fatalf("%s: %s %+v: buckets\n%s\nwant\n%s", when, property, q, h, w)
+			}
 		}
-		q := models.HistoryQuery{From: time.UnixMicro(from), To: time.UnixMicro(to), Limit: 1 + random.IntN(300), Agg: models.Aggs,
-			Step: []time.Duration{time.Minute, 5 * time.Minute, time.Hour, 2 * time.Hour, 7 * time.Second}[random.IntN(5)]}
-		l.Store = by
-		have := l.pages(t, property, q)
-		l.Store = raw
-		want := l.pages(t, property, q)
-		if h, w := shown(t, have), shown(t, want); h != w {
-			t.Fatalf("%s %+v: by rollups\n%s\nby samples\n%s", property, q, h, w)
-		}
-		if h, w := shown(t, have.Buckets), shown(t, l.naive(t, property, q).Buckets); p != 4 && len(have.Buckets) > 0 && h != w {
-			t.Fatalf("%s %+v: buckets\n%s\nwant\n%s", property, q, h, w)
-		}
+		l.Store = s
 	}
+	over := func() time.Time { return time.Now().Add(14 * 24 * time.Hour) } // when both weeks are
+	ask("fresh", 10)
+	l.compact(t, over())
+	ask("merged", 20)
+	// What is rolled up by the week, and everything else, must not hide what comes
+	// late: as it arrives, in chunks of its own, and merged.
+	for p, kind := range kinds[:4] {
+		if p == 2 {
+			continue // all of which is read by rollups, below
+		}
+		var late []store.Sample
+		at := start + random.Int64N(samples-200)*1_000_000
+		for i := range 150 {
+			v := kind()
+			v.TimeUS = at + int64(i)*1_300_000
+			late = append(late, v)
+		}
+		l.add(t, fmt.Sprint("p", p), true, late)
+	}
+	ask("late", 12)
+	l.compact(t, time.Now())
+	ask("late, compacted", 12)
+	l.compact(t, over())
+	ask("late, merged", 12)
 	by.rollups, by.samples, l.Store = 0, 0, by
-	l.pages(t, "p0", models.HistoryQuery{From: time.UnixMicro(start - store.Hour), To: time.UnixMicro(start + n*1_000_000 + store.Hour), Limit: 1000, Agg: models.Aggs, Step: time.Minute})
+	l.pages(t, "p2", models.HistoryQuery{From: time.UnixMicro(start - store.Hour), To: time.UnixMicro(start + n*1_000_000 + store.Hour), Limit: 1000, Agg: models.Aggs, Step: time.Minute})
 	if _, memory := s.(*storetest.Memory); !memory && (by.rollups < 20 || by.samples > 5500) {
 		t.Errorf("%d rollups and %d samples were read of %d samples", by.rollups, by.samples, n)
 	}

@@ -122,24 +122,49 @@ type Entry struct {
 
 // Rolled takes samples in their order and makes entries of them, none of which
 // reaches over the border of a bucket of the step.
-func Rolled(n int, sample func(i int) Sample, step int64) (out []Entry) {
-	var until int64
+func Rolled(n int, sample func(i int) Sample, step int64) []Entry {
+	r := Rolling{Step: step}
 	for i := range n {
-		v := sample(i)
-		if models.Kind(v.Kind) == models.KindNull {
-			out = append(out, Entry{Sample: v})
-			continue
-		}
-		if k := len(out); k == 0 || out[k-1].Rollup.Count == 0 || v.TimeUS > until {
-			until = BucketStart(v.TimeUS, step)
-			if until > 1<<63-1-step {
-				until = 1<<63 - 1
-			} else {
-				until += step - 1
-			}
-			out = append(out, Entry{})
-		}
-		out[len(out)-1].Rollup.Add(v)
+		_ = r.Add(sample(i)) // never fails
 	}
-	return out
+	return r.Entries
+}
+
+// Rolling makes entries of samples, and of what samples come to, in their order. No
+// entry reaches over the border of a bucket of the step. Its methods never fail.
+type Rolling struct {
+	Step    int64
+	Entries []Entry
+
+	until int64 // the last time of the last entry's bucket
+}
+
+// Add adds a sample.
+func (r *Rolling) Add(v Sample) error {
+	if models.Kind(v.Kind) == models.KindNull {
+		r.Entries = append(r.Entries, Entry{Sample: v})
+		return nil
+	}
+	r.open(v.TimeUS).Add(v)
+	return nil
+}
+
+// Merge adds samples of one bucket.
+func (r *Rolling) Merge(o *Rollup) error {
+	r.open(o.First.TimeUS).Merge(o)
+	return nil
+}
+
+// open is the rollup that a sample of this time goes into.
+func (r *Rolling) open(us int64) *Rollup {
+	if k := len(r.Entries); k == 0 || r.Entries[k-1].Rollup.Count == 0 || us > r.until {
+		r.until = BucketStart(us, r.Step)
+		if r.until > 1<<63-1-r.Step {
+			r.until = 1<<63 - 1
+		} else {
+			r.until += r.Step - 1
+		}
+		r.Entries = append(r.Entries, Entry{})
+	}
+	return &r.Entries[len(r.Entries)-1].Rollup
 }

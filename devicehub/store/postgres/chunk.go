@@ -67,6 +67,8 @@ type chunk struct {
 	nudgeBy        float64
 	f4             []float32
 	f8             []float64
+	oddAt          []int32 // ascending; samples whose float is in odd
+	odd            []float64
 	text           []string
 	quality        []uint8
 	reason         []string
@@ -76,7 +78,7 @@ type chunk struct {
 }
 
 // chunkColumns are the columns that a chunk is written and read by.
-const chunkColumns = `series, t0, t1, n, level, tick, t4, t8, kind, kinds, base, v2, v4, v8, divisor, nudge, nudge_by, f4, f8, text_v, quality, reason, backfill`
+const chunkColumns = `series, t0, t1, n, level, tick, t4, t8, kind, kinds, base, v2, v4, v8, divisor, nudge, nudge_by, f4, f8, odd_at, odd, text_v, quality, reason, backfill`
 
 // encode writes the chunk as a row of chunkColumns, minutes and hours.
 func (k *chunk) encode(t *tuple) {
@@ -104,6 +106,8 @@ func (k *chunk) encode(t *tuple) {
 	t.float8(k.nudgeBy)
 	t.float4s(k.f4)
 	t.float8s(k.f8)
+	t.int4s(k.oddAt)
+	t.float8s(k.odd)
 	t.texts(pgtype.ByteaOID, k.text)
 	t.smalls(k.quality)
 	t.texts(pgtype.TextOID, k.reason)
@@ -153,18 +157,37 @@ func parseChunk(v [][]byte) (k *chunk, err error) {
 	take(lenOf(v[17], len(k.f4)), e)
 	k.f8, e = readFloat8s(v[18])
 	take(lenOf(v[18], len(k.f8)), e)
-	k.text, e = readTexts(v[19], pgtype.ByteaOID)
-	take(lenOf(v[19], len(k.text)), e)
-	k.quality, e = readSmalls(v[20])
-	take(lenOf(v[20], len(k.quality)), e)
-	k.reason, e = readTexts(v[21], pgtype.TextOID)
-	take(lenOf(v[21], len(k.reason)), e)
-	k.backfill, e = readBools(v[22])
-	take(lenOf(v[22], len(k.backfill)), e)
+	k.oddAt, e = readInt4s(v[19])
+	take(-1, e)
+	k.odd, e = readFloat8s(v[20])
+	take(-1, e)
+	if err == nil && !validOdd(k.oddAt, len(k.odd), n) {
+		err = errArray
+	}
+	k.text, e = readTexts(v[21], pgtype.ByteaOID)
+	take(lenOf(v[21], len(k.text)), e)
+	k.quality, e = readSmalls(v[22])
+	take(lenOf(v[22], len(k.quality)), e)
+	k.reason, e = readTexts(v[23], pgtype.TextOID)
+	take(lenOf(v[23], len(k.reason)), e)
+	k.backfill, e = readBools(v[24])
+	take(lenOf(v[24], len(k.backfill)), e)
 	if err != nil {
 		return nil, fmt.Errorf("chunk of series %d at %d: %w", k.series, k.t0, err)
 	}
 	return k, nil
+}
+
+// validOdd reports whether at is as many ascending places among n samples.
+func validOdd(at []int32, want, n int) bool {
+	last := int32(-1)
+	for _, i := range at {
+		if i <= last || int(i) >= n {
+			return false
+		}
+		last = i
+	}
+	return len(at) == want
 }
 
 // gathered are the samples of one series, put together from runs and ordered by
@@ -315,23 +338,27 @@ func (k *chunk) encodeNumbers(c *columns) {
 	if !floats && !wholes {
 		return
 	}
-	var d decimals
-	scaled := false
-	whole := make([]int64, len(c.TimeUS))
+	var d scaled
 	if floats {
-		if d, scaled = decimalsOf(c); scaled {
-			k.nudge, scaled = d.splitAll(c, whole)
-		}
+		d = scale(c)
 	}
-	first := -1
+	whole := d.whole
+	if whole == nil {
+		whole = make([]int64, len(c.TimeUS))
+	}
+	first, odd := -1, d.oddAt
 	for i, kind := range c.Kind {
+		isOdd := len(odd) > 0 && int(odd[0]) == i
 		switch models.Kind(kind) {
 		case models.KindBool, models.KindInt, models.KindUint:
 			if c.Int != nil {
 				whole[i] = c.Int[i]
 			}
 		case models.KindFloat:
-			if !scaled {
+			if isOdd {
+				odd = odd[1:]
+			}
+			if !d.ok || isOdd {
 				fill(whole, i)
 				continue
 			}
@@ -348,16 +375,16 @@ func (k *chunk) encodeNumbers(c *columns) {
 			whole[i] = whole[first]
 		}
 		wide := k.encodeWhole(whole)
-		if wide && scaled && !wholes { // eight bytes: then rather as they are
-			k.base, k.v8, k.nudge, scaled = 0, nil, nil, false
+		if wide && d.ok && !wholes { // eight bytes: then rather as they are
+			k.base, k.v8, d.ok = 0, nil, false
 		}
 	}
 	switch {
 	case !floats:
-	case scaled:
-		k.divisor = d.divisor
-		if k.nudge != nil {
-			k.nudgeBy = d.nudgeBy
+	case d.ok:
+		k.divisor, k.oddAt, k.odd = d.divisor, d.oddAt, d.odd
+		if d.nudge != nil {
+			k.nudge, k.nudgeBy = d.nudge, d.nudgeBy
 		}
 	default:
 		k.encodeFloats(c)
@@ -413,14 +440,7 @@ func (c *columns) float(i int) float64 {
 }
 
 func (k *chunk) encodeFloats(c *columns) {
-	single := true
-	for i, kind := range c.Kind {
-		if f := c.float(i); models.Kind(kind) == models.KindFloat && math.Float64bits(float64(float32(f))) != math.Float64bits(f) {
-			single = false
-			break
-		}
-	}
-	if single {
+	if allSingle(c) {
 		k.f4 = make([]float32, len(c.Kind))
 		for i, kind := range c.Kind {
 			if models.Kind(kind) == models.KindFloat {
@@ -473,62 +493,150 @@ func ulp(f float64) float64 {
 	return math.Nextafter(f, math.Inf(1)) - f
 }
 
-// decimalsOf finds the least power of ten that does for all floats.
-func decimalsOf(c *columns) (d decimals, ok bool) {
+// scaled are floats taken for decimal numbers of one power of ten.
+type scaled struct {
+	decimals
+	ok    bool
+	whole []int64
+	nudge []int16 // nil: none is needed
+	oddAt []int32 // of floats that do not go that way; few
+	odd   []float64
+}
+
+// oddShare is how many samples there are at least for each odd one, which costs as
+// much as twelve bytes do.
+const oddShare = 16
+
+// scale finds the least power of ten that does for all floats, or for nearly all
+// where that is shorter than to keep them as they are. One that more floats go by
+// is taken where it pays.
+func scale(c *columns) (best scaled) {
 	least := math.Inf(1)
 	for i, kind := range c.Kind {
 		if f := math.Abs(c.float(i)); models.Kind(kind) == models.KindFloat && f != 0 {
 			least = min(least, f)
 		}
 	}
+	var d decimals
 	if !math.IsInf(least, 1) {
 		d.nudgeBy = ulp(least) / 2
 	}
-	k := 0
-	d.divisor = powers[k]
-	for range 2 { // the second time all with the power that the last one needed
-		grown := false
-		for i, kind := range c.Kind {
-			if models.Kind(kind) != models.KindFloat {
-				continue
-			}
-			for {
-				if _, _, ok := d.split(c.float(i)); ok {
-					break
-				}
-				if k++; k == len(powers) {
-					return d, false
-				}
-				d.divisor, grown = powers[k], grown || i > 0
-			}
+	cost := math.MaxInt
+	for _, d.divisor = range powers {
+		s := d.splitAll(c)
+		if !s.ok {
+			continue
 		}
-		if !grown {
+		if len(s.oddAt) == 0 && cost == math.MaxInt {
+			return s
+		}
+		this := s.cost(c)
+		if this >= cost {
+			break
+		}
+		best, cost = s, this
+		if len(s.oddAt) == 0 {
 			break
 		}
 	}
-	return d, true
+	if best.ok && cost >= 4*len(c.Kind) && (cost >= 8*len(c.Kind) || allSingle(c)) {
+		return scaled{}
+	}
+	return best
 }
 
-// splitAll takes all floats apart, unless one does not go; nudge is nil where none
-// is needed.
-func (d decimals) splitAll(c *columns, whole []int64) (nudge []int16, ok bool) {
+// splitAll takes all floats apart; it is not ok when too many do not go.
+func (d decimals) splitAll(c *columns) (s scaled) {
+	s = scaled{decimals: d}
+	odd, nudged := 0, 0
+	var whole []int64
 	for i, kind := range c.Kind {
 		if models.Kind(kind) != models.KindFloat {
 			continue
 		}
-		w, n, ok := d.split(c.float(i))
+		f := c.float(i)
+		w, n, ok := d.split(f)
 		if !ok {
-			return nil, false
+			if odd++; odd > len(c.Kind)/oddShare {
+				return scaled{}
+			}
+			s.oddAt, s.odd = append(s.oddAt, int32(i)), append(s.odd, f)
+			continue
+		}
+		if whole == nil {
+			whole = make([]int64, len(c.Kind))
 		}
 		whole[i] = int64(w)
 		if n != 0 {
-			if nudge == nil {
-				nudge = make([]int16, len(whole))
+			if s.nudge == nil {
+				s.nudge = make([]int16, len(c.Kind))
 			}
-			nudge[i] = int16(n)
+			s.nudge[i] = int16(n)
+			nudged++
 		}
 	}
-	return nudge, true
+	s.whole, s.ok = whole, whole != nil
+	if s.nudge != nil && len(c.Kind) <= smallChunk && odd+nudged <= len(c.Kind)/oddShare {
+		s.nudgeToOdd(c)
+	}
+	return s
+}
+
+// smallChunk is up to how many samples Postgres compresses no array of a chunk: its
+// row is too short. Of more, nearly all of them zero, nothing is left of nudges.
+const smallChunk = 400
+
+// nudgeToOdd makes the few floats odd that need a nudge.
+func (s *scaled) nudgeToOdd(c *columns) {
+	was, at := *s, 0
+	s.nudge, s.oddAt, s.odd = nil, nil, nil
+	for i, n := range was.nudge {
+		isOdd := at < len(was.oddAt) && int(was.oddAt[at]) == i
+		if isOdd {
+			at++
+		}
+		if isOdd || n != 0 {
+			s.oddAt, s.odd = append(s.oddAt, int32(i)), append(s.odd, c.float(i))
+		}
+	}
+}
+
+// cost is about how many bytes it takes.
+func (s *scaled) cost(c *columns) int {
+	low, high, next := int64(math.MaxInt64), int64(math.MinInt64), s.oddAt
+	for i, w := range s.whole {
+		switch {
+		case models.Kind(c.Kind[i]) != models.KindFloat:
+		case len(next) > 0 && int(next[0]) == i:
+			next = next[1:]
+		default:
+			low, high = min(low, w), max(high, w)
+		}
+	}
+	width := 0
+	switch span := uint64(high) - uint64(low); {
+	case span == 0:
+	case span <= math.MaxUint16:
+		width = 2
+	case span <= math.MaxUint32:
+		width = 4
+	default:
+		width = 8
+	}
+	if s.nudge != nil {
+		width++ // nearly all are zero
+	}
+	return width*len(s.whole) + 12*len(s.odd)
+}
+
+// allSingle reports whether four bytes hold every float.
+func allSingle(c *columns) bool {
+	for i, kind := range c.Kind {
+		if f := c.float(i); models.Kind(kind) == models.KindFloat && math.Float64bits(float64(float32(f))) != math.Float64bits(f) {
+			return false
+		}
+	}
+	return true
 }
 
 func (k *chunk) encodeRest(c *columns) {
@@ -548,11 +656,11 @@ func unlessEmpty[T comparable](v []T) []T {
 	return nil
 }
 
-// A chunk has rollups when it is not small, and they are a good deal shorter than
-// its samples.
+// A chunk has rollups when it is not small, and they take little beside its samples.
 const (
 	rollUpFrom  = 1024
-	rollUpShare = 8 // samples an entry, on average
+	rollUpShare = 8 // samples an entry at least, on average
+	rollUpBytes = 3 // for each sample at most
 )
 
 func (k *chunk) rollUp() {
@@ -564,12 +672,16 @@ func (k *chunk) rollUp() {
 }
 
 func (k *chunk) entries(step int64) []byte {
-	entries := store.Rolled(int(k.n), k.sample, step)
-	if len(entries)*rollUpShare > int(k.n) {
+	return encodeEntries(store.Rolled(int(k.n), k.sample, step), int64(k.n))
+}
+
+// encodeEntries encodes what so many samples come to, nil where it does not pay.
+func encodeEntries(entries []store.Entry, samples int64) []byte {
+	if int64(len(entries))*rollUpShare > samples {
 		return nil
 	}
 	out, ok := store.AppendEntries(nil, entries)
-	if !ok {
+	if !ok || int64(len(out)) > rollUpBytes*samples {
 		return nil
 	}
 	return out
@@ -604,6 +716,7 @@ func (k *chunk) sample(i int) store.Sample {
 	switch kind := models.Kind(v.Kind); {
 	case kind == models.KindBool || kind == models.KindInt || kind == models.KindUint:
 		v.Int = whole
+	case kind == models.KindFloat && k.isOdd(i, &v.Float):
 	case kind == models.KindFloat && k.divisor != 0:
 		v.Float = float64(whole) / k.divisor
 		if k.nudge != nil {
@@ -627,6 +740,18 @@ func (k *chunk) sample(i int) store.Sample {
 		v.Backfill = k.backfill[i]
 	}
 	return v
+}
+
+// isOdd sets f to the i-th sample's float if that is an odd one.
+func (k *chunk) isOdd(i int, f *float64) bool {
+	if k.oddAt == nil {
+		return false
+	}
+	at, odd := slices.BinarySearch(k.oddAt, int32(i))
+	if odd {
+		*f = k.odd[at]
+	}
+	return odd
 }
 
 // columns are the chunk's samples.

@@ -46,6 +46,10 @@ const (
 	// vacuumed: readers pass by what is left of them, and autovacuum comes by once a
 	// minute.
 	vacuumRows = 1000
+	// vacuumYoung is the same of samples_young, whose space is to be used again.
+	vacuumYoung = 20_000
+	// vacuumEvery is how often either is vacuumed when there is nothing else to do.
+	vacuumEvery = time.Minute
 )
 
 // codeLockTimeout: a lock was not to be had in time.
@@ -83,12 +87,31 @@ func (s *Store) Compact(ctx context.Context, now time.Time) (more bool, err erro
 			s.merged = now
 		}
 	}
-	if s.removed >= vacuumRows {
-		// Nobody depends on it; where it is not allowed autovacuum comes by later.
+	summed := false
+	if !moved && !merged {
+		if summed, err = s.sumWeeks(ctx, now); err != nil {
+			return false, fmt.Errorf("roll up weeks: %w", err)
+		}
+	}
+	s.vacuum(ctx, now, !moved && !merged && !summed)
+	return moved || merged || summed, nil
+}
+
+// vacuum gives back the space of rows and chunks that were replaced: when they are
+// many, or when there is nothing else to do for now. Nobody depends on it; where it
+// is not allowed autovacuum comes by later.
+func (s *Store) vacuum(ctx context.Context, now time.Time, idle bool) {
+	if idle = idle && now.Sub(s.vacuumed) >= vacuumEvery; idle {
+		s.vacuumed = now
+	}
+	if s.removed >= vacuumRows || idle && s.removed > 0 {
 		_, _ = s.pool.Exec(ctx, `VACUUM samples_batch`)
 		s.removed = 0
 	}
-	return moved || merged, nil
+	if s.replaced >= vacuumYoung || idle && s.replaced > 0 {
+		_, _ = s.pool.Exec(ctx, `VACUUM samples_young`)
+		s.replaced = 0
+	}
 }
 
 // locked runs f in a transaction that no other hub has one like at the same time.
@@ -281,11 +304,11 @@ type rewriting struct {
 	samples  int64
 	more     bool
 
-	batches, chunked []byte // rows as COPY takes them
-	starts           []int64
-	rowLevel         int16
-	t                tuple
-	g                gathered
+	batches, young, chunked []byte // rows as COPY takes them
+	starts                  []int64
+	changed                 map[stretch]bool // of chunked; whether a chunk there has rollups
+	t                       tuple
+	g                       gathered
 }
 
 // take reads rows and adds their runs, ordered by series; it returns how many
@@ -330,24 +353,42 @@ func (w *rewriting) chunk(c *columns, series int64, level, full int16) {
 		if k.n == chunkSamples {
 			k.level = full
 		}
-		if start := periodStart(k.t0); !slices.Contains(w.starts, start) {
-			w.starts = append(w.starts, start)
-		}
 		k.rollUp()
 		k.encode(&w.t)
+		if k.level < levelForGood {
+			w.young = w.t.appendTo(w.young)
+			return
+		}
 		w.chunked = w.t.appendTo(w.chunked)
+		start := periodStart(k.t0)
+		if !slices.Contains(w.starts, start) {
+			w.starts = append(w.starts, start)
+		}
+		if w.changed == nil {
+			w.changed = map[stretch]bool{}
+		}
+		r := stretch{series, start}
+		w.changed[r] = w.changed[r] || k.hours != nil
 	})
 }
 
-// write writes what came together.
+// write writes what came together: chunks that stay as they are into partitions.
 func (w *rewriting) write(ctx context.Context, tx pgx.Tx) error {
 	if len(w.batches) > 0 {
 		if err := copyRows(ctx, tx, "samples_batch", batchColumns, w.batches); err != nil {
 			return err
 		}
 	}
+	if len(w.young) > 0 {
+		if err := copyRows(ctx, tx, "samples_young", chunkColumns+", minutes, hours", w.young); err != nil {
+			return err
+		}
+	}
 	if len(w.chunked) > 0 {
-		return copyRows(ctx, tx, "samples_chunk", chunkColumns+", minutes, hours", w.chunked)
+		if err := copyRows(ctx, tx, "samples_chunk", chunkColumns+", minutes, hours", w.chunked); err != nil {
+			return err
+		}
+		return weeksChanged(ctx, tx, w.changed)
 	}
 	return nil
 }
@@ -388,13 +429,18 @@ func (s *Store) rewrite(ctx context.Context, now time.Time, step func(pgx.Tx, *r
 		s.removed += len(w.ids)
 		return w.more, nil
 	}
+	return true, s.makeMissing(ctx, missing)
+}
+
+// makeMissing makes partitions that chunks wait for.
+func (s *Store) makeMissing(ctx context.Context, missing []int64) error {
 	for _, start := range missing {
 		if err := s.makePartitions(ctx, []int64{start}); err != nil {
-			return false, err
+			return err
 		}
 		s.partitions[start] = true // if it could not be made now, then the default one takes them
 	}
-	return true, nil
+	return nil
 }
 
 var errGone = errors.New("rows to be replaced are gone")
@@ -417,14 +463,16 @@ func (s *Store) unpartitioned(starts []int64, now time.Time) (missing []int64) {
 // that is left of a period that is over. What is merged is always the newest of
 // its series and period, so that ids keep telling the order of arrival.
 func (s *Store) merge(ctx context.Context, now time.Time) (merged bool, err error) {
+	var w rewriting
+	var missing []int64
 	_, err = s.locked(ctx, func(tx pgx.Tx) error {
 		sealed := now.Add(-sealAfter)
 		rows, err := tx.Query(ctx, `SELECT series, samples_period(t0), samples_period(t0) < $1 AND max(made) < $2, sum(n)
-			FROM samples_chunk WHERE level < $3
+			FROM samples_young
 			GROUP BY series, samples_period(t0)
 			HAVING samples_period(t0) < $1 AND max(made) < $2
-				OR count(*) FILTER (WHERE level = 0) >= $4 OR count(*) FILTER (WHERE level = 1) >= $4
-			LIMIT $5`, periodStart(sealed.UnixMicro()), sealed, levelForGood, fanout, mergeGroups)
+				OR count(*) FILTER (WHERE level = 0) >= $3 OR count(*) FILTER (WHERE level = 1) >= $3
+			LIMIT $4`, periodStart(sealed.UnixMicro()), sealed, fanout, mergeGroups)
 		if err != nil {
 			return err
 		}
@@ -442,9 +490,26 @@ func (s *Store) merge(ctx context.Context, now time.Time) (merged bool, err erro
 			return err
 		}
 		merged = true
-		return mergeStretches(ctx, tx, over)
+		if err := w.merge(ctx, tx, over); err != nil {
+			return err
+		}
+		if missing = s.unpartitioned(w.starts, now); len(missing) > 0 {
+			return nil // as in rewrite
+		}
+		if err := w.write(ctx, tx); err != nil {
+			return err
+		}
+		gone, err := tx.Exec(ctx, `DELETE FROM samples_young WHERE id = ANY($1)`, w.ids)
+		if err == nil && gone.RowsAffected() != int64(len(w.ids)) {
+			err = errGone
+		}
+		return err
 	})
-	return merged, err
+	if err != nil || len(missing) > 0 {
+		return merged, errors.Join(err, s.makeMissing(ctx, missing))
+	}
+	s.replaced += len(w.ids)
+	return merged, nil
 }
 
 // stretch is a series in one period.
@@ -456,16 +521,16 @@ type stored struct {
 	*chunk
 }
 
-// mergeStretches merges the chunks of each stretch that are not merged for good; over says
-// whether the stretch's period is.
-func mergeStretches(ctx context.Context, tx pgx.Tx, over map[stretch]bool) error {
+// merge merges the chunks of each stretch that are not merged for good; over says
+// whether the stretch's period is. What is replaced is in w.ids.
+func (w *rewriting) merge(ctx context.Context, tx pgx.Tx, over map[stretch]bool) error {
 	var series, firsts, lasts []int64
 	for r := range over {
 		series, firsts, lasts = append(series, r.series), append(firsts, r.start), append(lasts, periodLast(r.start))
 	}
 	rows, err := tx.Query(ctx, `SELECT c.id, `+prefixed("c.", chunkColumns)+` FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS g (series, first, last)
-		JOIN samples_chunk c ON c.series = g.series AND c.t0 >= g.first AND c.t0 <= g.last AND c.level < $4
-		ORDER BY c.series, c.id`, pgx.QueryResultFormats{pgx.BinaryFormatCode}, series, firsts, lasts, levelForGood)
+		JOIN samples_young c ON c.series = g.series AND c.t0 >= g.first AND c.t0 <= g.last
+		ORDER BY c.series, c.id`, pgx.QueryResultFormats{pgx.BinaryFormatCode}, series, firsts, lasts)
 	if err != nil {
 		return err
 	}
@@ -487,7 +552,6 @@ func mergeStretches(ctx context.Context, tx pgx.Tx, over map[stretch]bool) error
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	var w rewriting
 	for _, r := range order {
 		level, full := mergeLevel(found[r], over[r])
 		w.runs = w.runs[:0]
@@ -500,15 +564,7 @@ func mergeStretches(ctx context.Context, tx pgx.Tx, over map[stretch]bool) error
 		w.g.gather(w.runs)
 		w.chunk(&w.g.columns, r.series, level, full)
 	}
-	gone, err := tx.Exec(ctx, `DELETE FROM samples_chunk WHERE id = ANY($1) AND level < 3 AND t0 >= $2 AND t0 <= $3 AND series = ANY($4)`, w.ids,
-		slices.Min(firsts), slices.Max(lasts), series)
-	if err != nil {
-		return err
-	}
-	if gone.RowsAffected() != int64(len(w.ids)) {
-		return errGone
-	}
-	return w.write(ctx, tx)
+	return nil
 }
 
 // mergeLevel says into which level the chunks of lower levels are merged, and

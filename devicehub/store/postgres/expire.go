@@ -42,24 +42,55 @@ func (s *Store) Expire(ctx context.Context, list []store.Retention, now time.Tim
 			return fmt.Errorf("expire history: partition of %d: %w", start, err)
 		}
 	}
-	if _, err := s.locked(ctx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `DELETE FROM samples_chunk c USING series s, unnest($1::text[], $2::bigint[], $3::bigint[]) AS r (uid, before, keep)
-			WHERE s.device_uid = r.uid AND r.keep = 0 AND c.series = s.id AND c.t0 < r.before AND c.t1 < r.before`, r.uids, r.before, r.keep)
-		if err != nil || !r.anyKeep {
+	if _, err := s.locked(ctx, func(tx pgx.Tx) error { return expireChunks(ctx, tx, &r) }); err != nil {
+		return fmt.Errorf("expire history: %w", err)
+	}
+	return nil
+}
+
+// expireChunks deletes chunks that are old as a whole, and what the weeks that they
+// were of come to.
+func expireChunks(ctx context.Context, tx pgx.Tx, r *rules) error {
+	for _, table := range []string{"samples_chunk", "samples_young"} {
+		if _, err := tx.Exec(ctx, `WITH gone AS (
+				DELETE FROM `+table+` c USING series s, unnest($1::text[], $2::bigint[], $3::bigint[]) AS r (uid, before, keep)
+				WHERE s.device_uid = r.uid AND r.keep = 0 AND c.series = s.id AND c.t0 < r.before AND c.t1 < r.before
+				RETURNING c.series, samples_period(c.t0) AS start)
+			DELETE FROM samples_week w USING gone WHERE w.series = gone.series AND w.start = gone.start`, r.uids, r.before, r.keep); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `DELETE FROM samples_chunk c USING (
-				SELECT k.id, k.series, k.t0, k.t1 < r.before AND sum(k.n) OVER later >= r.keep AS gone
-				FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS r (uid, before, keep)
-				JOIN series s ON s.device_uid = r.uid
-				JOIN samples_chunk k ON k.series = s.id
-				WHERE r.keep > 0
-				WINDOW later AS (PARTITION BY s.device_uid, s.property ORDER BY k.t1 DESC, k.id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-			) AS o
-			WHERE o.gone AND c.series = o.series AND c.t0 = o.t0 AND c.id = o.id`, r.uids, r.before, r.keep)
+	}
+	if !r.anyKeep {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `SELECT o.id, o.series, o.t0 FROM (
+			SELECT k.id, k.series, k.t0, k.t1 < r.before AND sum(k.n) OVER later >= r.keep AS gone
+			FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS r (uid, before, keep)
+			JOIN series s ON s.device_uid = r.uid
+			JOIN samples_chunks k ON k.series = s.id
+			WHERE r.keep > 0
+			WINDOW later AS (PARTITION BY s.device_uid, s.property ORDER BY k.t1 DESC, k.id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+		) AS o WHERE o.gone`, r.uids, r.before, r.keep)
+	if err != nil {
 		return err
-	}); err != nil {
-		return fmt.Errorf("expire history: %w", err)
+	}
+	var ids, series, t0s []int64
+	var id, of, t0 int64
+	if _, err := pgx.ForEachRow(rows, []any{&id, &of, &t0}, func() error {
+		ids, series, t0s = append(ids, id), append(series, of), append(t0s, t0)
+		return nil
+	}); err != nil || len(ids) == 0 {
+		return err
+	}
+	const those = ` USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS o (id, series, t0) WHERE `
+	for _, query := range []string{
+		`DELETE FROM samples_chunk c` + those + `c.series = o.series AND c.t0 = o.t0 AND c.id = o.id`,
+		`DELETE FROM samples_young c` + those + `c.series = o.series AND c.t0 = o.t0 AND c.id = o.id`,
+		`DELETE FROM samples_week w` + those + `o.id IS NOT NULL AND w.series = o.series AND w.start = samples_period(o.t0)`,
+	} {
+		if _, err := tx.Exec(ctx, query, ids, series, t0s); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -103,7 +134,10 @@ func (s *Store) dropPartition(ctx context.Context, start int64, r *rules) error 
 		if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '500ms'`); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `DROP TABLE `+name)
+		if _, err := tx.Exec(ctx, `DROP TABLE `+name); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `DELETE FROM samples_week WHERE start = $1`, start)
 		return err
 	})
 	if code(err) == codeLockTimeout {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -50,56 +51,128 @@ func (s *Store) Rollups(ctx context.Context, deviceUID, property string, fromUS,
 func (s *Store) read(ctx context.Context, deviceUID, property string, fromUS, toUS int64, rollups string, f func(store.Sample) error, rollup func(*store.Rollup) error) error {
 	err := pgx.BeginTxFunc(ctx, s.pool, looking, func(tx pgx.Tx) (err error) {
 		const ofProperty = `SELECT u.id FROM series u WHERE u.device_uid = $1 AND u.property = $2`
-		const those = ` FROM samples_chunk WHERE series = ANY (ARRAY(` + ofProperty + `)) AND t0 >= $3 AND t0 < $4 AND t1 >= $5`
-		args := []any{deviceUID, property, periodStart(fromUS), toUS, fromUS}
-		whole := &feed{name: "whole", few: fewChunks, fetch: fetchChunks, args: args, scan: scanChunks, query: `SELECT id, ` + chunkColumns + those}
-		feeds := []*feed{whole}
-		if rollups != "" {
-			// A chunk that is in the time as a whole is read by its rollups, if it has any.
-			rolled := `(t0 >= $5 AND t1 < $4 AND ` + rollups + ` IS NOT NULL)`
-			whole.query += ` AND NOT ` + rolled
-			feeds = append(feeds, &feed{name: "rolled", few: fewRollups, fetch: fetchRollups, args: args, scan: scanRollups,
-				query: `SELECT id, series, t0, t1, n, ` + rollups + those + ` AND ` + rolled})
-		}
-		m := merger{from: fromUS, to: toUS, emit: f, rollup: rollup, unroll: func(r *source) error { return r.unroll(ctx, tx) }}
+		r := reading{tx: tx, from: "samples_chunks", of: `ANY (ARRAY(` + ofProperty + `))`, args: []any{deviceUID, property}, rollups: rollups, emit: f, rollup: rollup}
 		// In one round trip, as most queries are small, all that a small one needs.
-		var series []int64
-		var batches []*batch
 		b := &pgx.Batch{}
 		b.Queue(ofProperty, deviceUID, property).Query(func(rows pgx.Rows) (err error) {
-			series, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+			r.series, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 			return err
 		})
 		b.Queue(batchQuery(`EXISTS (`+ofProperty+` AND s0 <= u.id AND s1 >= u.id) AND t0 < $3 AND t1 >= $4`), deviceUID, property, toUS, fromUS).Query(func(rows pgx.Rows) (err error) {
-			batches, err = scanBatches(rows)
+			r.batches, err = scanBatches(rows)
 			return err
 		})
-		for _, f := range feeds {
-			f.queue(b)
+		var feeds []*feed
+		var found weeks
+		if rollups != "hours" {
+			feeds = r.feeds(fromUS, toUS)
+			for _, f := range feeds {
+				f.queue(b)
+			}
+		} else {
+			found.queue(b, deviceUID, property, fromUS, toUS)
 		}
-		if err := tx.SendBatch(ctx, b).Close(); err != nil || len(series) == 0 {
+		if err := tx.SendBatch(ctx, b).Close(); err != nil || len(r.series) == 0 {
 			return err
 		}
-		if arrived := newArrived(batches, series, fromUS, toUS); arrived.len() > 0 {
-			m.open = append(m.open, arrived)
+		weeks, err := found.alone(ctx, &r)
+		if err != nil {
+			return err
 		}
-		for {
-			r, err := nextOf(ctx, tx, feeds)
-			if err != nil {
+		at := fromUS
+		for _, w := range weeks {
+			if w.start > at {
+				if err := r.between(ctx, at, w.start, nil); err != nil {
+					return err
+				}
+			}
+			if err := eachEntry(w.hours, f, rollup); err != nil {
 				return err
 			}
-			if r == nil {
-				return m.run(nil)
+			if at = periodLast(w.start); at == math.MaxInt64 {
+				return nil
 			}
-			if err := m.take(r); err != nil {
-				return err
-			}
+			at++
 		}
+		if at >= toUS {
+			return nil
+		}
+		return r.between(ctx, at, toUS, feeds)
 	})
 	if err != nil {
 		return fmt.Errorf("samples of device %s, property %s: %w", deviceUID, property, err)
 	}
 	return nil
+}
+
+// reading is what one transaction reads of some series.
+type reading struct {
+	tx      pgx.Tx
+	from    string // the table
+	of      string // the series, as an operand of =
+	args    []any  // of it
+	rollups string
+	emit    func(store.Sample) error
+	rollup  func(*store.Rollup) error
+
+	series  []int64
+	batches []*batch
+	times   int // that between was called
+}
+
+// feeds are those of the chunks of a time.
+func (r *reading) feeds(from, to int64) []*feed {
+	n := len(r.args)
+	args := append(slices.Clone(r.args), periodStart(from), to, from)
+	those := fmt.Sprintf(` FROM %s WHERE series = %s AND t0 >= $%d AND t0 < $%d AND t1 >= $%d`, r.from, r.of, n+1, n+2, n+3)
+	r.times++
+	whole := &feed{name: fmt.Sprint("whole", r.times), few: fewChunks, fetch: fetchChunks, args: args, scan: scanChunks, query: `SELECT id, ` + chunkColumns + those}
+	if r.rollups == "" {
+		return []*feed{whole}
+	}
+	// A chunk that is in the time as a whole is read by its rollups, if it has any.
+	rolled := fmt.Sprintf(`(t0 >= $%d AND t1 < $%d AND %s IS NOT NULL)`, n+3, n+2, r.rollups)
+	whole.query += ` AND NOT ` + rolled
+	return []*feed{whole, {name: fmt.Sprint("rolled", r.times), few: fewRollups, fetch: fetchRollups, args: args, scan: scanRollups,
+		query: `SELECT id, series, t0, t1, n, ` + r.rollups + those + ` AND ` + rolled}}
+}
+
+// between reads what is of a time. Its feeds are given if their first chunks have
+// been read already.
+func (r *reading) between(ctx context.Context, from, to int64, feeds []*feed) error {
+	if feeds == nil {
+		feeds = r.feeds(from, to)
+		b := &pgx.Batch{}
+		for _, f := range feeds {
+			f.queue(b)
+		}
+		if err := r.tx.SendBatch(ctx, b).Close(); err != nil {
+			return err
+		}
+	}
+	m := merger{from: from, to: to, emit: r.emit, rollup: r.rollup, unroll: func(o *source) error { return o.unroll(ctx, r.tx) }}
+	if arrived := newArrived(r.batches, r.series, from, to); arrived.len() > 0 {
+		m.open = append(m.open, arrived)
+	}
+	for {
+		o, err := nextOf(ctx, r.tx, feeds)
+		if err != nil {
+			return err
+		}
+		if o == nil {
+			return m.run(nil)
+		}
+		if err := m.take(o); err != nil {
+			return err
+		}
+	}
+}
+
+// anyArrived reports whether something has arrived that is of the period and in no
+// chunk yet.
+func (r *reading) anyArrived(start int64) (any bool) {
+	eachIn(r.batches, r.series, start, periodLast(start), func(int64, store.Sample) { any = true })
+	return any
 }
 
 // feed is a query for chunks, by their first times. The first few come at once; of
@@ -241,12 +314,7 @@ func (m *merger) run(limit *int64) error {
 				}
 				continue
 			}
-			if err := store.EachEntry(r.rollups, func(e *store.Entry) error {
-				if e.Rollup.Count == 0 {
-					return m.emit(e.Sample)
-				}
-				return m.rollup(&e.Rollup)
-			}); err != nil {
+			if err := eachEntry(r.rollups, m.emit, m.rollup); err != nil {
 				return err
 			}
 			m.open = slices.Delete(m.open, best, best+1)
@@ -269,6 +337,16 @@ func (m *merger) run(limit *int64) error {
 		}
 	}
 	return nil
+}
+
+// eachEntry hands over what rollups tell.
+func eachEntry(rollups []byte, emit func(store.Sample) error, rollup func(*store.Rollup) error) error {
+	return store.EachEntry(rollups, func(e *store.Entry) error {
+		if e.Rollup.Count == 0 {
+			return emit(e.Sample)
+		}
+		return rollup(&e.Rollup)
+	})
 }
 
 // take opens a chunk, having emitted what comes before it.
@@ -312,7 +390,7 @@ func newSource(id int64, k *chunk) *source {
 
 // unroll fetches the samples of a chunk that was fetched by its rollups.
 func (r *source) unroll(ctx context.Context, tx pgx.Tx) error {
-	rows, err := tx.Query(ctx, `SELECT `+chunkColumns+` FROM samples_chunk WHERE series = $1 AND t0 = $2 AND id = $3`,
+	rows, err := tx.Query(ctx, `SELECT `+chunkColumns+` FROM samples_chunks WHERE series = $1 AND t0 = $2 AND id = $3`,
 		pgx.QueryResultFormats{pgx.BinaryFormatCode}, r.series, r.chunk.t0, r.id)
 	if err != nil {
 		return err

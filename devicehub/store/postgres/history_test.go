@@ -264,6 +264,103 @@ func TestPruning(t *testing.T) {
 	}
 }
 
+// TestWeeks: a week that is over is told by one row, until something late is merged
+// into it, and after that again.
+func TestWeeks(t *testing.T) {
+	s := openNew(t)
+	f := newFiller(t, s, 1)
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro() // the first day of a period
+	const n = 20_000                                                 // one a minute: two weeks
+	f.add(t, n, func(_, i int) store.Sample {
+		return store.Sample{TimeUS: start + int64(i)*store.Minute, Kind: uint8(models.KindInt), Int: int64(i)}
+	})
+	compactAll(t, s, time.Now().Add(time.Hour))
+	weeks := func(want string) {
+		t.Helper()
+		var have string
+		if err := s.pool.QueryRow(t.Context(), `SELECT string_agg(coalesce(sign(length(hours))::text, 'due'), ' ' ORDER BY start) FROM samples_week`).Scan(&have); err != nil || have != want {
+			t.Errorf("weeks are %q, want %q, error %v", have, want, err)
+		}
+	}
+	read := func() (samples, rollups, total int64) {
+		t.Helper()
+		if err := s.Rollups(t.Context(), "uid-1", "p0", start, start+100*7*24*store.Hour, 24*store.Hour, func(store.Sample) error { samples++; return nil },
+			func(r *store.Rollup) error { rollups++; total += r.Count; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return samples, rollups, total + samples
+	}
+	weeks("1 1")
+	// Without the rollups of chunks there are still those of weeks.
+	if _, err := s.pool.Exec(t.Context(), `UPDATE samples_chunk SET hours = NULL`); err != nil {
+		t.Fatal(err)
+	}
+	if samples, rollups, total := read(); samples != 0 || rollups != (n+59)/60 || total != n {
+		t.Errorf("%d samples, %d rollups, of %d samples in all", samples, rollups, total)
+	}
+	late := func() {
+		f.add(t, 1, func(int, int) store.Sample {
+			return store.Sample{TimeUS: start + 5*store.Minute, Kind: uint8(models.KindInt), Int: 7}
+		})
+	}
+	late()
+	if _, rollups, total := read(); rollups == 0 || total != n+1 {
+		t.Errorf("late: %d rollups, of %d samples in all", rollups, total)
+	}
+	if _, err := s.merge(t.Context(), time.Now()); err != nil { // it has only arrived
+		t.Fatal(err)
+	}
+	weeks("1 1")
+	compactAll(t, s, time.Now().Add(time.Hour))
+	weeks("1 1")
+	if samples, rollups, total := read(); samples != 0 || rollups < n/60 || total != n+1 {
+		t.Errorf("late, merged: %d samples, %d rollups, of %d samples in all", samples, rollups, total)
+	}
+	// What is deleted is told no longer.
+	if err := s.Expire(t.Context(), []store.Retention{{DeviceUID: "uid-1", BeforeUS: start + 7*24*store.Hour}}, time.UnixMicro(start+24*store.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	weeks("1")
+	if _, _, total := read(); total != n-7*24*60 {
+		t.Errorf("%d samples are left, want %d", total, n-7*24*60)
+	}
+}
+
+// TestOddFloats: a few floats that are no decimal numbers do not cost all others of
+// their chunk eight bytes each.
+func TestOddFloats(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 8))
+	for what, c := range map[string]struct {
+		n    int
+		odd  func(i int) bool
+		want func(*chunk) bool
+	}{
+		"none":           {4096, func(int) bool { return false }, func(k *chunk) bool { return k.odd == nil && k.v2 != nil }},
+		"some":           {4096, func(i int) bool { return i%30 == 7 }, func(k *chunk) bool { return len(k.odd) == 137 && k.v2 != nil }},
+		"first and last": {100, func(i int) bool { return i == 0 || i == 99 }, func(k *chunk) bool { return len(k.odd) == 2 && k.v2 != nil }},
+		"too many":       {4096, func(i int) bool { return i%10 == 0 }, func(k *chunk) bool { return k.odd == nil && k.f8 != nil }},
+		"all":            {10, func(int) bool { return true }, func(k *chunk) bool { return k.odd == nil && k.f8 != nil }},
+	} {
+		var in store.Samples
+		for i := range c.n {
+			v := store.Sample{TimeUS: int64(i) * 1_000_000, Kind: uint8(models.KindFloat), Float: float64(random.IntN(5000)) / 100}
+			if c.odd(i) {
+				v.Float = random.NormFloat64()
+			}
+			storetest.Add(&in, 1, v)
+		}
+		k := encodeChunk(&columns{Samples: in}, 1)
+		if !c.want(k) {
+			t.Errorf("%s: %d odd ones, %d of two bytes, %d of eight", what, len(k.odd), len(k.v2), len(k.f8))
+		}
+		for i := range c.n {
+			if v := k.sample(i); math.Float64bits(v.Float) != math.Float64bits(in.Float[i]) {
+				t.Fatalf("%s: sample %d is %v, was %v", what, i, v.Float, in.Float[i])
+			}
+		}
+	}
+}
+
 // TestStrangeDates: dates that no clock should show are kept all the same, and go
 // into partitions when these come to be made.
 func TestStrangeDates(t *testing.T) {
@@ -282,6 +379,11 @@ func TestStrangeDates(t *testing.T) {
 		}
 	}
 	compactAll(t, s, now.Add(2*chunkAfter))
+	inDefault(1) // what is of a time to come is still to be merged
+	if _, err := s.pool.Exec(t.Context(), `WITH full_ones AS (DELETE FROM samples_young WHERE t0 > $1 RETURNING *) INSERT INTO samples_chunk SELECT * FROM full_ones`,
+		now.AddDate(0, 1, 0).UnixMicro()); err != nil {
+		t.Fatal(err)
+	}
 	inDefault(3)
 	compactAll(t, s, now.AddDate(0, 2, 0)) // two months later there is a partition for one
 	inDefault(2)
@@ -377,14 +479,14 @@ func BenchmarkCompact(b *testing.B) {
 	}
 	b.ReportMetric(float64(total)/b.Elapsed().Seconds(), "samples/s")
 	compactAll(b, s, time.Now().Add(time.Hour))
-	b.ReportMetric(perSample(b, s, "samples_chunk%", total), "B/sample")
+	b.ReportMetric(perSample(b, s, "^samples_(chunk|young|week)", total), "B/sample")
 	if _, err := s.pool.Exec(b.Context(), `CREATE TABLE rows (series int, time timestamptz, value float8, quality smallint); CREATE INDEX ON rows (series, time)`); err != nil {
 		b.Fatal(err)
 	}
 	if _, err := s.pool.Exec(b.Context(), `INSERT INTO rows SELECT 1, time, value, 0 FROM history ORDER BY time`); err != nil {
 		b.Fatal(err)
 	}
-	b.ReportMetric(perSample(b, s, "rows", total), "B/row")
+	b.ReportMetric(perSample(b, s, "^rows$", total), "B/row")
 }
 
 // BenchmarkRead measures the last hour of one series among 10,000, of which each
@@ -415,14 +517,14 @@ func BenchmarkRead(b *testing.B) {
 }
 
 // perSample is what tables take on the disk, indexes and all, after a VACUUM FULL.
-func perSample(b *testing.B, s *Store, like string, samples int) float64 {
+func perSample(b *testing.B, s *Store, tables string, samples int) float64 {
 	b.Helper()
 	if _, err := s.pool.Exec(b.Context(), `VACUUM FULL`); err != nil {
 		b.Fatal(err)
 	}
 	var size float64
-	if err := s.pool.QueryRow(b.Context(), `SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relname LIKE $1 AND relkind = 'r'
-		AND pg_relation_size(oid) > 0`, like).Scan(&size); err != nil {
+	if err := s.pool.QueryRow(b.Context(), `SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relname ~ $1 AND relkind = 'r'
+		AND pg_relation_size(oid) > 0`, tables).Scan(&size); err != nil {
 		b.Fatal(err)
 	}
 	return size / float64(samples)

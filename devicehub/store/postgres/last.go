@@ -106,8 +106,8 @@ func lastArrived(ctx context.Context, tx pgx.Tx, series []int64, atUS int64, tak
 // time.
 func lastInChunks(ctx context.Context, tx pgx.Tx, series []int64, from, atUS int64, take func(place, store.Sample)) (found map[int64]bool, err error) {
 	rows, err := tx.Query(ctx, `SELECT c.id, `+prefixed("c.", chunkColumns)+` FROM unnest($1::bigint[]) AS s (id)
-		CROSS JOIN LATERAL (SELECT t0 FROM samples_chunk WHERE series = s.id AND t0 >= $2 AND t0 <= $3 ORDER BY t0 DESC LIMIT 1) AS latest
-		CROSS JOIN LATERAL (SELECT * FROM samples_chunk WHERE series = s.id AND t0 >= samples_period(latest.t0) AND t0 <= $3 AND t1 >= latest.t0) AS c`,
+		CROSS JOIN LATERAL (SELECT t0 FROM samples_chunks WHERE series = s.id AND t0 >= $2 AND t0 <= $3 ORDER BY t0 DESC LIMIT 1) AS latest
+		CROSS JOIN LATERAL (SELECT * FROM samples_chunks WHERE series = s.id AND t0 >= samples_period(latest.t0) AND t0 <= $3 AND t1 >= latest.t0) AS c`,
 		pgx.QueryResultFormats{pgx.BinaryFormatCode}, series, from, atUS)
 	if err != nil {
 		return nil, err

@@ -31,10 +31,12 @@ import (
 type Store struct {
 	pool *pgxpool.Pool
 
-	compacting sync.Mutex     // held by Compact; protects the three below
+	compacting sync.Mutex     // held by Compact; protects those below
 	partitions map[int64]bool // periods whose partitions are there
 	merged     time.Time      // when there was last nothing to merge
 	removed    int            // rows taken out of samples_batch since it was vacuumed
+	vacuumed   time.Time      // when it was last done for want of other work
+	replaced   int            // chunks taken out of samples_young since then
 }
 
 var (

@@ -195,6 +195,8 @@ func (s *Store) ForgetDeleted(ctx context.Context, before time.Time, limit int) 
 		}
 		for _, query := range []string{
 			`DELETE FROM samples_chunk c USING series s WHERE s.device_uid = ANY($1) AND c.series = s.id`,
+			`DELETE FROM samples_young c USING series s WHERE s.device_uid = ANY($1) AND c.series = s.id`,
+			`DELETE FROM samples_week w USING series s WHERE s.device_uid = ANY($1) AND w.series = s.id`,
 			`DELETE FROM writes WHERE device_uid = ANY($1)`,
 			`DELETE FROM served WHERE device_uid = ANY($1)`,
 			`DELETE FROM assignments WHERE device_uid = ANY($1)`,

@@ -144,6 +144,12 @@ func Signals() []func(*rand.Rand) store.Sample {
 		},
 		func(*rand.Rand) store.Sample { return store.Sample{Quality: 2, Reason: "not-connected"} },
 		func(r *rand.Rand) store.Sample { return float(float64(r.IntN(2000)-1000) * 0.1) }, // noise behind the last digit
+		func(r *rand.Rand) store.Sample { // decimals, and now and then what is none
+			if r.IntN(25) == 0 {
+				return float([]float64{r.NormFloat64(), math.Copysign(0, -1), math.MaxFloat64, math.SmallestNonzeroFloat64, 1.0 / 3}[r.IntN(5)])
+			}
+			return float(float64(r.IntN(3000)) / 100)
+		},
 	}
 }
 
