@@ -19,6 +19,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrConflict: the name is taken, or the container is not in a state for that.
 	ErrConflict = errors.New("conflict")
+	// ErrLeftRunning: a command was to be ended, and could not be.
+	ErrLeftRunning = errors.New("the command runs on")
 )
 
 // Engine runs containers. All methods may be called from many goroutines; each
@@ -73,10 +75,14 @@ type Streams interface {
 	// containers that have all the labels, until ctx ends or the engine does. It
 	// never returns nil. Events are hints: some may be missing.
 	Events(ctx context.Context, labels map[string]string, since time.Time, emit func(Event)) error
-	// Logs copies what a container has said, and with Follow what it says until it
-	// ends, to stdout and stderr.
-	Logs(ctx context.Context, id string, o LogOptions, stdout, stderr io.Writer) error
-	// Exec runs a command inside a running container and returns its exit code.
+	// Logs calls emit, from one goroutine, with what a container has said in all its
+	// lives, and with Follow with what it says until it ends or the engine does, which
+	// may be a nil error, too. While emit takes its time nothing more is read. It
+	// returns emit's error.
+	Logs(ctx context.Context, id string, o LogOptions, emit func(LogEntry) error) error
+	// Exec runs a command inside a running container and returns its exit code. When
+	// ctx ends, or what the command says is not taken, the command is ended:
+	// ErrLeftRunning when it could not be. ErrConflict: the container does not run.
 	Exec(ctx context.Context, id string, e ExecSpec) (exitCode int, err error)
 	// Stats measures a running container once.
 	Stats(ctx context.Context, id string) (Stats, error)
@@ -210,20 +216,50 @@ type Event struct {
 	Time      time.Time
 }
 
+// Stream is one of the two that a container talks on.
+type Stream byte
+
+// The streams, by the numbers that Unix and Docker give them.
+const (
+	Both   Stream = 0 // of LogOptions: whichever it is
+	Stdout Stream = 1
+	Stderr Stream = 2
+)
+
 // LogOptions say what of a log is wanted.
 type LogOptions struct {
-	Follow     bool
-	Tail       int // so many lines of what there is; negative for all
-	Since      time.Time
-	Timestamps bool
+	Follow bool
+	Tail   int // so many entries of what there is and else fits; negative for all
+	Since  time.Time
+	Until  time.Time // zero for no bound
+	Only   Stream
 }
+
+// LogEntry is a line that a container has said, or a part of one.
+type LogEntry struct {
+	Time   time.Time // by the engine's clock; the parts of a line have that of its beginning
+	Stream Stream
+	// Data ends with the line's end. Where it does not, the line goes on in the
+	// stream's next entry: engines cut long ones. Valid until emit returns.
+	Data []byte
+	// More: another entry is at hand, so whoever gathers them may wait for it.
+	More bool
+}
+
+// Size is that of a terminal.
+type Size struct{ Columns, Rows uint16 }
 
 // ExecSpec is a command to run inside a container.
 type ExecSpec struct {
 	Command []string
 	Env     []string
-	TTY     bool
-	// Stdin may be nil. When it ends, so does the command's.
+	// TTY gives the command a terminal. All that it says then comes on Stdout.
+	TTY bool
+	// Resize tells the terminal's size, at first and when it changes; nil without
+	// one. Exec reads it until it is closed or the command has ended.
+	Resize <-chan Size
+	// Stdin may be nil. When it ends, so does the command's. Its last Read may come
+	// back after Exec has returned.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer // may be nil
 }

@@ -298,7 +298,7 @@ func TestDocker(t *testing.T) {
 		var out bytes.Buffer
 		for id := st.ContainerStatuses[1].ContainerID; !strings.Contains(out.String(), "200 hello from 1"); {
 			out.Reset()
-			if err := s.engine.Logs(t.Context(), id, engine.LogOptions{Tail: -1}, &out, &out); err != nil {
+			if err := s.engine.Logs(t.Context(), id, engine.LogOptions{Tail: -1}, func(e engine.LogEntry) error { out.Write(e.Data); return nil }); err != nil {
 				t.Fatal(err)
 			}
 		}

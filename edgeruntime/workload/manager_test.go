@@ -426,7 +426,7 @@ func TestReplaceInPlaceThatNeverGetsReady(t *testing.T) {
 				s.Containers[0].ReadinessProbe = &models.Probe{Exec: &models.Exec{Command: []string{"ok"}}, PeriodSeconds: 1}
 			})
 		}
-		w.fake.OnExec = func(c engine.Spec, _ engine.ExecSpec) int {
+		w.fake.OnExec = func(_ context.Context, c engine.Spec, _ engine.ExecSpec) int {
 			if slices.Contains(c.Env, "REVISION=2") {
 				return 1
 			}
@@ -452,7 +452,7 @@ func TestProbes(t *testing.T) {
 			defer mu.Unlock()
 			codes[name] = code
 		}
-		w.fake.OnExec = func(_ engine.Spec, e engine.ExecSpec) int {
+		w.fake.OnExec = func(_ context.Context, _ engine.Spec, e engine.ExecSpec) int {
 			mu.Lock()
 			defer mu.Unlock()
 			_, _ = e.Stdout.Write([]byte("says " + e.Command[0]))

@@ -23,7 +23,6 @@ import (
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
-	"github.com/docker/docker/pkg/stdcopy"
 	"github.com/docker/go-connections/nat"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine"
@@ -376,75 +375,6 @@ func (d *Docker) Events(ctx context.Context, labels map[string]string, since tim
 			return wrap("engine events", err)
 		}
 	}
-}
-
-// Logs implements engine.Streams.
-func (d *Docker) Logs(ctx context.Context, id string, o engine.LogOptions, stdout, stderr io.Writer) error {
-	c, err := d.cli.ContainerInspect(ctx, id)
-	if err != nil {
-		return wrap("logs", err)
-	}
-	options := container.LogsOptions{ShowStdout: true, ShowStderr: true, Follow: o.Follow, Timestamps: o.Timestamps, Tail: "all"}
-	if o.Tail >= 0 {
-		options.Tail = strconv.Itoa(o.Tail)
-	}
-	if !o.Since.IsZero() {
-		options.Since = o.Since.UTC().Format(time.RFC3339Nano)
-	}
-	body, err := d.cli.ContainerLogs(ctx, id, options)
-	if err != nil {
-		return wrap("logs", err)
-	}
-	defer body.Close()
-	if c.Config.Tty {
-		_, err = io.Copy(stdout, body)
-	} else {
-		_, err = stdcopy.StdCopy(stdout, stderr, body)
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return wrap("logs", err)
-}
-
-// Exec implements engine.Streams.
-func (d *Docker) Exec(ctx context.Context, id string, e engine.ExecSpec) (int, error) {
-	created, err := d.cli.ContainerExecCreate(ctx, id, container.ExecOptions{Cmd: e.Command, Env: e.Env, Tty: e.TTY,
-		AttachStdin: e.Stdin != nil, AttachStdout: true, AttachStderr: true})
-	if err != nil {
-		return 0, wrap("exec", err)
-	}
-	attached, err := d.cli.ContainerExecAttach(ctx, created.ID, container.ExecAttachOptions{Tty: e.TTY})
-	if err != nil {
-		return 0, wrap("exec", err)
-	}
-	defer attached.Close()
-	// The hijacked connection does not know of ctx.
-	free := context.AfterFunc(ctx, attached.Close)
-	defer free()
-	if e.Stdin != nil {
-		go func() { // ends with its reader, or with the connection that it writes to
-			_, _ = io.Copy(attached.Conn, e.Stdin)
-			_ = attached.CloseWrite()
-		}()
-	}
-	stdout, stderr := orDiscard(e.Stdout), orDiscard(e.Stderr)
-	if e.TTY {
-		_, err = io.Copy(stdout, attached.Reader)
-	} else {
-		_, err = stdcopy.StdCopy(stdout, stderr, attached.Reader)
-	}
-	if ctx.Err() != nil {
-		return 0, fmt.Errorf("exec: %w", ctx.Err())
-	}
-	if err != nil {
-		return 0, wrap("exec", err)
-	}
-	done, err := d.cli.ContainerExecInspect(ctx, created.ID)
-	if err != nil {
-		return 0, wrap("exec", err)
-	}
-	return done.ExitCode, nil
 }
 
 func orDiscard(w io.Writer) io.Writer {

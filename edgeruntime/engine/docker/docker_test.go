@@ -44,7 +44,7 @@ func TestDocker(t *testing.T) {
 		enginetest.Suite(t, d, dockertest.App(t, "whimbrel.test/loaded:1", "another"), "whimbrel.test/loaded:1")
 	})
 	t.Run("spec", func(t *testing.T) { testSpec(t, d) })
-	t.Run("streams", func(t *testing.T) { testStreams(t, d) })
+	t.Run("commands that are left", func(t *testing.T) { testEnded(t, d) })
 	t.Run("pull", func(t *testing.T) {
 		// No registry is there, and the engine is asked for nothing but what is here.
 		err := d.Pull(t.Context(), "127.0.0.1:1/none:1", nil)
@@ -107,35 +107,84 @@ func testSpec(t *testing.T, d *Docker) {
 	}
 }
 
-func testStreams(t *testing.T, d *Docker) {
-	id := run(t, d, engine.Spec{Name: "streams", Args: []string{"say=one", "grumble=two", "say=three", "serve=8080"}, Network: engine.HostNetwork})
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		var out, errs bytes.Buffer
-		if err := d.Logs(t.Context(), id, engine.LogOptions{Tail: -1}, &out, &errs); err != nil {
-			t.Fatal(err)
+// execs are the commands that run in a container, as the engine says.
+func execs(t *testing.T, d *Docker, id string) []string {
+	t.Helper()
+	c, err := d.cli.ContainerInspect(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.ExecIDs
+}
+
+// testEnded leaves commands alone in all ways that there are: none of them, nor
+// what it has started, runs on.
+func testEnded(t *testing.T, d *Docker) {
+	id := run(t, d, engine.Spec{Name: "ended", Args: []string{"serve=8080"}, Network: engine.HostNetwork})
+	for what, e := range map[string]engine.ExecSpec{
+		"silent":                {Command: []string{"/app", "say=begun", "sleep=1h"}},
+		"deaf":                  {Command: []string{"/app", "deaf", "say=begun", "sleep=1h"}},
+		"with a child":          {Command: []string{"/app", "say=begun", "run=sleep=1h"}},
+		"in a terminal":         {Command: []string{"/app", "say=begun", "sleep=1h"}, TTY: true},
+		"that takes no input":   {Command: []string{"/app", "say=begun", "sleep=1h"}, Stdin: endless{}},
+		"that says much":        {Command: []string{"/app", "say=begun", "flood=100"}},
+		"to whom nobody hears":  {Command: []string{"/app", "say=begun", "sleep=1h"}, Stderr: nil},
+		"that closes its mouth": {Command: []string{"/app", "say=begun", "mute", "sleep=1h"}},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		e.Stdout = writer(func(p []byte) (int, error) {
+			if what == "to whom nobody hears" {
+				return 0, errors.New("nobody is there")
+			}
+			cancel()
+			return len(p), nil
+		})
+		_, err := d.Exec(ctx, id, e)
+		if err == nil || errors.Is(err, engine.ErrLeftRunning) || what != "to whom nobody hears" && !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", what, err)
 		}
-		if strings.HasPrefix(out.String(), "one\nthree\n") && errs.String() == "two\n" {
-			break
+		if left := execs(t, d, id); len(left) > 0 {
+			t.Errorf("%s: it runs on", what)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("stdout %q, stderr %q", out.String(), errs.String())
-		}
-		<-time.After(10 * time.Millisecond)
+		cancel()
 	}
-	var echoed bytes.Buffer
-	if code, err := d.Exec(t.Context(), id, engine.ExecSpec{Command: []string{"/app", "echo"}, Stdin: strings.NewReader("hello\nthere\n"), Stdout: &echoed}); err != nil ||
-		code != 0 || echoed.String() != "hello\nthere\n" {
-		t.Errorf("echoed %q, exit %d, %v", echoed.String(), code, err)
+	// What a command has started and left goes, too.
+	top, err := d.cli.ContainerTop(t.Context(), id, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if code, err := d.Exec(t.Context(), id, engine.ExecSpec{Command: []string{"/app", "exit=5"}}); err != nil || code != 5 {
-		t.Errorf("exit %d, %v", code, err)
+	if len(top.Processes) != 1 {
+		t.Errorf("in the container there are still %v", top.Processes)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	if _, err := d.Exec(ctx, id, engine.ExecSpec{Command: []string{"/app", "sleep=1h"}}); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a command that takes too long: %v", err)
+	var none bytes.Buffer
+	if code, err := d.Exec(t.Context(), id, engine.ExecSpec{Command: []string{"/none"}, Stdout: &none, Stderr: &none}); err != nil && !strings.Contains(err.Error(), "/none") || err == nil && code != 126 && code != 127 {
+		t.Errorf("a command that is not there: exit %d, %v, %s", code, err, none.String())
+	} else {
+		t.Logf("a command that is not there: exit %d, %v, %s", code, err, none.String())
 	}
+}
+
+// endless is input without an end.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+type writer func(p []byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+func FuzzReadLog(f *testing.F) {
+	f.Add([]byte("\x01\x00\x00\x00\x00\x00\x00\x172026-01-02T03:04:05Z hi\n"))
+	f.Add([]byte("\x03\x00\x00\x00\x00\x00\x00\x01x"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		n := 0
+		_ = readLog(bytes.NewReader(text), func(e engine.LogEntry) error {
+			if n += len(e.Data); n > len(text) || e.Stream != engine.Stdout && e.Stream != engine.Stderr {
+				t.Errorf("%+v", e)
+			}
+			return nil
+		})
+	})
 }
 
 // testRestart takes the engine away and brings it back.

@@ -21,8 +21,9 @@ type Fake struct {
 	// Behave says what a container does when it is started, by its arguments;
 	// nil: it runs. Set before use.
 	Behave func(c engine.Spec) Behaviour
-	// OnExec answers Exec; nil: it prints nothing and ends with 0. Set before use.
-	OnExec func(c engine.Spec, e engine.ExecSpec) int
+	// OnExec answers Exec, until ctx ends; nil: it prints nothing and ends with 0. Set
+	// before use.
+	OnExec func(ctx context.Context, c engine.Spec, e engine.ExecSpec) int
 
 	mu         sync.Mutex
 	down       error
@@ -45,14 +46,15 @@ type Behaviour struct {
 	After time.Duration // … so long after the start
 	Code  int
 	OOM   bool
-	Says  string
+	// What it says when it starts, to stdout and then to stderr, and before it ends.
+	Says, Grumbles, Last string
 }
 
 type fakeContainer struct {
 	engine.Container
 	spec  engine.Spec
 	life  int // starts
-	log   bytes.Buffer
+	log   []engine.LogEntry
 	timer *time.Timer
 }
 
@@ -116,6 +118,34 @@ func (f *Fake) End(name string, code int, oom bool) {
 			f.end(c, code, oom)
 		}
 	}
+}
+
+// Say makes a running container say something, by name.
+func (f *Fake) Say(name string, to engine.Stream, text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		if c.Name == name && c.State == engine.Running {
+			f.say(c, to, text)
+		}
+	}
+}
+
+// fakeLine is how long an entry of a log can be, as Docker's.
+const fakeLine = 16 << 10
+
+func (f *Fake) say(c *fakeContainer, to engine.Stream, text string) {
+	now := time.Now().UTC()
+	for len(text) > 0 {
+		n := strings.IndexByte(text, '\n') + 1
+		if n == 0 {
+			n = len(text)
+		}
+		n = min(n, fakeLine)
+		c.log = append(c.log, engine.LogEntry{Time: now, Stream: to, Data: []byte(text[:n])})
+		text = text[n:]
+	}
+	f.wake()
 }
 
 func (f *Fake) wake() {
@@ -288,13 +318,15 @@ func (f *Fake) Start(ctx context.Context, id string) error {
 	c.life++
 	life := c.life
 	c.State, c.StartedAt, c.ExitCode, c.OOMKilled, c.Error, c.IP = engine.Running, time.Now(), 0, false, "", "127.0.0.1"
-	c.log.WriteString(b.Says)
+	f.say(c, engine.Stdout, b.Says)
+	f.say(c, engine.Stderr, b.Grumbles)
 	f.happened(id, "start")
 	if b.Exits {
 		c.timer = time.AfterFunc(b.After, func() {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			if c.life == life && c.State == engine.Running {
+				f.say(c, engine.Stdout, b.Last)
 				f.end(c, b.Code, b.OOM)
 			}
 		})
@@ -444,18 +476,51 @@ func (f *Fake) Events(ctx context.Context, labels map[string]string, since time.
 }
 
 // Logs implements engine.Streams.
-func (f *Fake) Logs(ctx context.Context, id string, _ engine.LogOptions, stdout, _ io.Writer) error {
-	leave, err := f.enter(ctx, "", "")
-	if err != nil {
-		return err
+func (f *Fake) Logs(ctx context.Context, id string, o engine.LogOptions, emit func(engine.LogEntry) error) error {
+	fits := func(e engine.LogEntry) bool {
+		return (o.Only == engine.Both || o.Only == e.Stream) && !e.Time.Before(o.Since) && (o.Until.IsZero() || !e.Time.After(o.Until))
 	}
-	defer leave()
-	c, err := f.find(id)
-	if err != nil {
-		return err
+	at, began := 0, false
+	for {
+		leave, err := f.enter(ctx, "", "")
+		if err != nil {
+			return err
+		}
+		c, err := f.find(id)
+		if err != nil {
+			leave()
+			if began {
+				return nil // it was removed
+			}
+			return err
+		}
+		var news []engine.LogEntry
+		for ; at < len(c.log); at++ {
+			if fits(c.log[at]) {
+				news = append(news, c.log[at])
+			}
+		}
+		if !began && o.Tail >= 0 {
+			news = news[max(0, len(news)-o.Tail):]
+		}
+		began = true
+		more, changed := o.Follow && c.State == engine.Running, f.changed
+		leave()
+		for i, e := range news {
+			e.Data, e.More = bytes.Clone(e.Data), i < len(news)-1
+			if err := emit(e); err != nil {
+				return err
+			}
+		}
+		if !more {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	_, err = stdout.Write(c.log.Bytes())
-	return err
 }
 
 // Exec implements engine.Streams.
@@ -472,7 +537,17 @@ func (f *Fake) Exec(ctx context.Context, id string, e engine.ExecSpec) (int, err
 	if err != nil || f.OnExec == nil {
 		return 0, err
 	}
-	return f.OnExec(c.spec, e), nil
+	if e.Stdout == nil {
+		e.Stdout = io.Discard
+	}
+	if e.Stderr == nil {
+		e.Stderr = io.Discard
+	}
+	code := f.OnExec(ctx, c.spec, e)
+	if ctx.Err() != nil {
+		return 0, fmt.Errorf("exec: %w", ctx.Err())
+	}
+	return code, nil
 }
 
 // Stats implements engine.Streams.
@@ -489,13 +564,22 @@ func (f *Fake) Stats(ctx context.Context, id string) (engine.Stats, error) {
 	return engine.Stats{CPU: time.Second, Memory: 1 << 20, Limit: max(c.spec.Memory, 1<<20), Time: time.Now()}, nil
 }
 
-// steps makes a Fake behave as the program of dockertest does with the steps that
-// the suite uses.
-func steps(c engine.Spec) (b Behaviour) {
+// Steps makes a Fake behave as the program of dockertest does with the steps that
+// the suite uses; it is a Fake's Behave.
+func Steps(c engine.Spec) (b Behaviour) {
 	for _, step := range c.Args {
 		switch name, arg, _ := strings.Cut(step, "="); name {
 		case "say":
-			b.Says += arg + "\n"
+			if b.After > 0 {
+				b.Last += arg + "\n"
+			} else {
+				b.Says += arg + "\n"
+			}
+		case "long":
+			n, _ := strconv.Atoi(arg)
+			b.Says += strings.Repeat("x", n) + "\n"
+		case "grumble":
+			b.Grumbles += arg + "\n"
 		case "exit":
 			b.Exits = true
 			b.Code, _ = strconv.Atoi(arg)
@@ -512,4 +596,44 @@ func steps(c engine.Spec) (b Behaviour) {
 		}
 	}
 	return b
+}
+
+// ExecSteps is the same for commands; it is a Fake's OnExec.
+func ExecSteps(ctx context.Context, _ engine.Spec, e engine.ExecSpec) int {
+	for _, step := range e.Command[1:] {
+		switch name, arg, _ := strings.Cut(step, "="); name {
+		case "say":
+			fmt.Fprintln(e.Stdout, arg)
+		case "grumble":
+			fmt.Fprintln(e.Stderr, arg)
+		case "echo":
+			if e.Stdin != nil {
+				_, _ = io.Copy(e.Stdout, e.Stdin)
+			}
+		case "winsize":
+			if !e.TTY {
+				fmt.Fprintln(e.Stdout, "no terminal")
+				break
+			}
+			for changes, _ := strconv.Atoi(arg); changes >= 0; changes-- {
+				select {
+				case s := <-e.Resize:
+					fmt.Fprintf(e.Stdout, "%d by %d\r\n", s.Columns, s.Rows)
+				case <-ctx.Done():
+					return 143
+				}
+			}
+		case "sleep":
+			d, _ := time.ParseDuration(arg)
+			select {
+			case <-ctx.Done():
+				return 143
+			case <-time.After(d):
+			}
+		case "exit":
+			n, _ := strconv.Atoi(arg)
+			return n
+		}
+	}
+	return 0
 }

@@ -10,6 +10,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestFake(t *testing.T) {
 	f := NewFake(Image)
-	f.Behave = steps
+	f.Behave, f.OnExec = Steps, ExecSteps
 	Suite(t, f, []byte("whimbrel.test/loaded:1\n"), "whimbrel.test/loaded:1")
 }

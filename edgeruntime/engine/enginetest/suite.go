@@ -50,6 +50,7 @@ func Suite(t *testing.T, e engine.Engine, archive []byte, loaded string) {
 	t.Run("ends", s.ends)
 	t.Run("errors", s.errors)
 	t.Run("events", s.events)
+	t.Run("logs", s.logs)
 	t.Run("exec and stats", s.exec)
 	t.Run("load", func(t *testing.T) {
 		if _, err := e.Image(t.Context(), loaded); !errors.Is(err, engine.ErrNotFound) {
@@ -165,15 +166,12 @@ func (s *suite) says(t *testing.T, id, want string) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		var out, errs bytes.Buffer
-		if err := s.e.Logs(t.Context(), id, engine.LogOptions{Tail: -1}, &out, &errs); err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(out.String(), want) {
+		out := text(s.log(t, id, engine.LogOptions{Tail: -1}))
+		if strings.Contains(out, want) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("it says %q, not %q", out.String()+errs.String(), want)
+			t.Fatalf("it says %q, not %q", out, want)
 		}
 		<-time.After(10 * time.Millisecond)
 	}
@@ -205,7 +203,7 @@ func (s *suite) errors(t *testing.T) {
 		"start":  s.e.Start(t.Context(), "feedfacefeed"),
 		"stop":   s.e.Stop(t.Context(), "feedfacefeed", time.Second),
 		"remove": s.e.Remove(t.Context(), "feedfacefeed"),
-		"logs":   s.e.Logs(t.Context(), "feedfacefeed", engine.LogOptions{}, &bytes.Buffer{}, &bytes.Buffer{}),
+		"logs":   s.e.Logs(t.Context(), "feedfacefeed", engine.LogOptions{}, func(engine.LogEntry) error { return nil }),
 	} {
 		if !errors.Is(err, engine.ErrNotFound) {
 			t.Errorf("%s of no container: %v", what, err)
@@ -246,6 +244,108 @@ func (s *suite) events(t *testing.T) {
 	}
 }
 
+// log reads a log.
+func (s *suite) log(t *testing.T, id string, o engine.LogOptions) (all []engine.LogEntry) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := s.e.Logs(ctx, id, o, func(e engine.LogEntry) error {
+		e.Data = bytes.Clone(e.Data)
+		all = append(all, e)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// text is what entries say.
+func text(all []engine.LogEntry) string {
+	var b strings.Builder
+	for _, e := range all {
+		b.Write(e.Data)
+	}
+	return b.String()
+}
+
+// of are those of a stream.
+func of(stream engine.Stream, all []engine.LogEntry) (some []engine.LogEntry) {
+	for _, e := range all {
+		if e.Stream == stream {
+			some = append(some, e)
+		}
+	}
+	return some
+}
+
+func (s *suite) logs(t *testing.T) {
+	before := time.Now()
+	id := s.make(t, "logs", func(spec *engine.Spec) {
+		spec.Args = []string{"say=one", "say=two", "grumble=three", "sleep=100ms", "say=four", "exit=0"}
+	})
+	s.start(t, id)
+	s.await(t, id, engine.Exited)
+	all := s.log(t, id, engine.LogOptions{Tail: -1})
+	if text(of(engine.Stdout, all)) != "one\ntwo\nfour\n" || text(of(engine.Stderr, all)) != "three\n" {
+		t.Fatalf("it says %q", text(all))
+	}
+	last := before
+	for _, e := range of(engine.Stdout, all) {
+		if e.Time.Before(last) {
+			t.Errorf("times go back: %+v", all)
+		}
+		last = e.Time
+	}
+	for what, c := range map[string]struct {
+		o    engine.LogOptions
+		want string
+	}{
+		"tail":             {engine.LogOptions{Tail: 1}, "four\n"},
+		"no tail":          {engine.LogOptions{Tail: 0}, ""},
+		"since":            {engine.LogOptions{Tail: -1, Since: last}, "four\n"},
+		"since later":      {engine.LogOptions{Tail: -1, Since: last.Add(time.Nanosecond)}, ""},
+		"stderr":           {engine.LogOptions{Tail: -1, Only: engine.Stderr}, "three\n"},
+		"tail of stderr":   {engine.LogOptions{Tail: 5, Only: engine.Stderr}, "three\n"},
+		"tail of stdout":   {engine.LogOptions{Tail: 2, Only: engine.Stdout}, "two\nfour\n"},
+		"until":            {engine.LogOptions{Tail: -1, Only: engine.Stdout, Until: last.Add(-50 * time.Millisecond)}, "one\ntwo\n"},
+		"tail of until":    {engine.LogOptions{Tail: 1, Only: engine.Stdout, Until: last.Add(-50 * time.Millisecond)}, "two\n"},
+		"follow an end":    {engine.LogOptions{Tail: 1, Follow: true}, "four\n"},
+		"follow from when": {engine.LogOptions{Tail: -1, Since: last, Follow: true}, "four\n"},
+	} {
+		if got := text(s.log(t, id, c.o)); got != c.want {
+			t.Errorf("%s: %q, want %q", what, got, c.want)
+		}
+	}
+	// A start goes on with the same log. Who follows hears it to its end.
+	s.start(t, id)
+	var heard strings.Builder
+	if err := s.e.Logs(t.Context(), id, engine.LogOptions{Tail: -1, Follow: true, Since: last.Add(time.Nanosecond), Only: engine.Stdout}, func(e engine.LogEntry) error {
+		heard.Write(e.Data)
+		return nil
+	}); err != nil || heard.String() != "one\ntwo\nfour\n" {
+		t.Errorf("heard %q, %v", heard.String(), err)
+	}
+	enough := errors.New("enough")
+	n := 0
+	if err := s.e.Logs(t.Context(), id, engine.LogOptions{Tail: -1}, func(engine.LogEntry) error { n++; return enough }); !errors.Is(err, enough) || n != 1 {
+		t.Errorf("who has heard enough: %v after %d", err, n)
+	}
+
+	const long = 100_000
+	id = s.make(t, "long", func(spec *engine.Spec) { spec.Args = []string{"long=100000", "say=short", "sleep=1h"} })
+	s.start(t, id)
+	s.says(t, id, "short")
+	all = s.log(t, id, engine.LogOptions{Tail: -1})
+	if got := text(all); len(all) < 3 || got != strings.Repeat("x", long)+"\nshort\n" || len(all[0].Data) == 0 || all[0].Data[len(all[0].Data)-1] == '\n' {
+		t.Errorf("a long line is %d entries and %d bytes", len(all), len(got))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := s.e.Logs(ctx, id, engine.LogOptions{Tail: 0, Follow: true}, func(engine.LogEntry) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("who is called away: %v", err)
+	}
+}
+
 func (s *suite) exec(t *testing.T) {
 	id := s.make(t, "exec", func(spec *engine.Spec) { spec.Args = []string{"serve=8080"} })
 	if _, err := s.e.Exec(t.Context(), id, engine.ExecSpec{Command: []string{"/app", "exit=0"}}); !errors.Is(err, engine.ErrConflict) {
@@ -255,8 +355,59 @@ func (s *suite) exec(t *testing.T) {
 	if code, err := s.e.Exec(t.Context(), id, engine.ExecSpec{Command: []string{"/app", "exit=0"}}); err != nil || code != 0 {
 		t.Errorf("exec: %d, %v", code, err)
 	}
+	for _, c := range []struct {
+		steps, in, out, errs string
+		code                 int
+	}{
+		{"exit=7", "", "", "", 7},
+		{"say=a grumble=b say=c exit=3", "", "a\nc\n", "b\n", 3},
+		{"echo say=over", "hello\nthere\n", "hello\nthere\nover\n", "", 0},
+		{"winsize", "", "no terminal\n", "", 0},
+	} {
+		var out, errs bytes.Buffer
+		e := engine.ExecSpec{Command: append([]string{"/app"}, strings.Fields(c.steps)...), Stdout: &out, Stderr: &errs}
+		if c.in != "" {
+			e.Stdin = strings.NewReader(c.in)
+		}
+		if code, err := s.e.Exec(t.Context(), id, e); err != nil || code != c.code || out.String() != c.out || errs.String() != c.errs {
+			t.Errorf("%s: %q and %q, exit %d, %v", c.steps, out.String(), errs.String(), code, err)
+		}
+	}
+	sizes := make(chan engine.Size, 1)
+	sizes <- engine.Size{Columns: 100, Rows: 30}
+	var shown terminal
+	shown.saw = func(text string) {
+		if strings.Contains(text, "100 by 30") {
+			select {
+			case sizes <- engine.Size{Columns: 60, Rows: 20}:
+			default:
+			}
+		}
+	}
+	if code, err := s.e.Exec(t.Context(), id, engine.ExecSpec{Command: []string{"/app", "winsize=1", "exit=4"}, TTY: true, Resize: sizes, Stdout: &shown}); err != nil || code != 4 ||
+		!strings.Contains(shown.String(), "100 by 30\r\n") || !strings.Contains(shown.String(), "60 by 20\r\n") {
+		t.Errorf("in a terminal: %q, exit %d, %v", shown.String(), code, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if _, err := s.e.Exec(ctx, id, engine.ExecSpec{Command: []string{"/app", "sleep=1h"}}); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, engine.ErrLeftRunning) || time.Since(began) > 20*time.Second {
+		t.Errorf("one that takes too long: %v after %v", err, time.Since(began))
+	}
 	stats, err := s.e.Stats(t.Context(), id)
 	if err != nil || stats.Memory <= 0 || stats.Limit <= 0 || stats.Time.IsZero() {
 		t.Errorf("stats %+v, %v", stats, err)
 	}
+}
+
+// terminal is what a command in one shows.
+type terminal struct {
+	strings.Builder
+	saw func(string)
+}
+
+func (t *terminal) Write(p []byte) (int, error) {
+	n, err := t.Builder.Write(p)
+	t.saw(t.String())
+	return n, err
 }

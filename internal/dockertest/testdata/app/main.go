@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -37,6 +39,8 @@ func main() {
 		do, ok := map[string]func(string){
 			"serve": serve, "exit": exit, "eat": eat, "say": func(s string) { fmt.Println(s) }, "grumble": func(s string) { fmt.Fprintln(os.Stderr, s) },
 			"env": env, "cat": cat, "write": write, "sleep": sleep, "deaf": deaf, "get": get, "has": has, "echo": echo, "busy": busy, "once": once,
+			"long": func(n string) { fmt.Println(strings.Repeat("x", number(n))) }, "winsize": winsize, "count": count, "flood": flood,
+			"run": run, "mute": func(string) { _ = os.Stdout.Close(); _ = os.Stderr.Close() },
 		}[name]
 		if !ok {
 			fmt.Fprintln(os.Stderr, "no such step:", step)
@@ -216,6 +220,60 @@ func echo(string) {
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		fmt.Println(in.Text())
+	}
+}
+
+func number(text string) int {
+	n, _ := strconv.Atoi(text)
+	return n
+}
+
+// winsize prints the terminal's size, as soon as it has one and at so many changes.
+func winsize(changes string) {
+	if _, err := unix.IoctlGetTermios(1, unix.TCGETS); err != nil {
+		fmt.Println("no terminal")
+		return
+	}
+	changed := make(chan os.Signal, 1)
+	signal.Notify(changed, syscall.SIGWINCH)
+	before := ""
+	for left := number(changes); left >= 0; {
+		if size, err := unix.IoctlGetWinsize(1, unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+			if now := fmt.Sprintf("%d by %d", size.Col, size.Row); now != before {
+				fmt.Println(now)
+				before = now
+				left--
+			}
+		}
+		if left >= 0 {
+			<-changed
+		}
+	}
+}
+
+// count prints 1, 2, 3 …, one each interval.
+func count(interval string) {
+	d, _ := time.ParseDuration(interval)
+	for n := 1; ; n++ {
+		fmt.Println("n", n)
+		time.Sleep(d)
+	}
+}
+
+// run does a step in a process of its own, and waits for it.
+func run(step string) {
+	cmd := exec.Command(os.Args[0], step)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	_ = cmd.Run()
+}
+
+// flood prints lines of so many bytes as fast as it can.
+func flood(bytes string) {
+	line := []byte(strings.Repeat("f", max(number(bytes), 1)-1) + "\n")
+	for {
+		if _, err := os.Stdout.Write(line); err != nil {
+			os.Exit(1)
+		}
 	}
 }
 
