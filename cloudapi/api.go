@@ -50,6 +50,7 @@ type Config struct {
 	Routes      Routes
 	Services    Services // nil: no app can be asked
 	Images      Images   // nil: none are kept
+	Pods        Pods     // nil: no pod can be looked into
 	History     History
 	Audit       Audit
 	Events      Events
@@ -142,6 +143,7 @@ func (a *api) routes() ([]route, error) {
 	routes = append(routes, a.twinRoutes()...)
 	routes = append(routes, a.deviceRoutes()...)
 	routes = append(routes, a.routeRoutes()...)
+	routes = append(routes, a.podRoutes()...)
 	routes = append(routes, a.historyRoutes()...)
 	routes = append(routes, a.auditRoutes()...)
 	routes = append(routes, a.eventRoutes()...)

@@ -19,18 +19,20 @@ type Audit interface {
 	WatchAudit(ctx context.Context, after int64, send func(AuditEntry) error) error
 }
 
-// AuditEntry says who changed an object or token.
+// AuditEntry says who changed an object or token, or ran a command in a pod.
 type AuditEntry struct {
 	ID              string    `json:"id"`
 	Time            time.Time `json:"time"`
 	By              string    `json:"by,omitempty"` // user; left out for the hub itself
-	Action          string    `json:"action"`       // created, changed or deleted; of nodes also joined and renewed
+	Action          string    `json:"action"`       // created, changed or deleted; of nodes also joined and renewed, of pods also exec and exec-ended
 	Kind            string    `json:"kind"`         // of an object, or Token
 	Namespace       string    `json:"namespace,omitempty"`
 	Name            string    `json:"name"`          // of a token: its user or node
 	UID             string    `json:"uid,omitempty"` // of a token: its id
 	ResourceVersion string    `json:"resourceVersion,omitempty"`
 	Fields          []string  `json:"fields,omitempty"` // JSON Pointers to what changed
+	// Exec is of the actions exec, before a command starts in a pod, and exec-ended.
+	Exec *models.ExecRecord `json:"exec,omitempty"`
 }
 
 type auditList struct {

@@ -212,17 +212,20 @@ func (c *call) run(r *route) (answer, error) {
 // checkQuery refuses what the operation does not know: a misspelt namespace or
 // selector would otherwise mean another set of objects.
 func checkQuery(query url.Values, params []*huma.Param) error {
-	var known []string
+	var known, repeated []string
 	for _, p := range params {
 		if p.In == "query" {
 			known = append(known, p.Name)
+			if p.Schema.Type == huma.TypeArray {
+				repeated = append(repeated, p.Name)
+			}
 		}
 	}
 	for name, values := range query {
 		if !slices.Contains(known, name) {
 			return models.Errorf(models.KindMalformed, "query parameter %.60q is not known here; known are: %s", name, strings.Join(known, ", "))
 		}
-		if len(values) > 1 {
+		if len(values) > 1 && !slices.Contains(repeated, name) {
 			return models.Errorf(models.KindMalformed, "query parameter %s is given %d times", name, len(values))
 		}
 	}

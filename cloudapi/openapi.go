@@ -504,8 +504,8 @@ func (s schemas) writesOp() huma.Operation {
 }
 
 func (s schemas) auditOp() huma.Operation {
-	o := op(http.MethodGet, Prefix+"/audit", "listAudit", "Who changed what", append(pageParams(), watchParams()...), map[string]*huma.Response{"200": s.followed(
-		"Changes of objects, tokens and identities, newest first. With watch=true in the order of ids.", "Audit", schemaFor[auditList](s), schemaFor[AuditEntry](s))})
+	o := op(http.MethodGet, Prefix+"/audit", "listAudit", "Who did what", append(pageParams(), watchParams()...), map[string]*huma.Response{"200": s.followed(
+		"Changes of objects, tokens and identities, and commands in pods, newest first. With watch=true in the order of ids.", "Audit", schemaFor[auditList](s), schemaFor[AuditEntry](s))})
 	o.Tags = []string{"audit"}
 	return s.problems(o, 422)
 }

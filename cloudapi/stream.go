@@ -20,9 +20,10 @@ const beginAfter = 50 * time.Millisecond
 type stream struct {
 	c           *call
 	contentType string
-	first       []byte // written when the stream begins
-	beat        []byte // written every Heartbeat
-	patient     bool   // begin with the first line or beat, not after beginAfter: the source may find out late that it refuses
+	first       []byte        // written when the stream begins
+	beat        []byte        // written every Heartbeat
+	patience    time.Duration // how long the caller may take for one write; 0: WriteTimeout
+	patient     bool          // begin with the first line or beat, not after beginAfter: the source may find out late that it refuses
 
 	mu    sync.Mutex
 	begun bool
@@ -97,9 +98,16 @@ func (s *stream) write(p []byte) error {
 		s.c.w.Header().Set("Content-Type", s.contentType)
 		s.c.w.Header().Set("X-Accel-Buffering", "no") // proxies would hold lines back
 		s.c.begin(http.StatusOK)
+		if s.patience > 0 {
+			_ = control.SetWriteDeadline(time.Now().Add(s.patience))
+		}
 		p = append(append([]byte{}, s.first...), p...)
 	} else {
-		_ = control.SetWriteDeadline(time.Now().Add(s.c.api.WriteTimeout))
+		patience := s.patience
+		if patience == 0 {
+			patience = s.c.api.WriteTimeout
+		}
+		_ = control.SetWriteDeadline(time.Now().Add(patience))
 	}
 	if len(p) > 0 {
 		_, s.err = s.c.w.Write(p)

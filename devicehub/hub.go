@@ -87,12 +87,13 @@ type Hub struct {
 	workloads *workloads.Controller
 	routing   *routing.Router
 	images    *images.Store
+	looking   looking
 }
 
 // New loads a hub from its store and opens its link's port. Run runs it; Close
 // gives the port back when Run is never called.
 func New(ctx context.Context, cfg Config) (*Hub, error) {
-	h := &Hub{cfg: cfg, log: cfg.Log, now: cfg.Now, ready: make(chan struct{})}
+	h := &Hub{cfg: cfg, log: cfg.Log, now: cfg.Now, ready: make(chan struct{}), looking: newLooking()}
 	if h.now == nil {
 		h.now = time.Now
 	}

@@ -42,6 +42,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/attach"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/broker"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine/docker"
@@ -123,6 +124,7 @@ type Edge struct {
 	link     *link.Link
 	apps     *workload.Manager
 	services *services.Services
+	desk     *attach.Desk
 	engine   *docker.Docker
 	gateway  *gateway
 	life     string // of the store
@@ -219,6 +221,7 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 		return err
 	}
 	e.services = services.New(e.apps, cfg.Log)
+	e.desk = attach.New(e.apps, cfg.Log)
 	if e.routes, err = routes.Open(context.Background(), routes.Config{Path: filepath.Join(cfg.DataDir, "routes.db"), Node: cfg.Node,
 		Publish:  func(topic string, payload []byte, retain bool) error { return e.broker.Publish(topic, payload, retain) },
 		Live:     func() bool { return e.link.Status().Connected },

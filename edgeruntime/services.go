@@ -37,5 +37,7 @@ func (r reach) Dial(ctx context.Context, namespace, name, port string) (net.Conn
 func (e *Edge) streams() map[string]bulk.Handler {
 	return map[string]bulk.Handler{
 		bulk.KindService: e.services.Stream,
+		bulk.KindLogs:    e.desk.StreamLogs,
+		bulk.KindExec:    e.desk.StreamExec,
 	}
 }

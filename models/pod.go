@@ -126,6 +126,19 @@ type ContainerTerminated struct {
 	FinishedAt *time.Time `json:"finishedAt,omitempty"`
 }
 
+// ExecRecord is what the audit tells of a command in a pod. There are two: before
+// it starts, and after its end. Only the later one says how it ended.
+type ExecRecord struct {
+	ID        string   `json:"id"` // the same in both
+	Node      string   `json:"node"`
+	Container string   `json:"container,omitempty"` // left out for the only one
+	Command   []string `json:"command,omitempty"`
+	Stdin     bool     `json:"stdin,omitempty"`
+	TTY       bool     `json:"tty,omitempty"`
+	ExitCode  *int     `json:"exitCode,omitempty"`
+	Error     string   `json:"error,omitempty"` // why there is no exit code
+}
+
 // Type implements Object.
 func (p *Pod) Type() *TypeMeta { return &p.TypeMeta }
 

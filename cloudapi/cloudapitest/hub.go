@@ -35,7 +35,9 @@ type Hub struct {
 	mu       sync.Mutex
 	dead     []models.DeadLetter
 	services map[models.Key]string // addresses
-	changed  chan struct{}         // closed and made anew with every change
+	pods     map[models.Key]*playedPod
+	commands []string
+	changed  chan struct{} // closed and made anew with every change
 	objects  map[models.Key]models.Object
 	revision int64
 	events   []event // oldest first, all that came after floor

@@ -26,7 +26,7 @@ func Serve(t testing.TB, h *Hub, edit ...func(*cloudapi.Config)) (url string) {
 // ServeOn does so on a listener, which it closes.
 func ServeOn(t testing.TB, l net.Listener, h *Hub, edit ...func(*cloudapi.Config)) (url string) {
 	t.Helper()
-	c := cloudapi.Config{Objects: h, Twins: h, Devices: h, Routes: h, Services: h, History: h, Audit: h, Events: h, Access: h, Idempotency: h, Version: "test", Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	c := cloudapi.Config{Objects: h, Twins: h, Devices: h, Routes: h, Services: h, Pods: h, History: h, Audit: h, Events: h, Access: h, Idempotency: h, Version: "test", Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	for _, f := range edit {
 		f(&c)
 	}

@@ -249,6 +249,7 @@ type AuditEntry struct {
 	Kind, Namespace, Name, UID string
 	Revision                   int64
 	Fields                     string // what a change changed: JSON Pointers, one a line
+	Detail                     string // JSON of what it was, where that is no change
 }
 
 // The actions of the audit.
@@ -258,6 +259,9 @@ const (
 	AuditDeleted = "deleted"
 	AuditJoined  = "joined"  // a node, for the first time or with another key
 	AuditRenewed = "renewed" // a node's certificate
+	// A command in a pod; Detail is a models.ExecRecord.
+	AuditExec      = "exec" // before it starts
+	AuditExecEnded = "exec-ended"
 )
 
 // Audit is the record of who changed what. It is only added to.

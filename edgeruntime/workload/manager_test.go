@@ -66,6 +66,7 @@ type world struct {
 	m      *Manager
 	dir    string
 	stop   func()
+	ends   []func() // of what else goes on until the test ends
 	items  []store.Item
 	life   string
 	listen func(string) (Endpoints, error)
@@ -79,7 +80,12 @@ func inWorld(t *testing.T, test func(w *world)) {
 			return Endpoints{MQTT: "mqtt://" + gateway + ":1883", API: "http://" + gateway + ":9060"}, nil
 		}}
 		w.start()
-		defer func() { w.stop() }()
+		defer func() {
+			for _, end := range w.ends {
+				end()
+			}
+			w.stop()
+		}()
 		test(w)
 	})
 }

@@ -33,6 +33,8 @@ type slot struct {
 	uid     string    // of the pod that is, or was last, wanted
 	saved   string    // what the store has
 
+	changed chan struct{} // closed and replaced when there is something new to look at
+
 	wasReady bool      // as was last told
 	turned   time.Time // when that last changed
 
@@ -40,7 +42,13 @@ type slot struct {
 }
 
 func newSlot(m *Manager, k key) *slot {
-	return &slot{m: m, key: k, wake: make(chan struct{}, 1)}
+	return &slot{m: m, key: k, wake: make(chan struct{}, 1), changed: make(chan struct{})}
+}
+
+// news tells who looks into the pod to look again. Under the lock.
+func (s *slot) news() {
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
 // want says what is to run, nil for nothing. Called with the engine's network
@@ -49,6 +57,7 @@ func (s *slot) want(p *models.Pod, e *endpoints) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer notify(s.wake)
+	defer s.news()
 	s.wanted, s.stale = p, true
 	if p == nil {
 		s.current = ""
@@ -136,6 +145,7 @@ func (s *slot) see(at time.Time, containers []engine.Container) {
 		return // older than what we did since
 	}
 	defer notify(s.wake)
+	defer s.news()
 	now, changed := time.Now(), false
 	s.seenAt, s.away = at, false
 	byGen := map[string]map[string]engine.Container{}
@@ -180,6 +190,7 @@ func (s *slot) lose() {
 		g.readySince = time.Time{}
 		s.unprobe(g)
 	}
+	s.news()
 	notify(s.wake)
 }
 
@@ -313,6 +324,9 @@ func (s *slot) run(ctx context.Context) {
 		s.mu.Unlock()
 		s.m.tell(s)
 		if over && s.m.leave(s) {
+			s.mu.Lock()
+			s.news()
+			s.mu.Unlock()
 			s.m.admit(s.key, nil)
 			if err := s.m.cfg.Store.DropPod(context.WithoutCancel(ctx), s.key.namespace, s.key.name); err != nil {
 				s.m.cfg.Log.Error("forgetting a pod failed", "pod", s.key, "error", err)
@@ -452,6 +466,7 @@ func (s *slot) remember(g *generation, step Step) {
 			}
 		}
 	}
+	s.news()
 	s.save()
 }
 

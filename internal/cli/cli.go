@@ -51,7 +51,7 @@ Every flag can also be given by the environment: --log-level is WHIMBREL_LOG_LEV
 	)
 	root.AddCommand(getCommand(), describeCommand(), applyCommand(), diffCommand(), deleteCommand(), twinCommand(), trustCommand(), browseCommand(), historyCommand(), rolloutCommand(), routeCommand(), modelCommand(),
 		tokenCommand(), userCommand(), versionCommand())
-	root.AddCommand(recordCommand())
+	root.AddCommand(recordCommand(), logsCommand(), execCommand())
 	return root
 }
 

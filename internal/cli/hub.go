@@ -50,6 +50,13 @@ type hub interface {
 	// that breaks is made again.
 	StreamTwins(ctx context.Context, o selection, send func(twin.StreamChange) error) error
 
+	// PodLog returns a container's log. It fails with something else than io.EOF when
+	// it breaks off.
+	PodLog(ctx context.Context, namespace, name string, o client.LogOptions) (io.ReadCloser, error)
+	// Exec runs a command in a container, and returns its exit code. When ctx ends, so
+	// does the command.
+	Exec(ctx context.Context, namespace, name string, o client.ExecOptions) (int, error)
+
 	// PublishRoute gives a route a message and returns the answer; a negative wait
 	// leaves the waiting to the hub.
 	PublishRoute(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (status int, answer []byte, err error)

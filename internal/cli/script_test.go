@@ -54,6 +54,10 @@ func TestScripts(t *testing.T) {
 //	hub behave DEVICE confirms|refuses|silent
 //	hub away DEVICE
 //	hub raise TYPE REASON KIND/NAME MESSAGE
+//	hub pod DEPLOYMENT-N
+//	hub say POD LINE
+//	hub cut POD [away]
+//	hub back POD
 //	hub user NAME ROLE NAMESPACE VARIABLE
 func playHub(ts *testscript.TestScript, _ bool, args []string) {
 	h, ok := ts.Value(hubKey{}).(*cloudapitest.Hub)
@@ -80,6 +84,21 @@ func playHub(ts *testscript.TestScript, _ bool, args []string) {
 		h.Raise(o)
 	case "away":
 		h.SetAway("default", args[1], true)
+	case "pod":
+		deployment, _, _ := strings.Cut(args[1], "-")
+		o, err := h.Get(context.Background(), models.Key{Kind: "Deployment", Namespace: "default", Name: deployment})
+		ts.Check(err)
+		d, _ := o.(*models.Deployment)
+		p := &models.Pod{TypeMeta: models.TypeMeta{APIVersion: "v1", Kind: "Pod"}, Metadata: models.ObjectMeta{Name: args[1], Namespace: "default",
+			OwnerReferences: []models.OwnerReference{{Kind: "Deployment", Name: deployment, UID: d.Metadata.UID}}}, Spec: d.Spec.Template.Spec}
+		_, _, err = h.Update(context.Background(), models.KeyOf(p), models.WriteOptions{}, func(models.Object) (models.Object, error) { return p, nil })
+		ts.Check(err)
+	case "say":
+		h.Say("default", args[1], args[2])
+	case "cut":
+		h.CutPod("default", args[1], len(args) > 2)
+	case "back":
+		h.CutPod("default", args[1], false)
 	case "user":
 		token, err := h.AddUser(args[1], models.Role(args[2]), args[3])
 		ts.Check(err)

@@ -85,3 +85,21 @@ func TestWorkloadTables(t *testing.T) {
 	b.WriteString("== described\n" + described.String())
 	golden(t, "testdata/workloads.golden", b.String())
 }
+
+func TestChoosePod(t *testing.T) {
+	pod := func(name string, s *models.PodStatus) *models.Pod {
+		return &models.Pod{Metadata: models.ObjectMeta{Name: name}, Status: s}
+	}
+	unknown, pending := pod("a", nil), pod("b", &models.PodStatus{Phase: models.PodPending})
+	running, ready := pod("c", &models.PodStatus{Phase: models.PodRunning}), pod("d", &models.PodStatus{Phase: models.PodRunning, Ready: true})
+	for _, c := range []struct {
+		pods []*models.Pod
+		want string
+	}{{[]*models.Pod{unknown, pending, running, ready}, "d"}, {[]*models.Pod{unknown, pending, running}, "c"}, {[]*models.Pod{unknown, pending}, "a"}, {[]*models.Pod{pending}, "b"}} {
+		var says strings.Builder
+		a := app{name: "x", pods: c.pods}
+		if got := a.one(&says); got.Metadata.Name != c.want || (says.Len() > 0) != (len(c.pods) > 1) {
+			t.Errorf("chose %s, want %s, and said %q", got.Metadata.Name, c.want, says.String())
+		}
+	}
+}

@@ -27,6 +27,7 @@ type process struct {
 	dir  string   // holds the output
 	wd   string   // working directory, "" for dir
 	env  []string // beside environment
+	in   *os.File // its standard input, nil for none
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -89,6 +90,9 @@ func (p *process) start(args ...string) {
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = append(environment(p.dir), p.env...), p.dir, out, errs
 	if p.wd != "" {
 		cmd.Dir = p.wd
+	}
+	if p.in != nil {
+		cmd.Stdin = p.in
 	}
 	// A process group of its own keeps it from the terminal's ctrl-C; when the
 	// test binary is killed, so is it.

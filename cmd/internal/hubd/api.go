@@ -2,6 +2,7 @@ package hubd
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -16,7 +17,7 @@ import (
 )
 
 func (d *Daemon) apiConfig() cloudapi.Config {
-	return cloudapi.Config{Objects: d.hub, Twins: d.hub, Devices: d.hub, Routes: d.hub, Services: d.hub, Images: d.hub.Images(), History: d.hub, Audit: d, Events: d.hub, Access: access{d}, Idempotency: answers{d},
+	return cloudapi.Config{Objects: d.hub, Twins: d.hub, Devices: d.hub, Routes: d.hub, Services: d.hub, Images: d.hub.Images(), Pods: d.hub, History: d.hub, Audit: d, Events: d.hub, Access: access{d}, Idempotency: answers{d},
 		Ready: map[string]func(context.Context) error{"database": func(ctx context.Context) error {
 			_, err := d.store.Lineage(ctx)
 			return err
@@ -64,6 +65,10 @@ func auditEntry(e store.AuditEntry) cloudapi.AuditEntry {
 	}
 	if e.Fields != "" {
 		entry.Fields = strings.Split(e.Fields, "\n")
+	}
+	if e.Detail != "" && (e.Action == store.AuditExec || e.Action == store.AuditExecEnded) {
+		entry.Exec = &models.ExecRecord{}
+		_ = json.Unmarshal([]byte(e.Detail), entry.Exec) // what a later release has written is shown as far as it is known
 	}
 	return entry
 }

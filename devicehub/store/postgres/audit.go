@@ -21,8 +21,8 @@ func queueAudit(b *pgx.Batch, entries []store.AuditEntry) {
 		b.Queue(`SELECT pg_advisory_xact_lock($1)`, int64(auditLock))
 	}
 	for _, e := range entries {
-		b.Queue(`INSERT INTO audit (time, by_user, action, kind, namespace, name, uid, revision, fields) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-			e.Time, e.By, e.Action, e.Kind, e.Namespace, e.Name, e.UID, e.Revision, e.Fields)
+		b.Queue(`INSERT INTO audit (time, by_user, action, kind, namespace, name, uid, revision, fields, detail) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+			e.Time, e.By, e.Action, e.Kind, e.Namespace, e.Name, e.UID, e.Revision, e.Fields, e.Detail)
 	}
 }
 
@@ -44,7 +44,7 @@ func (s *Store) AuditPage(ctx context.Context, before int64, limit int) ([]store
 	if before <= 0 {
 		before = math.MaxInt64
 	}
-	rows, err := s.pool.Query(ctx, `SELECT id, time, by_user, action, kind, namespace, name, uid, revision, fields FROM audit
+	rows, err := s.pool.Query(ctx, `SELECT id, time, by_user, action, kind, namespace, name, uid, revision, fields, detail FROM audit
 		WHERE id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the audit: %w", err)
@@ -58,14 +58,14 @@ func (s *Store) AuditPage(ctx context.Context, before int64, limit int) ([]store
 
 func scanAudit(row pgx.CollectableRow) (e store.AuditEntry, err error) {
 	var at time.Time
-	err = row.Scan(&e.ID, &at, &e.By, &e.Action, &e.Kind, &e.Namespace, &e.Name, &e.UID, &e.Revision, &e.Fields)
+	err = row.Scan(&e.ID, &at, &e.By, &e.Action, &e.Kind, &e.Namespace, &e.Name, &e.UID, &e.Revision, &e.Fields, &e.Detail)
 	e.Time = at.UTC()
 	return e, err
 }
 
 // AuditAfter implements store.Audit.
 func (s *Store) AuditAfter(ctx context.Context, after int64, limit int) ([]store.AuditEntry, error) {
-	rows, err := s.pool.Query(ctx, `SELECT id, time, by_user, action, kind, namespace, name, uid, revision, fields FROM audit
+	rows, err := s.pool.Query(ctx, `SELECT id, time, by_user, action, kind, namespace, name, uid, revision, fields, detail FROM audit
 		WHERE id > $1 ORDER BY id LIMIT $2`, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the audit after %d: %w", after, err)

@@ -12,8 +12,8 @@ import (
 
 func insertAudit(tx *sql.Tx, entries []store.AuditEntry) error {
 	for _, e := range entries {
-		if _, err := tx.Exec(`INSERT INTO audit (time_us, by_user, action, kind, namespace, name, uid, revision, fields) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			e.Time.UnixMicro(), e.By, e.Action, e.Kind, e.Namespace, e.Name, e.UID, e.Revision, e.Fields); err != nil {
+		if _, err := tx.Exec(`INSERT INTO audit (time_us, by_user, action, kind, namespace, name, uid, revision, fields, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			e.Time.UnixMicro(), e.By, e.Action, e.Kind, e.Namespace, e.Name, e.UID, e.Revision, e.Fields, e.Detail); err != nil {
 			return err
 		}
 	}
@@ -48,13 +48,13 @@ func (s *Store) readAudit(ctx context.Context, query string, args ...any) (entri
 	err = each(ctx, s.read, func(rows *sql.Rows) error {
 		var e store.AuditEntry
 		var at int64
-		if err := rows.Scan(&e.ID, &at, &e.By, &e.Action, &e.Kind, &e.Namespace, &e.Name, &e.UID, &e.Revision, &e.Fields); err != nil {
+		if err := rows.Scan(&e.ID, &at, &e.By, &e.Action, &e.Kind, &e.Namespace, &e.Name, &e.UID, &e.Revision, &e.Fields, &e.Detail); err != nil {
 			return err
 		}
 		e.Time = time.UnixMicro(at).UTC()
 		entries = append(entries, e)
 		return nil
-	}, `SELECT id, time_us, by_user, action, kind, namespace, name, uid, revision, fields FROM audit WHERE `+query, args...)
+	}, `SELECT id, time_us, by_user, action, kind, namespace, name, uid, revision, fields, detail FROM audit WHERE `+query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read the audit: %w", err)
 	}

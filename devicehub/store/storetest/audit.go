@@ -13,7 +13,7 @@ func audit(t *testing.T, s *subject) {
 	ctx := t.Context()
 	entry := func(n int64) store.AuditEntry {
 		return store.AuditEntry{Time: now.Add(time.Duration(n) * time.Microsecond), By: "größe", Action: store.AuditChanged, Kind: "Device", Namespace: "plant",
-			Name: fmt.Sprint("d", n), UID: "u", Revision: n, Fields: "/spec/node\n/spec/model"}
+			Name: fmt.Sprint("d", n), UID: "u", Revision: n, Fields: "/spec/node\n/spec/model", Detail: `{"größe": 1}`}
 	}
 	must(t, s.Commit(ctx, store.Commit{Revision: 2, Put: []store.Object{object("Device", "a", 2)}, Audit: []store.AuditEntry{entry(1), entry(2)}}))
 	must(t, s.AppendAudit(ctx, []store.AuditEntry{entry(3)}))
