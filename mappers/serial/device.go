@@ -140,7 +140,7 @@ func (d *device) Read(ctx context.Context, points []int, out []mappers.Result) e
 			answered = true // it said something, if nothing useful
 			d.misses[a] = 0
 			for i, p := range points {
-				if d.askOf[p] == a && out[i].Err == nil {
+				if d.askOf[p] == a && out[i].Reason == models.ReasonTimeout {
 					out[i] = bad(f.Reason)
 					out[i].Err = fmt.Errorf("the answer to %q: %w", d.asks[a].asked, f.Err)
 				}
@@ -164,6 +164,11 @@ func (d *device) Read(ctx context.Context, points []int, out []mappers.Result) e
 		}
 		if d.misses[a]++; d.misses[a] == quietAfter {
 			d.log.Info("the device does not answer a question", "read", d.asks[a].asked)
+		}
+	}
+	for i, p := range points {
+		if out[i].Reason == models.ReasonTimeout {
+			out[i].Err = fmt.Errorf("no answer to %q within %s", d.points[p].asked, d.target.timeout)
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -425,6 +426,43 @@ func TestChatter(t *testing.T) {
 	for i := range 20 {
 		if err := dev.Read(t.Context(), []int{0}, out); err != nil || out[0].Value != models.Float(45.5) {
 			t.Fatalf("read %d: %v, %v", i, out[0], err)
+		}
+	}
+}
+
+// TestBadValuesSayWhy: which question, what was said instead, what to look at.
+func TestBadValuesSayWhy(t *testing.T) {
+	t.Parallel()
+	cfg := pump()
+	cfg.Commands = append(cfg.Commands, serialsim.Command{Ask: `BUSY\?`, Answer: "BUSY, ask later"})
+	sim := serialsim.Start(t, cfg)
+	dev := open(t, New(), fmt.Sprintf(`{"url": %q, "timeout": "400ms"}`, sim.URL()), pt("sp", "float", r, `{"read": "SP?", "match": "SP=(.*)"}`),
+		pt("x", "float", r, `{"read": "X?"}`), pt("busy", "float", r, `{"read": "BUSY?", "match": "T=(.*)"}`), pt("name", "float", r, `{"read": "NAME?"}`))
+	out := make([]mappers.Result, 4)
+	if err := dev.Read(t.Context(), []int{0, 1, 2, 3}, out); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"<nil>", `no answer to "X?" within 400ms`, `the answer to "BUSY?" is "BUSY, ask later", which does not fit match T=(.*)`, `the device says "P-1", which is no float`} {
+		if got := fmt.Sprint(out[i].Err); got != want {
+			t.Errorf("%d: %s, want %s", i, got, want)
+		}
+	}
+	for connection, want := range map[string]string{
+		`"checksum": "none"`: `fits no property's match: waited 150ms, last it said "LOG all is well"`,
+		`"terminator": "@"`:  "has no end within 150ms: are baud rate and terminator",
+		`"checksum": "xor"`:  `nothing of use within 150ms; last it said`,
+	} {
+		cfg := serialsim.Config{Unasked: []serialsim.Unasked{{Every: 10 * time.Millisecond, Send: "LOG all is well"}}}
+		talking, err := New().Open(mappers.DeviceConfig{Connection: json.RawMessage(fmt.Sprintf(`{"url": %q, "timeout": "150ms", "listen": true, %s}`, serialsim.Start(t, cfg).URL(), connection)),
+			Points: []mappers.Point{pt("sp", "float", r, `{"match": "SP=(.*)"}`)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := talking.Read(t.Context(), []int{0}, out[:1]); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", connection, err)
+		}
+		if err := talking.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

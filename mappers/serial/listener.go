@@ -25,6 +25,8 @@ type listener struct {
 	news     chan struct{} // closed and replaced when something below changes
 	split    *wire.Splitter
 	lastByte time.Time
+	stray    string  // the last message that was no point's
+	damage   error   // what was wrong with it, if anything was
 	heard    []heard // by point
 	up       bool    // the port is open
 	err      error   // why it is not, once it was tried
@@ -113,6 +115,7 @@ func (l *listener) take(b []byte, now time.Time) {
 	l.split.Feed(b, func(message []byte, err error) bool {
 		if err != nil {
 			l.log.Debug("what the device says has no end", "err", err)
+			l.stray, l.damage = "", err
 			return true
 		}
 		any = l.messageLocked(message, now) || any
@@ -121,6 +124,19 @@ func (l *listener) take(b []byte, now time.Time) {
 	if any {
 		l.tellLocked()
 	}
+}
+
+// silenceLocked says why no point was heard of: nothing came, or nothing of use.
+func (l *listener) silenceLocked() error {
+	switch {
+	case time.Since(l.lastByte) > l.target.timeout:
+		return fmt.Errorf("%w: waited %s", errSilent, l.target.timeout)
+	case l.stray == "" && l.damage == nil:
+		return fmt.Errorf("what the device says has no end within %s: are baud rate and terminator, or length, those of the device?", l.target.timeout)
+	case l.damage != nil:
+		return fmt.Errorf("the device says nothing of use within %s; last it said %q: %w", l.target.timeout, short(l.stray), l.damage)
+	}
+	return fmt.Errorf("what the device says fits no property's match: waited %s, last it said %q", l.target.timeout, short(l.stray))
 }
 
 // messageLocked takes one message, and tells whether it matters to anyone.
@@ -146,6 +162,9 @@ func (l *listener) messageLocked(message []byte, now time.Time) bool {
 		h.result, h.at = r, now
 		h.times++
 		l.told = models.ReasonNone
+	}
+	if !fits {
+		l.stray, l.damage = said, err
 	}
 	switch {
 	case err != nil:
@@ -199,7 +218,7 @@ func (l *listener) Read(ctx context.Context, points []int, out []mappers.Result)
 				out[i], all = bad(models.ReasonTimeout), false
 			}
 		}
-		news, gone, err := l.news, !l.up && l.failures > failures, l.err
+		news, gone, err, silence := l.news, !l.up && l.failures > failures, l.err, l.silenceLocked()
 		l.mu.Unlock()
 		switch {
 		case all || over && some:
@@ -207,7 +226,7 @@ func (l *listener) Read(ctx context.Context, points []int, out []mappers.Result)
 		case gone:
 			return mappers.Fail(models.ReasonNotConnected, err)
 		case over:
-			return mappers.Fail(models.ReasonTimeout, fmt.Errorf("%w: waited %s", errSilent, l.target.timeout))
+			return mappers.Fail(models.ReasonTimeout, silence)
 		}
 		select {
 		case <-news:
@@ -350,7 +369,7 @@ func (l *listener) Subscribe(ctx context.Context, subs []mappers.Subscription, d
 		case !l.up && l.err != nil:
 			why = mappers.Fail(models.ReasonNotConnected, l.err)
 		case alive == 0:
-			why = mappers.Fail(models.ReasonTimeout, fmt.Errorf("%w: waited %s", errSilent, l.target.timeout))
+			why = mappers.Fail(models.ReasonTimeout, l.silenceLocked())
 		}
 		if why != nil && why.Reason != l.told {
 			l.told = why.Reason
