@@ -192,7 +192,7 @@ func advice(status ua.StatusCode, device string) string {
 		if device == "" {
 			return "correct the property's address"
 		}
-		return "correct the property's address; the server's nodes: whimbrel browse " + device
+		return "correct the property's address; the server's nodes: whimbrel browse " + argument(device)
 	case ua.StatusBadAttributeIDInvalid:
 		return "the node is no variable: the property's address must name one"
 	case ua.StatusBadNotReadable:

@@ -9,6 +9,14 @@ import (
 	"github.com/whimbrel-edge/whimbrel/simulators/opcuasim"
 )
 
+func TestCommandsNameTheDevice(t *testing.T) {
+	for device, want := range map[string]string{"press-1": "press-1", "lab.press-1": "-n lab press-1"} {
+		if got := argument(device); got != want {
+			t.Errorf("%s is %s, want %s", device, got, want)
+		}
+	}
+}
+
 // A bad value says which node it is about, what is wrong, and what to do.
 func TestBadValuesSayWhy(t *testing.T) {
 	t.Parallel()

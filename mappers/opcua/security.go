@@ -98,7 +98,16 @@ func trusted(certificate []byte, t target) error {
 	if t.device == "" { // nobody's yet
 		return mappers.Fail(reasonUntrusted, fmt.Errorf("the server's certificate is not trusted; if %s is its fingerprint, say so", fingerprint))
 	}
-	return mappers.Fail(reasonUntrusted, fmt.Errorf("the server's certificate is not trusted; if %s is its fingerprint, run: whimbrel trust %s %s", fingerprint, t.device, fingerprint))
+	return mappers.Fail(reasonUntrusted, fmt.Errorf("the server's certificate is not trusted; if %s is its fingerprint, run: whimbrel trust %s %s", fingerprint, argument(t.device), fingerprint))
+}
+
+// argument is a device as the command line names it: a name that the edge made
+// of a namespace and a name has a dot, others have none.
+func argument(device string) string {
+	if namespace, name, ok := strings.Cut(device, "."); ok {
+		return "-n " + namespace + " " + name
+	}
+	return device
 }
 
 // proves reports whether a user's certificate would come with a signature: at an
