@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -191,7 +192,15 @@ type Failure struct {
 	Err     error
 }
 
-func (f *Failure) Error() string { return string(f.Reason) + ": " + f.Err.Error() }
+// Error is the reason and the cause. Where the cause begins with the reason, as
+// "modbus: not connected: …" does, that is not said twice.
+func (f *Failure) Error() string {
+	cause, words := f.Err.Error(), strings.ReplaceAll(string(f.Reason), "-", " ")+": "
+	if protocol, rest, ok := strings.Cut(cause, ": "); ok && !strings.Contains(protocol, " ") && strings.HasPrefix(rest, words) {
+		cause = strings.TrimPrefix(rest, words)
+	}
+	return string(f.Reason) + ": " + cause
+}
 
 // Unwrap returns the cause.
 func (f *Failure) Unwrap() error { return f.Err }

@@ -163,7 +163,9 @@ func decodeDocument(text []byte) (any, error) {
 }
 
 // decodeStream reads JSON or YAML: JSON when the text starts with '{' or '['
-// and is JSON, since YAML's reader is slower and its messages speak of YAML.
+// and is JSON, since YAML's reader is slower and its messages speak of YAML. What
+// was meant as JSON and is not is refused, though it might be YAML: {"a": tru} is
+// a slip and not the text "tru".
 func decodeStream(text []byte) ([]any, error) {
 	trimmed := bytes.TrimSpace(text)
 	if len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[') {
@@ -171,7 +173,7 @@ func decodeStream(text []byte) ([]any, error) {
 		if err == nil {
 			return []any{tree}, nil
 		}
-		if json.Valid(trimmed) || trimmed[len(trimmed)-1] == '}' || trimmed[len(trimmed)-1] == ']' {
+		if json.Valid(trimmed) || meantAsJSON(trimmed) {
 			return nil, Errorf(KindMalformed, "%s", err.Error())
 		}
 	}
@@ -195,6 +197,22 @@ func decodeStream(text []byte) ([]any, error) {
 			trees = append(trees, tree)
 		}
 	}
+}
+
+// meantAsJSON tells {"a": …}, [1, … and the like from YAML's flow style, {a: …}: by
+// what comes first in it.
+func meantAsJSON(text []byte) bool {
+	rest := bytes.TrimLeft(text, "{[ \t\r\n")
+	if len(rest) == 0 || bytes.IndexByte([]byte(`"}]-0123456789`), rest[0]) >= 0 {
+		return true
+	}
+	for _, word := range []string{"true", "false", "null"} {
+		if after, ok := bytes.CutPrefix(rest, []byte(word)); ok {
+			after = bytes.TrimLeft(after, " \t\r\n")
+			return len(after) == 0 || after[0] == ',' || after[0] == ']'
+		}
+	}
+	return false
 }
 
 // yamlTree turns a YAML node into the tree that JSON would give. budget bounds

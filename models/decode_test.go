@@ -175,6 +175,47 @@ func TestSelector(t *testing.T) {
 	}
 }
 
+// TestFlowStyle: YAML may begin with a brace, and what was meant as JSON is read as
+// nothing else.
+func TestFlowStyle(t *testing.T) {
+	for text, want := range map[string]string{
+		`{kind: Device}`: `{"kind":"Device"}`,
+		"{kind: Device, # the kind\n 'a b': [x, 1, {y: null}]}\n": `{"a b":["x",1,{"y":null}],"kind":"Device"}`,
+		"{ # a comment\n  a: 1}":                                  `{"a":1}`,
+		`{nullable: true, 5: five}`:                               `{"5":"five","nullable":true}`,
+		"{a: 1}\n---\n{a: 2}\n":                                   `{"a":1} {"a":2}`,
+		`[{kind: Device}, {kind: x}]`:                             `[{"kind":"Device"},{"kind":"x"}]`,
+		`{"a": 1}`:                                                `{"a":1}`,
+		`{"a": tru}`:                                              "not JSON: invalid character '}' in literal true (expecting 'e') at byte 7",
+		`{"a": 1,}`:                                               "at byte 8",
+		"{\"a\": 1,\n\"b\" 2}":                                    "at byte 13",
+		`{"a": 1`:                                                 "not JSON: unexpected end",
+		`[1, 2`:                                                   "not JSON: unexpected end",
+		`{`:                                                       "not JSON: unexpected end",
+		`[true, x]`:                                               "not JSON: invalid character 'x' looking for beginning of value at byte 5",
+		`{"a": 1} {"a": 2}`:                                       "more than one JSON value",
+		`{kind: Device`:                                           "not JSON or YAML: line 1: did not find expected ',' or '}'",
+		`{kind: Device, kind: Device}`:                            "line 1: /kind: key appears twice",
+	} {
+		trees, err := decodeStream([]byte(text))
+		var out []string
+		for _, tree := range trees {
+			b, _ := appendTree(nil, tree)
+			out = append(out, string(b))
+		}
+		got := strings.Join(out, " ")
+		if err != nil {
+			got = err.Error()
+			if KindOf(err) != KindMalformed {
+				t.Errorf("%s: %v is %s", text, err, KindOf(err))
+			}
+		}
+		if got != want && (err == nil || !strings.Contains(got, want)) {
+			t.Errorf("%s: got %s, want %s", text, got, want)
+		}
+	}
+}
+
 func FuzzDecodeObjects(f *testing.F) {
 	f.Add([]byte(boilerYAML))
 	f.Add([]byte(`{"kind":"Node","apiVersion":"v1","metadata":{"name":"a"}}`))

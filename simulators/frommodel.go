@@ -40,6 +40,7 @@ func LoadModel(path string) (*models.DeviceModel, error) {
 		if m, known := catalog.Model(path); known == nil {
 			return m, nil
 		}
+		return nil, fmt.Errorf("simulators: %s is neither a file nor a ready model; whimbrel model list has those", path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("simulators: %w", err)

@@ -74,7 +74,7 @@ func TestSimulateMistakes(t *testing.T) {
 		{nil, 2, `simulate needs a FILE, "plant"`},
 		{[]string{"plant", "--from-model", "x"}, 2, "--from-model is a simulator by itself"},
 		{[]string{"plant", "--listen", "127.0.0.1:0"}, 2, "--listen with one of them, or with --from-model"},
-		{[]string{"--from-model", "missing.yaml"}, 1, "missing.yaml"},
+		{[]string{"--from-model", "missing.yaml"}, 1, "missing.yaml is neither a file nor a ready model"},
 		{[]string{"--from-model", "x", "--manifests", "y"}, 2, "--from-model prints its own"},
 		{[]string{"missing.yaml"}, 1, "missing.yaml"},
 		{[]string{"missing.yaml", "--manifests", "x"}, 1, "missing.yaml"},

@@ -117,7 +117,10 @@ func (s *stage) checkDevice(d *models.Device) (*entry, error) {
 	if err := mapper.schemas.checkDevice(d, props); err != nil {
 		return nil, err
 	}
-	return &entry{props: props}, checkAddresses(props)
+	if err := checkAddresses(props); err != nil {
+		return nil, err
+	}
+	return &entry{props: props}, s.checkLine(d)
 }
 
 // inUse refuses the deletion of what others refer to.

@@ -64,6 +64,9 @@ func (r *Registry) withStatus(e *entry) models.Object {
 		if c, refers := r.secretCondition(o); refers {
 			status.Conditions = append(status.Conditions, c)
 		}
+		if c, disagreed := r.lineCondition(o); disagreed {
+			status.Conditions = append(status.Conditions, c)
+		}
 		shown.Status = &status
 		return &shown
 	case *models.Node:

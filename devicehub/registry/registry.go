@@ -476,6 +476,7 @@ func (r *Registry) show(s *stage) {
 			continue
 		}
 		r.secretChangedLocked(c)
+		r.lineChangedLocked(c)
 		ev := event{revision: c.revision, typ: c.typ, entry: c.entry}
 		if c.before != nil {
 			ev.labels = c.before.object.Meta().Labels

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -59,7 +60,7 @@ Every flag can also be given by the environment: --log-level is WHIMBREL_LOG_LEV
 // process's exit code. What went wrong is on stderr.
 func Execute(ctx context.Context, root *cobra.Command) int {
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{inWords(err)} })
 	root.InitDefaultCompletionCmd()
 	began := false
 	each(root, func(cmd *cobra.Command) {
@@ -177,4 +178,23 @@ func arguments(least, most int, want string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// notNumber finds how Go says that the value of a flag is no number.
+var notNumber = regexp.MustCompile(`strconv\.Parse(Int|Uint|Float): parsing "[^"]*": (invalid syntax|value out of range)`)
+
+// inWords says of a flag's value what it must be.
+func inWords(err error) error {
+	m := notNumber.FindStringSubmatch(err.Error())
+	if m == nil {
+		return err
+	}
+	want := "must be a whole number"
+	switch {
+	case m[2] == "value out of range":
+		want = "is too large"
+	case m[1] == "Float":
+		want = "must be a number"
+	}
+	return errors.New(notNumber.ReplaceAllLiteralString(err.Error(), want))
 }

@@ -112,6 +112,9 @@ register at which a device has its ID.`,
 				return err
 			}
 			moved := cmd.Flags().Changed("base")
+			if base < 0 || base > 65535 {
+				return Usagef("--base must be from 0 to 65535, got %d", base)
+			}
 			if !moved && out.format != "json" {
 				_, err := cmd.OutOrStdout().Write(text) // as it is, with its comments
 				return err

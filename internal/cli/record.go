@@ -12,6 +12,9 @@ import (
 	"github.com/whimbrel-edge/whimbrel/protocols/recording"
 )
 
+// maxRecord is the longest recording that a hub makes.
+const maxRecord = 24 * time.Hour
+
 func recordCommand() *cobra.Command {
 	var conn connection
 	var path string
@@ -21,7 +24,8 @@ func recordCommand() *cobra.Command {
 		GroupID: GroupObjects,
 		Short:   "Record what a device says on the wire",
 		Long: `Records what the device's mapper sees on the wire, with its timing, into a file. whimbrel simulate plays it as a device again,
-so that what goes wrong here can be looked at elsewhere. With the context.json of an edge it asks that edge, without the hub.
+so that what goes wrong here can be looked at elsewhere. It takes as long as --for says, a minute if not, and at most 24h.
+With the context.json of an edge it asks that edge, without the hub.
 
 The file holds what is written to the device and what it says, as it is; of its connection no passwords. Ctrl-C ends it early.`,
 		Example: `  whimbrel record boiler-1 --for 10m
@@ -32,6 +36,9 @@ The file holds what is written to the device and what it says, as it is; of its 
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if length <= 0 {
 				return Usagef("--for must be above 0s")
+			}
+			if length > maxRecord {
+				return Usagef("--for must be at most 24h, got %s: record several times, with -o", length)
 			}
 			return conn.with(cmd, func(ctx context.Context, h hub) error {
 				w, name := cmd.OutOrStdout(), "-"

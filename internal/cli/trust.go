@@ -74,6 +74,9 @@ func trust(ctx context.Context, cmd *cobra.Command, h hub, key models.Key, finge
 		if err := json.Unmarshal(device.Spec.Connection, &connection); err != nil {
 			return fmt.Errorf("the connection of %s is not one with a list of whom to trust: %w", short(key), err)
 		}
+		if err := trustable(ctx, h, device); err != nil {
+			return err
+		}
 		w := cmd.OutOrStdout()
 		if slices.ContainsFunc(connection.Trust, func(t string) bool { return strings.EqualFold(t, fingerprint) }) {
 			fmt.Fprintf(w, "%s trusts %s already\n", short(key), fingerprint)
@@ -100,6 +103,27 @@ func trust(ctx context.Context, cmd *cobra.Command, h hub, key models.Key, finge
 		fmt.Fprintf(w, "%s trusts %s now%s; its edge connects again\n", short(key), fingerprint, more)
 		return nil
 	}
+}
+
+// trustable refuses a device whose protocol has no certificates: by the schema of
+// its connection. Where that cannot be told, the hub says what it thinks of it.
+func trustable(ctx context.Context, h hub, d *models.Device) error {
+	o, err := h.Get(ctx, models.Key{Kind: "DeviceModel", Namespace: d.Metadata.Namespace, Name: d.Spec.Model})
+	if err != nil {
+		return nil
+	}
+	protocol := o.(*models.DeviceModel).Spec.Protocol
+	if o, err = h.Get(ctx, models.Key{Kind: "Mapper", Name: protocol}); err != nil {
+		return nil
+	}
+	var schema struct {
+		Properties           map[string]json.RawMessage `json:"properties"`
+		AdditionalProperties any                        `json:"additionalProperties"`
+	}
+	if json.Unmarshal(o.(*models.Mapper).Spec.Connection, &schema) != nil || schema.AdditionalProperties != false || schema.Properties["trust"] != nil {
+		return nil
+	}
+	return models.Errorf(models.KindInvalid, "%s speaks %s, which has no server certificates: there is nothing to trust", short(models.KeyOf(d)), protocol)
 }
 
 var fingerprintIn = regexp.MustCompile(`sha256:[0-9a-f]{64}`)

@@ -220,7 +220,7 @@ func (s *Schema) HasLines() bool { return s.line != nil }
 // LineOf returns the line that a connection, which fits the schema, names. It is
 // false for one that names none.
 func (s *Schema) LineOf(connection []byte) (Line, bool) {
-	if s.line == nil {
+	if s.line == nil || !s.line.maybe(connection) {
 		return Line{}, false
 	}
 	fields := map[string]any{}
@@ -252,6 +252,18 @@ func (s *Schema) LineOf(connection []byte) (Line, bool) {
 		l.Settings[name] = fmt.Sprint(value)
 	}
 	return l, true
+}
+
+// maybe reports whether a connection has one of the schemes in it: most have not,
+// and need not be read.
+func (l *lineRule) maybe(connection []byte) bool {
+	lower := bytes.ToLower(connection)
+	for scheme := range l.Schemes {
+		if bytes.Contains(lower, []byte(scheme+":")) {
+			return true
+		}
+	}
+	return false
 }
 
 // Differences says in words how another device uses the same line otherwise; ""

@@ -67,7 +67,7 @@ func Model(name string) (*models.DeviceModel, error) {
 func Rebase(m *models.DeviceModel, base int) error {
 	from, err := strconv.Atoi(m.Metadata.Annotations[BaseAnnotation])
 	if err != nil {
-		return models.Errorf(models.KindInvalid, "%s is no SunSpec model: its registers do not move", m.Metadata.Name)
+		return models.Errorf(models.KindInvalid, "%s is no SunSpec model: its registers are where they are, leave the base (--base) out", m.Metadata.Name)
 	}
 	for i := range m.Spec.Properties {
 		p := &m.Spec.Properties[i]

@@ -14,6 +14,7 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/cmd/internal/edgeflags"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime"
+	"github.com/whimbrel-edge/whimbrel/mappers/builtin"
 )
 
 // Credential returns the command.
@@ -44,6 +45,9 @@ works. A program that is connected with a former password, or with one that
 				}
 				_, err := fmt.Fprintf(cmd.OutOrStdout(), "mapper %s can no longer connect\n", args[0])
 				return err
+			}
+			if _, own := builtin.Drivers()[args[0]]; own {
+				return fmt.Errorf("%s is built into the edge, which would refuse a program of that name: give the mapper a name of its own", args[0])
 			}
 			c, err := edgeruntime.NewMapperCredential(dir, args[0])
 			if err != nil {
