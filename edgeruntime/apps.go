@@ -9,6 +9,7 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/broker"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine/docker"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/images"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/localapi"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/workload"
 )
@@ -30,8 +31,9 @@ func (e *Edge) runApps(before map[string]string, newID func() string) error {
 		return err
 	}
 	e.gateway = &gateway{e: e}
+	puller := images.New(images.Config{Dir: filepath.Join(cfg.DataDir, "images"), Engine: e.engine, Hub: func() images.Hub { return e.link }, Log: cfg.Log})
 	e.apps, err = workload.New(workload.Config{Engine: e.engine, Store: e.store, Node: cfg.Node, Life: e.life, DataDir: dir,
-		SecretDir: workload.MemoryDir(dir), Listen: e.gateway.listen, RestartDelay: cfg.AppRestartDelay, StopAtEnd: cfg.StopApps, Log: cfg.Log,
+		SecretDir: workload.MemoryDir(dir), Listen: e.gateway.listen, Pull: puller.Pull, RestartDelay: cfg.AppRestartDelay, StopAtEnd: cfg.StopApps, Log: cfg.Log,
 		Local: func() workload.Endpoints { return endpoints("127.0.0.1", e.MQTTAddr(), e.APIAddr()) }})
 	return err
 }

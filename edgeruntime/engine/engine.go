@@ -65,6 +65,11 @@ type Images interface {
 	// Pull fetches ref from its registry and returns when it is here. progress may
 	// be nil; it is called from one goroutine.
 	Pull(ctx context.Context, ref string, progress func(Progress)) error
+	// Tag gives an image, by its id or one of its names, one more name. Another image
+	// of that name loses it.
+	Tag(ctx context.Context, image, ref string) error
+	// Untag takes one of its names from an image; with its last one it goes.
+	Untag(ctx context.Context, ref string) error
 	// Load takes in an archive as `docker save` writes it, and returns the names in it.
 	Load(ctx context.Context, archive io.Reader) ([]string, error)
 }
@@ -207,6 +212,8 @@ type Image struct {
 type Progress struct {
 	Done, Total int64 // bytes; Total grows as layers become known
 	Layers      int
+	Here        []string // beginnings of the digests of layers that need not be fetched
+	Waiting     string   // why nothing comes at present, "" while something does
 }
 
 // Event is something that happened to a container.

@@ -25,6 +25,9 @@ type record struct {
 	// By container.
 	Restarts map[string]int32                      `json:"restarts,omitempty"`
 	Last     map[string]models.ContainerTerminated `json:"last,omitempty"`
+	// Images are the ids of those that were meant when the containers were first made:
+	// another image of the same name is another version.
+	Images map[string]string `json:"images,omitempty"`
 }
 
 // id is what the generation's containers are labelled with: also by the
@@ -77,6 +80,9 @@ func newGeneration(r record) *generation {
 	}
 	if r.Last == nil {
 		r.Last = map[string]models.ContainerTerminated{}
+	}
+	if r.Images == nil {
+		r.Images = map[string]string{}
 	}
 	g := &generation{record: r, lives: map[string]*life{}, probing: map[string]func(){}}
 	for _, c := range r.Pod.Spec.Containers {

@@ -476,29 +476,31 @@ func (s *slot) fetch(ctx context.Context, g *generation, name string) {
 	s.mu.Lock()
 	l := g.lives[name]
 	l.image = ImageComing
+	pinned := g.Images[name]
 	s.mu.Unlock()
 	s.busy.Go(func() {
-		report := func(state ImageState, note problem, id string) bool {
+		report := func(state ImageState, note problem, image *engine.Image) bool {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			l.image, l.imageNote = state, note
-			if id != "" {
-				l.imageID = id
+			if image != nil {
+				l.imageID, g.Images[name] = digestOf(*image), image.ID
+				s.save()
 			}
 			notify(s.wake)
 			return s.find(g.Hash) == g // else nobody waits for it any more
 		}
 		for n := 1; ; n++ {
-			image, err := s.m.fetchImage(ctx, c, func(note string) { report(ImageComing, problem{models.ReasonContainerCreating, note}, "") })
+			image, err := s.m.fetchImage(ctx, c, pinned, func(note string) { report(ImageComing, problem{models.ReasonContainerCreating, note}, nil) })
 			if ctx.Err() != nil {
 				return
 			}
 			if err == nil {
-				report(ImageReady, problem{}, digestOf(image))
+				report(ImageReady, problem{}, &image)
 				return
 			}
 			if errors.Is(err, engine.ErrUnavailable) { // no fault of the image; it is looked for when the engine is back
-				report(ImageUnknown, problem{}, "")
+				report(ImageUnknown, problem{}, nil)
 				s.m.lost(err)
 				return
 			}
@@ -507,7 +509,7 @@ func (s *slot) fetch(ctx context.Context, g *generation, name string) {
 				reason = models.ReasonImagePullBackOff
 			}
 			s.m.cfg.Log.Warn("an image is not to be had; it is tried again", "pod", s.key, "image", c.Image, "error", err)
-			if !report(ImageFailed, problem{reason, err.Error()}, "") {
+			if !report(ImageFailed, problem{reason, err.Error()}, nil) {
 				return
 			}
 			t := time.NewTimer(s.m.restarting.policy.Delay(n, 0))
@@ -596,6 +598,10 @@ func (s *slot) create(ctx context.Context, g *generation, name string) error {
 	spec, err := s.spec(g, name)
 	if err == nil {
 		call, cancel := context.WithTimeout(ctx, s.m.times.call)
+		s.mu.Lock()
+		pinned := g.Images[name]
+		s.mu.Unlock()
+		spec.Image = s.m.imageName(call, spec.Image, pinned)
 		id, err = s.m.cfg.Engine.Create(call, spec)
 		cancel()
 	}

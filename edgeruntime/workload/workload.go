@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -14,8 +15,10 @@ import (
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/images"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
 	"github.com/whimbrel-edge/whimbrel/internal/backoff"
+	"github.com/whimbrel-edge/whimbrel/internal/oci"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
@@ -137,6 +140,7 @@ type Manager struct {
 	doubt                   bool       // the network may be gone
 	lostErr                 error      // the engine does not answer, as a slot found
 	digests                 map[string]string
+	fetching                map[string]chan struct{} // images by name; closed when that ends
 
 	engineKnown   bool // it was asked
 	engineState   problem
@@ -162,7 +166,7 @@ func New(cfg Config) (*Manager, error) {
 	m := &Manager{cfg: cfg, life: cfg.Life, secretDir: cfg.SecretDir, times: defaultTimes, ctx: context.Background(),
 		restarting: restarting{policy: backoff.Policy{Min: cfg.RestartDelay, Max: 30 * cfg.RestartDelay, Factor: 2}, reset: restartReset},
 		wake:       make(chan struct{}, 1), lookNow: make(chan struct{}, 1), pulls: make(chan struct{}, parallelPulls), starts: make(chan struct{}, parallelStarts), telling: make(chan struct{}, 1),
-		slots: map[key]*slot{}, digests: map[string]string{}, told: map[key]*pb.PodState{}, news: map[key]bool{}}
+		slots: map[key]*slot{}, digests: map[string]string{}, fetching: map[string]chan struct{}{}, told: map[key]*pb.PodState{}, news: map[key]bool{}}
 	if m.secretDir == "" {
 		m.secretDir = filepath.Join(cfg.DataDir, "..secrets")
 	}
@@ -749,15 +753,53 @@ func (m *Manager) learnDigest(ctx context.Context, id string) {
 	m.digests[id] = digestOf(image)
 }
 
-// fetchImage makes sure that a container's image is here.
-func (m *Manager) fetchImage(ctx context.Context, c *models.Container, note func(string)) (engine.Image, error) {
+// imageHere looks for what a pod calls an image, without asking anybody else.
+func (m *Manager) imageHere(ctx context.Context, name string) (engine.Image, error) {
+	image, err := m.cfg.Engine.Image(ctx, name)
+	if ref, bad := oci.ParseReference(name); errors.Is(err, engine.ErrNotFound) && bad == nil && ref.Digest != "" {
+		return m.cfg.Engine.Image(ctx, images.LocalName(ref))
+	}
+	return image, err
+}
+
+// imageName is what a container is made from: the name that the pod has for the
+// image as long as that means the same one, for people who look at the engine.
+func (m *Manager) imageName(ctx context.Context, name, id string) string {
+	if image, err := m.cfg.Engine.Image(ctx, name); id == "" || err == nil && image.ID == id {
+		return name
+	}
+	return id
+}
+
+// fetchImage makes sure that a container's image is here. pinned is the id of the
+// one that it was made from before, "" when it never was.
+func (m *Manager) fetchImage(ctx context.Context, c *models.Container, pinned string, note func(string)) (engine.Image, error) {
+	here := func() (engine.Image, error) {
+		if pinned != "" {
+			if image, err := m.cfg.Engine.Image(ctx, pinned); err == nil || !errors.Is(err, engine.ErrNotFound) {
+				return image, err
+			}
+		}
+		return m.imageHere(ctx, c.Image)
+	}
 	if c.ImagePullPolicy != models.PullAlways {
-		image, err := m.cfg.Engine.Image(ctx, c.Image)
+		image, err := here()
 		if err == nil || !errors.Is(err, engine.ErrNotFound) {
 			return image, err
 		}
 		if c.ImagePullPolicy == models.PullNever {
 			return image, fmt.Errorf("image %s is not on the node, and imagePullPolicy is Never", c.Image)
+		}
+	}
+	// Pods that want the same image wait for one another: it is fetched once.
+	free, err := m.holdImage(ctx, c.Image)
+	if err != nil {
+		return engine.Image{}, err
+	}
+	defer free()
+	if c.ImagePullPolicy != models.PullAlways {
+		if image, err := here(); err == nil || !errors.Is(err, engine.ErrNotFound) {
+			return image, err
 		}
 	}
 	select {
@@ -773,12 +815,12 @@ func (m *Manager) fetchImage(ctx context.Context, c *models.Container, note func
 	note("pulling " + c.Image)
 	last := ""
 	pulled := pull(ctx, c.Image, func(p engine.Progress) {
-		if text := fmt.Sprintf("pulling %s: %d of %d MB", c.Image, p.Done>>20, p.Total>>20); text != last {
+		if text := pullText(c.Image, p); text != last {
 			last = text
 			note(text)
 		}
 	})
-	image, err := m.cfg.Engine.Image(ctx, c.Image)
+	image, err := m.imageHere(ctx, c.Image)
 	switch {
 	case pulled == nil:
 		return image, err
@@ -788,6 +830,47 @@ func (m *Manager) fetchImage(ctx context.Context, c *models.Container, note func
 		return image, nil
 	}
 	return engine.Image{}, pulled
+}
+
+// pullText says how far a pull is.
+func pullText(name string, p engine.Progress) string {
+	const mega = 1e6
+	text := "pulling " + name
+	switch {
+	case p.Total > 0 && p.Done == p.Total:
+		text += fmt.Sprintf(": unpacking %.0f MB", math.Ceil(float64(p.Total)/mega))
+	case p.Total > 0:
+		text += fmt.Sprintf(": %.0f of %.0f MB", math.Floor(float64(p.Done)/mega), math.Ceil(float64(p.Total)/mega))
+	}
+	if p.Waiting != "" {
+		text += " (waits: " + p.Waiting + ")"
+	}
+	return text
+}
+
+// holdImage waits until nobody else fetches an image.
+func (m *Manager) holdImage(ctx context.Context, name string) (free func(), err error) {
+	for {
+		m.mu.Lock()
+		busy := m.fetching[name]
+		if busy == nil {
+			mine := make(chan struct{})
+			m.fetching[name] = mine
+			m.mu.Unlock()
+			return func() {
+				m.mu.Lock()
+				delete(m.fetching, name)
+				m.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		m.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // MemoryDir is the path of a folder in memory for this data directory, "" where

@@ -50,7 +50,7 @@ Every flag can also be given by the environment: --log-level is WHIMBREL_LOG_LEV
 		&cobra.Group{ID: GroupObjects, Title: "Devices and other objects:"},
 		&cobra.Group{ID: GroupAccess, Title: "Who may do what:"},
 	)
-	root.AddCommand(getCommand(), describeCommand(), applyCommand(), diffCommand(), deleteCommand(), twinCommand(), trustCommand(), browseCommand(), historyCommand(), rolloutCommand(), routeCommand(), modelCommand(),
+	root.AddCommand(getCommand(), describeCommand(), applyCommand(), diffCommand(), deleteCommand(), twinCommand(), trustCommand(), browseCommand(), historyCommand(), rolloutCommand(), imageCommand(), routeCommand(), modelCommand(),
 		tokenCommand(), userCommand(), versionCommand())
 	root.AddCommand(recordCommand(), logsCommand(), execCommand())
 	return root

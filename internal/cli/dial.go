@@ -7,10 +7,39 @@ import (
 	"io"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/whimbrel-edge/whimbrel/cloudapi/client"
+	"github.com/whimbrel-edge/whimbrel/internal/oci"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/twin"
 )
+
+// Images implements hub.
+func (r remote) Images(ctx context.Context) ([]oci.Image, error) { return r.c.Images(ctx) }
+
+// HasBlob implements hub.
+func (r remote) HasBlob(ctx context.Context, repo string, d digest.Digest) (bool, error) {
+	return r.c.HasBlob(ctx, repo, d)
+}
+
+// PushBlob implements hub.
+func (r remote) PushBlob(ctx context.Context, repo string, d digest.Digest, size int64, open func(from int64) (io.ReadCloser, error), sent func(int64)) error {
+	return r.c.PushBlob(ctx, repo, d, size, open, sent)
+}
+
+// PutManifest implements hub.
+func (r remote) PutManifest(ctx context.Context, repo, ref string, m oci.Stored) error {
+	return r.c.PutManifest(ctx, repo, ref, m)
+}
+
+// DeleteImage implements hub.
+func (r remote) DeleteImage(ctx context.Context, repo, ref string) error {
+	return r.c.DeleteImage(ctx, repo, ref)
+}
+
+// PruneImages implements hub.
+func (r remote) PruneImages(ctx context.Context) (client.Pruned, error) { return r.c.PruneImages(ctx) }
 
 // dial returns the hub at t. It does not connect yet.
 func dial(t target) (hub, error) {

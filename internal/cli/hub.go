@@ -5,7 +5,10 @@ import (
 	"io"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/whimbrel-edge/whimbrel/cloudapi/client"
+	"github.com/whimbrel-edge/whimbrel/internal/oci"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/twin"
 )
@@ -76,6 +79,18 @@ type hub interface {
 	// resourceVersion until ctx ends or send fails. A connection that breaks is made
 	// again.
 	WatchEvents(ctx context.Context, o client.EventOptions, resourceVersion string, send func(models.EventChange) error) error
+
+	// Images lists the images that the hub keeps.
+	Images(ctx context.Context) ([]oci.Image, error)
+	// HasBlob reports whether a repository has a blob.
+	HasBlob(ctx context.Context, repo string, d digest.Digest) (bool, error)
+	// PushBlob uploads one, and goes on where an earlier attempt was cut. sent is told
+	// how much is there.
+	PushBlob(ctx context.Context, repo string, d digest.Digest, size int64, open func(from int64) (io.ReadCloser, error), sent func(int64)) error
+	PutManifest(ctx context.Context, repo, ref string, m oci.Stored) error
+	// DeleteImage removes a tag, or by its digest an image with all of its tags.
+	DeleteImage(ctx context.Context, repo, ref string) error
+	PruneImages(ctx context.Context) (client.Pruned, error)
 
 	CreateJoinToken(ctx context.Context, node string, ttl time.Duration) (client.Token, error)
 	CreateUserToken(ctx context.Context, user string, ttl time.Duration) (client.Token, error)

@@ -9,10 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/whimbrel-edge/whimbrel/cloudapi"
 	"github.com/whimbrel-edge/whimbrel/cloudapi/cloudapitest"
+	hubimages "github.com/whimbrel-edge/whimbrel/devicehub/images"
+	"github.com/whimbrel-edge/whimbrel/internal/dockertest"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -35,7 +38,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			h := cloudapitest.New()
 			e.Values[hubKey{}] = h
-			e.Setenv("WHIMBREL_SERVER", cloudapitest.Serve(t, h, func(c *cloudapi.Config) { c.Log = slog.New(slog.DiscardHandler) }))
+			store, err := hubimages.Open(hubimages.Config{Dir: e.Getenv("WORK") + "/.images", Log: slog.New(slog.DiscardHandler), Now: time.Now})
+			if err != nil {
+				return err
+			}
+			e.Setenv("WHIMBREL_SERVER", cloudapitest.Serve(t, h, func(c *cloudapi.Config) { c.Log, c.Images = slog.New(slog.DiscardHandler), shelf{store} }))
 			e.Setenv("WHIMBREL_TOKEN", cloudapitest.AdminToken)
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("COLUMNS", "")
@@ -43,9 +50,24 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"hub": playHub, "await": awaitFile, "code": exitCodeIs,
+			"hub": playHub, "archive": makeArchive, "await": awaitFile, "code": exitCodeIs,
 		},
 	})
+}
+
+// shelf is a store of images in which no app names any.
+type shelf struct{ *hubimages.Store }
+
+// Prune implements cloudapi.Images.
+func (s shelf) Prune(ctx context.Context, by string) (int, int64, error) {
+	return s.Store.Prune(ctx, func(string, digest.Digest) bool { return false }, by)
+}
+
+// makeArchive makes a file as docker save does: archive FILE REF CONTENT.
+func makeArchive(ts *testscript.TestScript, _ bool, args []string) {
+	text, err := dockertest.Image(args[1], []string{"/app"}, map[string][]byte{"app": []byte(args[2])})
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
 }
 
 // playHub is what happens at the hub meanwhile:

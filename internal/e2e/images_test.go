@@ -2,14 +2,21 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/whimbrel-edge/whimbrel/internal/dockertest"
+	"github.com/whimbrel-edge/whimbrel/internal/faultproxy"
 	"github.com/whimbrel-edge/whimbrel/internal/need"
+	"github.com/whimbrel-edge/whimbrel/models"
 )
 
 // dockerCLI runs the docker command against an engine, with a configuration of
@@ -133,4 +140,217 @@ func spoil(t testing.TB, dir string) {
 	if err != nil || n == 0 {
 		t.Fatalf("%d layers spoilt: %v", n, err)
 	}
+}
+
+// bigApp is the archive of the test app with a layer that takes a while.
+func bigApp(t testing.TB, ref string, bytes int) []byte {
+	t.Helper()
+	extra := make([]byte, bytes)
+	_, _ = rand.Read(extra) // never fails
+	return dockertest.App(t, ref, string(extra))
+}
+
+const imageManifest = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: NAME}
+spec:
+  replicas: 1
+  template:
+    metadata: {labels: {app: NAME}}
+    spec:
+      nodeName: gateway-1
+      terminationGracePeriodSeconds: 1
+      containers:
+      - {name: main, image: "IMAGE", imagePullPolicy: POLICY, args: ["serve=8080"]}
+`
+
+func deployImage(h *hub, name, image, policy string) {
+	h.t.Helper()
+	h.apply(strings.NewReplacer("NAME", name, "IMAGE", image, "POLICY", policy).Replace(imageManifest))
+}
+
+// awaitPod waits until the pod of an app is such.
+func awaitPod(t testing.TB, h *hub, app, what string, holds func(models.PodStatus) bool) (st models.PodStatus) {
+	t.Helper()
+	eventually(t, 60*time.Second, app+" "+what, func() error {
+		got, err := h.do("GET", hubAPI+"/pods/"+app+"-0", "")
+		if err != nil {
+			return err
+		}
+		var pod models.Pod
+		if err := json.Unmarshal(got.body, &pod); err != nil || pod.Status == nil {
+			return fmt.Errorf("%v: %v", got, err)
+		}
+		if st = *pod.Status; !holds(st) {
+			return fmt.Errorf("%+v", st)
+		}
+		return nil
+	})
+	return st
+}
+
+// TestAppsFromTheHub runs apps whose images only the hub has.
+func TestAppsFromTheHub(t *testing.T) {
+	t.Parallel()
+	c := newContainers(t)
+	h := newHub(t, "")
+	proxy := faultproxy.New(t, h.link)
+	e := &edge{process: newProcess(t, "edge gateway-1", program(t, "whimbrel-edge")), node: "gateway-1", data: t.TempDir(), mqtt: holdPort(t), addr: holdPort(t)}
+	e.env = []string{"DOCKER_HOST=" + c.Host()}
+	e.start("--hub", "https://"+proxy.Addr(), "--token", h.joinToken("gateway-1"), "--name", "gateway-1", "--data", e.data, "--mqtt", e.mqtt, "--api", e.addr)
+	h.awaitNode(t, "gateway-1", true)
+	push := func(archive []byte) string {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "image.tar")
+		if err := os.WriteFile(file, archive, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return h.must("", "image", "push", file)
+	}
+	running := func(s models.PodStatus) bool { return s.Ready }
+	parts := filepath.Join(e.data, "images")
+	left := func() (n int64) {
+		entries, _ := os.ReadDir(parts)
+		for _, e := range entries {
+			if info, err := e.Info(); err == nil {
+				n += info.Size()
+			}
+		}
+		return n
+	}
+
+	step(t, "an image that the engine lacks", func(t *testing.T) {
+		push(bigApp(t, "example/first:1", 1000))
+		deployImage(h, "first", "example/first:1", "IfNotPresent")
+		st := awaitPod(t, h, "first", "runs", running)
+		here, err := c.engine.Image(t.Context(), "example/first:1")
+		if err != nil || st.ContainerStatuses[0].ImageID != here.ID || len(here.Digests) != 0 {
+			t.Errorf("%+v, the engine has %+v: %v", st.ContainerStatuses, here, err)
+		}
+		if n := left(); n != 0 {
+			t.Errorf("%d bytes are left in %s", n, parts)
+		}
+	})
+
+	step(t, "hub and edge killed, and the link cut, in the middle of a layer", func(t *testing.T) {
+		push(bigApp(t, h.listen+"/example/big:1", 16<<20))
+		proxy.SetLatency(25 * time.Millisecond)
+		deployImage(h, "big", h.listen+"/example/big:1", "IfNotPresent")
+		seen := int64(0)
+		more := func(what string) {
+			t.Helper()
+			eventually(t, 60*time.Second, what, func() error {
+				if n := left(); n < seen+(1<<20) {
+					return fmt.Errorf("%d bytes are here, %d were", n, seen)
+				}
+				return nil
+			})
+			seen = left()
+		}
+		more("a part came")
+		awaitPod(t, h, "big", "says how far it is", func(s models.PodStatus) bool {
+			w := s.ContainerStatuses[0].State.Waiting
+			return w != nil && strings.Contains(w.Message, " of ") && strings.Contains(w.Message, "MB")
+		})
+		seen = left()
+		h.kill()
+		h.begin()
+		h.awaitReady()
+		more("it went on after the hub was killed")
+		e.kill()
+		if n := left(); n < seen {
+			t.Errorf("the killed edge left %d bytes, there were %d", n, seen)
+		}
+		e.again()
+		more("it went on after the edge was killed")
+		proxy.Reset()
+		more("it went on after the link was cut")
+		proxy.SetLatency(0)
+		awaitPod(t, h, "big", "runs", running)
+		if n := left(); n != 0 {
+			t.Errorf("%d bytes are left in %s", n, parts)
+		}
+	})
+
+	step(t, "what is nowhere", func(t *testing.T) {
+		deployImage(h, "nowhere", h.listen+"/example/nowhere:1", "IfNotPresent")
+		st := awaitPod(t, h, "nowhere", "fails", func(s models.PodStatus) bool {
+			return s.Reason == models.ReasonErrImagePull || s.Reason == models.ReasonImagePullBackOff
+		})
+		if !strings.Contains(st.Message, "the hub has no image "+h.listen+"/example/nowhere:1") {
+			t.Errorf("it says %q", st.Message)
+		}
+		push(bigApp(t, "example/nowhere:1", 10)) // and then it is there
+		h.must("", "delete", "deployment", "nowhere")
+	})
+
+	step(t, "by digest", func(t *testing.T) {
+		push(bigApp(t, "example/pinned:1", 2000))
+		digest := ""
+		var list struct {
+			Items []struct{ Repository, Digest string }
+		}
+		if err := json.Unmarshal([]byte(h.must("", "image", "ls", "-o", "json")), &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range list.Items {
+			if i.Repository == "example/pinned" {
+				digest = i.Digest
+			}
+		}
+		push(bigApp(t, "example/pinned:1", 3000)) // the tag moves
+		deployImage(h, "pinned", "example/pinned@"+digest, "IfNotPresent")
+		st := awaitPod(t, h, "pinned", "runs", running)
+		// Without the hub another pod of it can be made.
+		h.kill()
+		for _, l := range c.list() {
+			if l.Labels["whimbrel.pod"] == "pinned-0" {
+				if err := c.engine.Remove(t.Context(), l.ID); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		eventually(t, 30*time.Second, "it is made again", func() error {
+			for _, l := range c.list() {
+				if l.Labels["whimbrel.pod"] == "pinned-0" && l.State == "running" && l.ImageID == st.ContainerStatuses[0].ImageID {
+					return nil
+				}
+			}
+			return fmt.Errorf("%+v", c.list())
+		})
+		h.begin()
+		h.awaitReady()
+		h.awaitNode(t, "gateway-1", true)
+	})
+
+	step(t, "a tag that moves", func(t *testing.T) {
+		push(bigApp(t, "example/moves:1", 100))
+		deployImage(h, "stays", "example/moves:1", "IfNotPresent")
+		before := awaitPod(t, h, "stays", "runs", running).ContainerStatuses[0].ImageID
+		push(bigApp(t, "example/moves:1", 200))
+		deployImage(h, "follows", "example/moves:1", "Always")
+		after := awaitPod(t, h, "follows", "runs", running).ContainerStatuses[0].ImageID
+		if before == after {
+			t.Errorf("Always ran %s, which was there", after)
+		}
+		for _, l := range c.list() { // the name is the other's now, and the version stays
+			if l.Labels["whimbrel.pod"] == "stays-0" {
+				if err := c.engine.Remove(t.Context(), l.ID); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		eventually(t, 30*time.Second, "it is made again from the same image", func() error {
+			for _, l := range c.list() {
+				if l.Labels["whimbrel.pod"] == "stays-0" && l.State == "running" {
+					if l.ImageID != before {
+						t.Fatalf("it runs %s, before %s", l.ImageID, before)
+					}
+					return nil
+				}
+			}
+			return errors.New("it does not run")
+		})
+	})
 }

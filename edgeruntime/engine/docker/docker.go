@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -277,6 +278,17 @@ func (d *Docker) Pull(ctx context.Context, ref string, progress func(engine.Prog
 	return wrap("pull "+ref, followPull(body, progress))
 }
 
+// Tag implements engine.Images.
+func (d *Docker) Tag(ctx context.Context, image, ref string) error {
+	return wrap("tag image "+ref, d.cli.ImageTag(ctx, image, ref))
+}
+
+// Untag implements engine.Images.
+func (d *Docker) Untag(ctx context.Context, ref string) error {
+	_, err := d.cli.ImageRemove(ctx, ref, image.RemoveOptions{})
+	return wrap("untag image "+ref, err)
+}
+
 // pullMessage is one line of the engine's report.
 type pullMessage struct {
 	Status   string `json:"status"`
@@ -293,6 +305,7 @@ type pullMessage struct {
 func followPull(body io.Reader, progress func(engine.Progress)) error {
 	type layer struct{ done, total int64 }
 	layers := map[string]layer{}
+	var here []string
 	dec := json.NewDecoder(body)
 	for {
 		var m pullMessage
@@ -304,11 +317,15 @@ func followPull(body io.Reader, progress func(engine.Progress)) error {
 		case m.Error != "":
 			return errors.New(m.Error)
 		}
+		if progress != nil && m.ID != "" && m.Status == "Already exists" {
+			here = append(here, m.ID)
+			progress(engine.Progress{Here: slices.Clone(here)})
+		}
 		if progress == nil || m.ID == "" || m.Progress.Total == 0 || !strings.HasPrefix(m.Status, "Downloading") {
 			continue
 		}
 		layers[m.ID] = layer{m.Progress.Current, m.Progress.Total}
-		p := engine.Progress{Layers: len(layers)}
+		p := engine.Progress{Layers: len(layers), Here: slices.Clone(here)}
 		for _, l := range layers {
 			p.Done, p.Total = p.Done+l.done, p.Total+l.total
 		}

@@ -391,6 +391,11 @@ func (f *Fake) Image(ctx context.Context, ref string) (engine.Image, error) {
 	}
 	defer leave()
 	image, ok := f.images[ref]
+	for _, i := range f.images {
+		if i.ID == ref {
+			image, ok = i, true
+		}
+	}
 	if !ok {
 		return engine.Image{}, fmt.Errorf("image %s: %w", ref, engine.ErrNotFound)
 	}
@@ -412,6 +417,36 @@ func (f *Fake) Pull(ctx context.Context, ref string, progress func(engine.Progre
 		progress(engine.Progress{Done: 1, Total: 1, Layers: 1})
 	}
 	f.images[ref] = image
+	return nil
+}
+
+// Tag implements engine.Images.
+func (f *Fake) Tag(ctx context.Context, image, ref string) error {
+	leave, err := f.enter(ctx, "tag", image)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	for name, i := range f.images {
+		if name == image || i.ID == image {
+			f.images[ref] = i
+			return nil
+		}
+	}
+	return fmt.Errorf("image %s: %w", image, engine.ErrNotFound)
+}
+
+// Untag implements engine.Images.
+func (f *Fake) Untag(ctx context.Context, ref string) error {
+	leave, err := f.enter(ctx, "untag", ref)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if _, ok := f.images[ref]; !ok {
+		return fmt.Errorf("image %s: %w", ref, engine.ErrNotFound)
+	}
+	delete(f.images, ref)
 	return nil
 }
 

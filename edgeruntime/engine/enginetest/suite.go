@@ -60,8 +60,31 @@ func Suite(t *testing.T, e engine.Engine, archive []byte, loaded string) {
 		if err != nil || !slices.Contains(names, loaded) {
 			t.Fatalf("loaded %v, %v", names, err)
 		}
-		if i, err := e.Image(t.Context(), loaded); err != nil || i.ID == "" || i.Size == 0 {
+		i, err := e.Image(t.Context(), loaded)
+		if err != nil || i.ID == "" || i.Size == 0 {
 			t.Errorf("after: %+v, %v", i, err)
+		}
+		const other = "whimbrel.test/other:2"
+		if err := e.Tag(t.Context(), i.ID, other); err != nil {
+			t.Error(err)
+		}
+		if again, err := e.Image(t.Context(), other); err != nil || again.ID != i.ID {
+			t.Errorf("by its other name: %+v, %v", again, err)
+		}
+		if err := e.Untag(t.Context(), other); err != nil {
+			t.Error(err)
+		}
+		if _, err := e.Image(t.Context(), other); !errors.Is(err, engine.ErrNotFound) {
+			t.Errorf("without its name: %v", err)
+		}
+		if _, err := e.Image(t.Context(), i.ID); err != nil {
+			t.Errorf("the image went with a name that was not its last: %v", err)
+		}
+		if err := e.Tag(t.Context(), "whimbrel.test/never-was:1", other); !errors.Is(err, engine.ErrNotFound) {
+			t.Errorf("a name for nothing: %v", err)
+		}
+		if err := e.Untag(t.Context(), other); !errors.Is(err, engine.ErrNotFound) {
+			t.Errorf("nothing without its name: %v", err)
 		}
 	})
 }
