@@ -2,6 +2,7 @@ package models
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -55,6 +56,22 @@ const (
 	ReasonEngineUnavailable    = "EngineUnavailable"          // the node's container engine does not answer
 	ReasonConfigNotFound       = "CreateContainerConfigError" // a ConfigMap or Secret, or a key of one, is not there
 )
+
+// PullingMessage begins the message of a pod, or of one of its containers, whose
+// image is on its way: "pulling NAME", and then maybe ": 34 of 88 MB".
+const PullingMessage = "pulling "
+
+// PullingImage returns the image that a message says is on its way, and how far,
+// "" for none.
+func PullingImage(message string) (image, how string) {
+	rest, ok := strings.CutPrefix(message, PullingMessage)
+	if !ok {
+		return "", ""
+	}
+	image, _, _ = strings.Cut(rest, " ")
+	how = strings.TrimSpace(strings.TrimPrefix(rest, image))
+	return strings.TrimSuffix(image, ":"), how
+}
 
 // PodStatus is what a pod's node tells of it. Ready, Revision, RestartCount and
 // ContainerStatuses are of what serves now; while a new revision is brought up

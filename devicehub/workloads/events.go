@@ -39,6 +39,14 @@ func podHappened(p *models.Pod, before *models.PodStatus, after models.PodStatus
 			say(models.SeverityWarning, cmp.Or(t.Reason, models.ReasonError), fmt.Sprintf("container %s ended with code %d on node %s; it has been started again %d times", c.Name, t.ExitCode, p.Spec.NodeName, c.RestartCount))
 		}
 	}
+	if was, is := pulling(before), pulling(&after); is != was {
+		if was != "" && known && (quiet[after.Reason] || after.Ready) {
+			say(models.SeverityNormal, "Pulled", fmt.Sprintf("image %s is on node %s", was, p.Spec.NodeName))
+		}
+		if is != "" {
+			say(models.SeverityNormal, "Pulling", fmt.Sprintf("image %s is being fetched to node %s", is, p.Spec.NodeName))
+		}
+	}
 	if !after.Ready && !quiet[after.Reason] && (before.Reason != after.Reason || before.Ready) {
 		say(models.SeverityWarning, after.Reason, because("", after.Message))
 	}
@@ -49,6 +57,15 @@ func podHappened(p *models.Pod, before *models.PodStatus, after models.PodStatus
 		say(models.SeverityNormal, "Ready", fmt.Sprintf("revision %d is ready on node %s", after.Revision, p.Spec.NodeName))
 	}
 	return out
+}
+
+// pulling is the image that is on its way to a pod, or to its next revision.
+func pulling(s *models.PodStatus) string {
+	image, _ := models.PullingImage(s.Message)
+	if image == "" && s.Update != nil {
+		image, _ = models.PullingImage(s.Update.Message)
+	}
+	return image
 }
 
 func restarts(s *models.PodStatus, container string) int32 {

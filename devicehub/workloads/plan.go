@@ -50,8 +50,9 @@ type Input struct {
 // Progress is how far a rollout was when it last went a step forward.
 type Progress struct {
 	Revision int64
-	Done     int // pods that are up at the revision
-	Begun    int // pods that are to be
+	Done     int    // pods that are up at the revision
+	Begun    int    // pods that are to be
+	Pulled   string // how far the images of those are that are being fetched
 	Since    time.Time
 }
 
@@ -349,8 +350,8 @@ func (p *planner) judge() {
 			failure = s.failure(p.revision)
 		}
 	}
-	p.plan.Progress = Progress{p.revision, done, begun, p.Now}
-	if b := p.Before; b.Revision == p.revision && b.Done >= done && b.Begun >= begun && !b.Since.IsZero() {
+	p.plan.Progress = Progress{p.revision, done, begun, p.pulled(), p.Now}
+	if b := p.Before; b.Revision == p.revision && b.Done >= done && b.Begun >= begun && b.Pulled == p.plan.Progress.Pulled && !b.Since.IsZero() {
 		p.plan.Progress.Since = b.Since
 	}
 	st.Conditions = []models.Condition{available(len(p.slots), int(st.ReadyReplicas), notReady), p.progressing(done, failure, away)}
@@ -376,6 +377,29 @@ func available(replicas, ready int, notReady string) models.Condition {
 		return models.Condition{Type: "Available", Status: "True", Reason: models.ReasonAllPodsReady}
 	}
 	return models.Condition{Type: "Available", Status: "False", Reason: models.ReasonPodsNotReady, Message: fmt.Sprintf("%d of %d pods are ready; %s", ready, replicas, notReady)}
+}
+
+// pulled says how far images are that are being fetched: over a thin line one takes
+// hours, which is no standstill.
+func (p *planner) pulled() string {
+	var all []string
+	for i := range p.slots {
+		s := &p.slots[i]
+		if s.pod == nil || !s.placed() || !s.pod.Reachable {
+			continue
+		}
+		message := s.pod.Status.Message
+		if u := s.pod.Status.Update; u != nil {
+			message = u.Message
+		}
+		if _, how := models.PullingImage(message); strings.HasPrefix(how, "(") { // it waits
+			continue
+		} else if how != "" {
+			how, _, _ = strings.Cut(how, " (")
+			all = append(all, s.name+" "+how)
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 func (p *planner) progressing(done int, failure string, away []string) models.Condition {

@@ -17,6 +17,7 @@ var start = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 // world plays the registry and the nodes of one Deployment: it does what plans
 // say, and its pods come up or not as a test says.
 type world struct {
+	pulls  string // what pods say that have not come up
 	t      testing.TB
 	in     Input
 	uids   int
@@ -79,6 +80,9 @@ func (w *world) show() {
 			p.Status = models.PodStatus{Phase: models.PodUnknown, Reason: models.ReasonNodeLost}
 		case !ok:
 			p.Status = models.PodStatus{Phase: models.PodPending, Reason: models.ReasonPodScheduled}
+			if w.pulls != "" {
+				p.Status.Reason, p.Status.Message = models.ReasonContainerCreating, w.pulls
+			}
 		default:
 			p.Status = models.PodStatus{Phase: models.PodRunning, Ready: !w.broken[r.image], Revision: r.revision}
 			if !p.Status.Ready {
@@ -328,6 +332,24 @@ func TestProgressDeadline(t *testing.T) {
 	w.work()
 	w.step()
 	w.want("at last", w.condition("Progressing"), "True RolloutComplete all pods are at revision 1")
+}
+
+// An image that comes over a thin line takes hours. As long as it comes, that is no
+// standstill.
+func TestPullIsProgress(t *testing.T) {
+	w := newWorld(t, 1, "a")
+	w.pulls = "pulling app:1: 1 of 9 MB"
+	w.step()
+	w.in.Now = start.Add(ProgressDeadline - time.Second)
+	w.pulls = "pulling app:1: 2 of 9 MB"
+	w.step()
+	w.in.Now = start.Add(2*ProgressDeadline - 2*time.Second)
+	w.step()
+	w.want("it comes", w.condition("Progressing"), "True RollingOut revision 1: 0 of 1 pods are up; next pod app-0 on node a: ContainerCreating: pulling app:1: 2 of 9 MB")
+	w.pulls = "pulling app:1: 2 of 9 MB (waits: there is no link)"
+	w.in.Now = start.Add(2*ProgressDeadline - time.Second)
+	w.step()
+	w.want("it does not", w.condition("Progressing"), "False ProgressDeadlineExceeded revision 1: no step forward for 10m0s, 0 of 1 pods are up; pod app-0 on node a: ContainerCreating: pulling app:1: 2 of 9 MB (waits: there is no link)")
 }
 
 // TestPlansHold checks on random histories what must hold at every step: no more

@@ -812,7 +812,7 @@ func (m *Manager) fetchImage(ctx context.Context, c *models.Container, pinned st
 	if pull == nil {
 		pull = m.cfg.Engine.Pull
 	}
-	note("pulling " + c.Image)
+	note(pullText(c.Image, engine.Progress{}))
 	last := ""
 	pulled := pull(ctx, c.Image, func(p engine.Progress) {
 		if text := pullText(c.Image, p); text != last {
@@ -835,7 +835,7 @@ func (m *Manager) fetchImage(ctx context.Context, c *models.Container, pinned st
 // pullText says how far a pull is.
 func pullText(name string, p engine.Progress) string {
 	const mega = 1e6
-	text := "pulling " + name
+	text := models.PullingMessage + name
 	switch {
 	case p.Total > 0 && p.Done == p.Total:
 		text += fmt.Sprintf(": unpacking %.0f MB", math.Ceil(float64(p.Total)/mega))
