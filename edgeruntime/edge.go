@@ -251,7 +251,7 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 		return err
 	}
 	if err := listen(cfg.APIAddr, before[settingAPI], before[settingAPIAsked], func(addr string) (err error) {
-		e.api, err = localapi.New(localapi.Config{Addr: addr, Token: token, Apps: e.appByToken, Devices: e.devices, Routes: e.routes, Services: reach{e.services, func() *link.Link { return e.link }}, Metrics: metrics, Log: cfg.Log})
+		e.api, err = localapi.New(localapi.Config{Addr: addr, Token: token, Apps: e.appByToken, Devices: e.devices, Routes: e.routes, Services: reach{e.services, func() *link.Link { return e.link }}, Pods: e.apps, Desk: e.desk, Metrics: metrics, Log: cfg.Log})
 		return err
 	}); err != nil {
 		return err

@@ -30,8 +30,8 @@ const headerTimeout = 6 * time.Minute
 
 // Client talks to one hub as one user. It is safe for concurrent use. Where the
 // server is an edge's local API instead, twins, desired values, reads and
-// recordings of the edge's devices work as at the hub, and all else is
-// KindMalformed.
+// recordings of the edge's devices, its pods, their logs and commands in them work
+// as at the hub, and all else is an error that AtEdge knows, KindMalformed.
 type Client struct {
 	server *url.URL
 	token  string

@@ -86,10 +86,14 @@ func (c *Client) Exec(ctx context.Context, namespace, name string, o ExecOptions
 	if o.Stdin != nil {
 		q.Set("stdin", "true")
 	}
-	dial, cancel := context.WithTimeout(ctx, time.Minute) // of the command's beginning, not of its life
-	defer cancel()
-	ws, resp, err := websocket.Dial(dial, c.server.String()+podPath(name)+"/exec?"+q.Encode(), &websocket.DialOptions{HTTPClient: c.http,
-		HTTPHeader: http.Header{"Authorization": {"Bearer " + c.token}}, Subprotocols: []string{podstream.ProtocolV5}, CompressionMode: websocket.CompressionDisabled})
+	r := Request{Method: http.MethodGet, Path: podPath(name) + "/exec", Query: q}
+	ws, resp, err := c.dial(ctx, r)
+	if err != nil && resp != nil && isEdge(resp) {
+		if r, err = atEdge(r); err != nil {
+			return 0, err
+		}
+		ws, resp, err = c.dial(ctx, r)
+	}
 	if err != nil {
 		if resp == nil {
 			return 0, err
@@ -102,4 +106,14 @@ func (c *Client) Exec(ctx context.Context, namespace, name string, o ExecOptions
 		return 0, models.Errorf(models.KindOfStatus(resp.StatusCode), "the server answered %s", resp.Status)
 	}
 	return podstream.Call(ctx, ws, podstream.Terminal{Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Resize: o.Resize})
+}
+
+// dialTimeout bounds a command's beginning, not its life.
+const dialTimeout = time.Minute
+
+func (c *Client) dial(ctx context.Context, r Request) (*websocket.Conn, *http.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return websocket.Dial(ctx, c.server.String()+r.Path+"?"+r.Query.Encode(), &websocket.DialOptions{HTTPClient: c.http,
+		HTTPHeader: http.Header{"Authorization": {"Bearer " + c.token}}, Subprotocols: []string{podstream.ProtocolV5}, CompressionMode: websocket.CompressionDisabled})
 }

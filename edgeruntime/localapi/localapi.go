@@ -50,8 +50,11 @@ type Config struct {
 	Routes  Routes
 	// Services reaches apps; nil: the edge runs none.
 	Services Services
-	Metrics  http.Handler
-	Log      *slog.Logger
+	// Pods and Desk are for who looks into them; nil: the edge runs none.
+	Pods    Pods
+	Desk    Desk
+	Metrics http.Handler
+	Log     *slog.Logger
 }
 
 // Server is the API. Run is its loop.
@@ -157,6 +160,9 @@ func (s *Server) handler() http.Handler {
 		"/v1/devices/{id}/read":         {http.MethodPost: s.read},
 		"/v1/routes/{name}":             {http.MethodPost: s.post},
 		"/v1/devices/{id}/recording":    {http.MethodGet: s.record},
+		"/v1/pods":                      {http.MethodGet: s.pods},
+		"/v1/pods/{name}/log":           {http.MethodGet: s.podLog},
+		"/v1/pods/{name}/exec":          {http.MethodGet: s.podExec},
 		"/metrics":                      {http.MethodGet: s.metrics},
 	} {
 		mux.Handle(path, s.authorized(s.serve(r)))
@@ -427,6 +433,9 @@ func readBody(r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
+// repeated is the one parameter that may be given more than once.
+const repeated = "command"
+
 // query returns the parameters, which must be known ones, given once: what is not
 // understood is not left out silently.
 func query(r *http.Request, known ...string) (url.Values, error) {
@@ -444,7 +453,7 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 			return nil, models.Errorf(models.KindMalformed, "query parameter %q is not known here; there are none", name)
 		case !ok:
 			return nil, models.Errorf(models.KindMalformed, "query parameter %q is not known here; known are %s", name, strings.Join(known, ", "))
-		case len(values) > 1:
+		case len(values) > 1 && name != repeated:
 			return nil, models.Errorf(models.KindMalformed, "query parameter %q is given more than once", name)
 		}
 	}

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -31,6 +32,36 @@ func (m *Manager) Backends(namespace string, selector map[string]string) (out []
 			return -1
 		}
 		return 1
+	})
+	return out
+}
+
+// Pods returns all pods by namespace and name: who they are, the names and images of
+// their containers, and how they do.
+func (m *Manager) Pods() (out []*models.Pod) {
+	m.mu.Lock()
+	all := m.allSlots()
+	m.mu.Unlock()
+	for _, s := range all {
+		status, uid, ok := s.status()
+		s.mu.Lock()
+		from := s.wanted
+		if g := s.serving(); from == nil && g != nil {
+			from = &g.Pod
+		}
+		s.mu.Unlock()
+		if !ok || from == nil {
+			continue
+		}
+		p := &models.Pod{TypeMeta: models.TypeMeta{APIVersion: "v1", Kind: "Pod"}, Status: &status, Spec: models.PodSpec{NodeName: m.cfg.Node},
+			Metadata: models.ObjectMeta{Namespace: s.key.namespace, Name: s.key.name, UID: uid, Labels: from.Metadata.Labels, Annotations: from.Metadata.Annotations, OwnerReferences: from.Metadata.OwnerReferences}}
+		for _, c := range from.Spec.Containers {
+			p.Spec.Containers = append(p.Spec.Containers, models.Container{Name: c.Name, Image: c.Image})
+		}
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b *models.Pod) int {
+		return cmp.Or(cmp.Compare(a.Metadata.Namespace, b.Metadata.Namespace), cmp.Compare(a.Metadata.Name, b.Metadata.Name))
 	})
 	return out
 }

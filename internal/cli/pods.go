@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/whimbrel-edge/whimbrel/cloudapi/client"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -54,6 +55,8 @@ func (c *connection) findApp(ctx context.Context, h hub, arg string) (app, error
 				return a, models.Errorf(models.KindNotFound, "%s has no pods", short(appKey(c, name)))
 			}
 			return a, nil
+		case client.AtEdge(err):
+			return c.findAtEdge(ctx, h, a, kind, name)
 		case models.KindOf(err) != models.KindNotFound:
 			return a, err
 		case typed:
@@ -61,6 +64,9 @@ func (c *connection) findApp(ctx context.Context, h hub, arg string) (app, error
 		}
 	}
 	o, err := h.Get(ctx, models.Key{Kind: "Pod", Namespace: c.namespace, Name: name})
+	if client.AtEdge(err) {
+		return c.findAtEdge(ctx, h, a, kind, name)
+	}
 	if models.KindOf(err) == models.KindNotFound {
 		what := "pod"
 		if !typed {
@@ -76,6 +82,28 @@ func (c *connection) findApp(ctx context.Context, h hub, arg string) (app, error
 		return a, fmt.Errorf("%s is a %s", arg, o.Type().Kind)
 	}
 	a.pods = []*models.Pod{pod}
+	return a, nil
+}
+
+// findAtEdge finds the app at an edge, which knows its own pods alone.
+func (c *connection) findAtEdge(ctx context.Context, h hub, a app, kind, name string) (app, error) {
+	l, err := h.List(ctx, selection{kind: "Pod", namespace: c.namespace})
+	if err != nil {
+		return a, err
+	}
+	for _, o := range l.Items {
+		p, ok := o.(*models.Pod)
+		if !ok {
+			continue
+		}
+		owned := slices.ContainsFunc(p.Metadata.OwnerReferences, func(o models.OwnerReference) bool { return o.Kind == "Deployment" && o.Name == name })
+		if kind != "Pod" && owned || kind != "Deployment" && p.Metadata.Name == name {
+			a.pods = append(a.pods, p)
+		}
+	}
+	if len(a.pods) == 0 {
+		return a, models.Errorf(models.KindNotFound, "this edge runs no pod of %s in namespace %s", name, c.namespace)
+	}
 	return a, nil
 }
 

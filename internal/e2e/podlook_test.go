@@ -81,7 +81,7 @@ spec:
     spec:
       nodeName: gateway-1
       containers:
-      - {name: main, image: whimbrel.test/app:1, args: ["once=0", "say=first", "sleep=300ms", "exit=3"]}
+      - {name: main, image: whimbrel.test/app:1, args: ["say=once", "sleep=300ms", "exit=3"]}
 `
 
 // background is a client command that goes on.
@@ -164,7 +164,7 @@ func TestPodLook(t *testing.T) {
 		says(h.cli("", "logs", "talk-1", "-c", "side", "--previous"), 1, "", "no earlier life")
 		says(h.cli("", "logs", "talk-1", "-c", "side", "--revision", "7"), 1, "", "nothing of revision 7", "it has: 1")
 		eventually(t, 30*time.Second, "it crashes again", func() error {
-			if r := h.cli("", "logs", "crash", "--previous"); r.stdout != "first\n" || r.code != 0 {
+			if r := h.cli("", "logs", "crash", "--previous"); r.stdout != "once\n" || r.code != 0 {
 				return fmt.Errorf("%v", r)
 			}
 			return nil
@@ -367,6 +367,31 @@ func TestPodLook(t *testing.T) {
 				t.Errorf("how they ended: %s", text)
 			}
 		}
+	})
+	step(t, "at the edge itself", func(t *testing.T) {
+		at := func(stdin string, args ...string) result {
+			t.Helper()
+			return run(t, stdin, h.path, append([]string{"--context", filepath.Join(e.data, "context.json")}, args...)...)
+		}
+		h.kill()
+		says(at("", "logs", "talk", "-c", "side", "--tail", "1"), 0, "serving on 8081\n", "Of the 2 pods of talk this is talk-")
+		says(at("", "logs", "talk-1", "-c", "main", "--stream", "stderr"), 0, "complains\n")
+		says(at("in\n", "exec", "-i", "talk-0", "-c", "side", "--", "/app", "echo", "exit=6"), 6, "in\n")
+		says(at("", "exec", "broken", "--", "/app"), 1, "", "does not run")
+		says(at("", "logs", "none"), 1, "", "this edge runs no pod of none")
+		says(at("", "logs", "pod/talk-1", "-n", "other"), 1, "", "this edge runs no pod of talk-1 in namespace other")
+		local := e.local()
+		for _, w := range []struct {
+			status int
+			path   string
+		}{{200, "/pods"}, {404, "/pods/none/log"}, {400, "/pods/talk-0/log"}, {400, "/pods/talk-0/log?container=side&x=1"}, {400, "/pods/talk-0/exec?container=side&command=x"}} {
+			if got := local.want(t, w.status, "GET", edgeAPI+w.path, ""); strings.Contains(got.String(), "hush-hush") {
+				t.Errorf("a variable's value: %v", got)
+			}
+		}
+		h.begin()
+		h.awaitReady()
+		h.awaitNode(t, "gateway-1", true)
 	})
 	step(t, "a cut link ends a command, and says so", func(t *testing.T) {
 		p := h.background("exec", "exec", "talk-0", "-c", "side", "--", "/app", "say=begun", "sleep=1h")
