@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -25,7 +24,7 @@ func benchEdge(ctx context.Context, s settings) (out []result, err error) {
 	defer func() { _ = w.close() }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	file, err := os.Stat(filepath.Join(w.dir, "whimbrel-edge"))
+	file, err := os.Stat(w.edge.cmd.Path)
 	if err != nil {
 		return nil, err
 	}

@@ -130,11 +130,17 @@ type fleetWorld struct {
 
 // newFleet starts Postgres, a hub, and edges that have joined and know their
 // devices; they are not linked.
-func newFleet(ctx context.Context, f fleet) (w *fleetWorld, err error) {
-	w = &fleetWorld{fleet: f}
-	if w.pg, err = pgtest.Open(pgtest.Options{Fsync: true, Settings: postgresSettings}); err != nil {
+func newFleet(ctx context.Context, f fleet) (*fleetWorld, error) {
+	pg, err := pgtest.Open(pgtest.Options{Fsync: true, Settings: postgresSettings})
+	if err != nil {
 		return nil, err
 	}
+	return newFleetOn(ctx, pg, f)
+}
+
+// newFleetOn does so on a server, which it closes in the end.
+func newFleetOn(ctx context.Context, pg *pgtest.Server, f fleet) (w *fleetWorld, err error) {
+	w = &fleetWorld{fleet: f, pg: pg}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())

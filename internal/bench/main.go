@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -73,7 +74,7 @@ func main() {
 		}
 		return
 	}
-	if err := run(ctx, s, only, os.Stdout); err != nil {
+	if err := errors.Join(run(ctx, s, only, os.Stdout), removeBinaries()); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

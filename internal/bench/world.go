@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -48,14 +49,44 @@ func (p *process) stop() {
 	}
 }
 
+// binaries are built once for a run, into a directory that main removes.
+var binaries struct {
+	sync.Mutex
+	dir   string
+	built map[string]string
+}
+
 // build builds a binary as it ships and returns its path.
-func build(ctx context.Context, dir, name string) (string, error) {
-	path := filepath.Join(dir, name)
+func build(ctx context.Context, name string) (path string, err error) {
+	b := &binaries
+	b.Lock()
+	defer b.Unlock()
+	if path, there := b.built[name]; there {
+		return path, nil
+	}
+	if b.dir == "" {
+		if b.dir, err = os.MkdirTemp("", "whimbrel-bench-bin-*"); err != nil {
+			return "", err
+		}
+		b.built = map[string]string{}
+	}
+	path = filepath.Join(b.dir, name)
 	out, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", path, "github.com/whimbrel-edge/whimbrel/cmd/"+name).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
 	}
+	b.built[name] = path
 	return path, nil
+}
+
+// removeBinaries removes what was built.
+func removeBinaries() error {
+	binaries.Lock()
+	defer binaries.Unlock()
+	if binaries.dir == "" {
+		return nil
+	}
+	return os.RemoveAll(binaries.dir)
 }
 
 // newWorld starts a hub on SQLite and an edge called bench that has joined it.
@@ -71,7 +102,7 @@ func newWorldOn(ctx context.Context, database string) (w *world, err error) {
 			err = errors.Join(err, w.close())
 		}
 	}()
-	edge, err := build(ctx, w.dir, "whimbrel-edge")
+	edge, err := build(ctx, "whimbrel-edge")
 	if err != nil {
 		return w, err
 	}
@@ -99,7 +130,7 @@ func newHub(ctx context.Context, database string) (w *world, err error) {
 			err = errors.Join(err, w.close())
 		}
 	}()
-	hub, err := build(ctx, dir, "whimbrel")
+	hub, err := build(ctx, "whimbrel")
 	if err != nil {
 		return w, err
 	}
