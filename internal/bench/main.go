@@ -44,6 +44,7 @@ var sections = []struct {
 	{"ingest", benchIngest},
 	{"single", benchSingle},
 	{"outbox", benchOutbox},
+	{"restart", benchRestart},
 	{"scale", benchScale},
 	{"size", benchSize},
 	{"query", benchQuery},

@@ -27,7 +27,9 @@ type world struct {
 	token  string
 	hub    *process
 	edge   *process
-	client http.Client
+
+	hubArgs []string // it was started with
+	client  http.Client
 }
 
 // process is a running binary.
@@ -54,6 +56,15 @@ var binaries struct {
 	sync.Mutex
 	dir   string
 	built map[string]string
+}
+
+// kill ends the process as a power failure does.
+func (p *process) kill() error {
+	if err := p.cmd.Process.Kill(); err != nil {
+		return err
+	}
+	_ = p.cmd.Wait() // ended by the signal
+	return nil
 }
 
 // build builds a binary as it ships and returns its path.
@@ -110,13 +121,15 @@ func newWorldOn(ctx context.Context, database string) (w *world, err error) {
 	if err != nil {
 		return w, err
 	}
-	w.edge, err = start(edge, "--hub", link, "--token", token, "--name", "bench", "--data", filepath.Join(w.dir, "edge"),
+	w.edge, err = start(edge, "--hub", link, "--token", token, "--name", "bench", "--data", w.edgeData(),
 		"--mqtt", "127.0.0.1:0", "--api", "127.0.0.1:0")
 	if err != nil {
 		return w, err
 	}
 	return w, w.until(ctx, 20*time.Second, "the edge to connect", func() bool { return w.ready(ctx, "bench") })
 }
+
+func (w *world) edgeData() string { return filepath.Join(w.dir, "edge") }
 
 // newHub starts a hub on a database, "" for SQLite.
 func newHub(ctx context.Context, database string) (w *world, err error) {
@@ -134,17 +147,22 @@ func newHub(ctx context.Context, database string) (w *world, err error) {
 	if err != nil {
 		return w, err
 	}
-	args := []string{"hub", "--data", filepath.Join(dir, "hub"), "--listen", "127.0.0.1:0", "--link", "127.0.0.1:0", "--insecure-http", "--route-allow", "127.0.0.0/8"}
+	w.hubArgs = []string{"hub", "--data", filepath.Join(dir, "hub"), "--listen", "127.0.0.1:0", "--link", "127.0.0.1:0", "--insecure-http", "--route-allow", "127.0.0.0/8"}
 	if database != "" {
-		args = append(args, "--database", database)
+		w.hubArgs = append(w.hubArgs, "--database", database)
 	}
-	if w.hub, err = start(hub, args...); err != nil {
-		return w, err
+	return w, w.startHub(ctx, hub)
+}
+
+// startHub starts the hub and waits until its API answers.
+func (w *world) startHub(ctx context.Context, hub string) (err error) {
+	if w.hub, err = start(hub, w.hubArgs...); err != nil {
+		return err
 	}
 	var c struct{ Server, Token string }
-	return w, w.until(ctx, 20*time.Second, "the hub to be ready", func() bool {
-		text, err := os.ReadFile(filepath.Join(dir, "hub", "context.json"))
-		if err != nil || json.Unmarshal(text, &c) != nil {
+	return w.until(ctx, 20*time.Second, "the hub to be ready", func() bool {
+		text, err := os.ReadFile(filepath.Join(w.dir, "hub", "context.json"))
+		if err != nil || json.Unmarshal(text, &c) != nil { // it is written when the API listens
 			return false
 		}
 		w.server, w.token = c.Server, c.Token
