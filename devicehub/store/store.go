@@ -217,6 +217,9 @@ type History interface {
 	// LastSamples returns the sample that Samples would return last of those up to
 	// atUS, inclusive, for each of a device's properties that has one.
 	LastSamples(ctx context.Context, deviceUID string, properties []string, atUS int64) (map[string]Sample, error)
+	// LastSince is LastSamples for several devices, by device and property. A sample
+	// that is not later than since says for its device and property may be absent.
+	LastSince(ctx context.Context, since map[string]map[string]int64, atUS int64) (map[string]map[string]Sample, error)
 	// Rollups is as Samples, but for samples that follow each other and are of one
 	// bucket of stepUS microseconds it may call rollup once, with what they come to;
 	// samples without a value are always told one by one. So it is far quicker where

@@ -2,6 +2,8 @@ package twins
 
 import (
 	"context"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,13 +16,17 @@ import (
 // History is what a cache needs of the store to know what came between its last
 // checkpoint and the end of the process before.
 type History interface {
-	LastSamples(ctx context.Context, deviceUID string, properties []string, atUS int64) (map[string]store.Sample, error)
+	LastSince(ctx context.Context, since map[string]map[string]int64, atUS int64) (map[string]map[string]store.Sample, error)
 }
 
 // replayAhead is how far an edge's clock may be ahead for its samples to be
 // replayed. History has no order but time: what is dated later is of a clock that
 // was wrong, and may be older than what the shadow has.
 const replayAhead = time.Minute
+
+// replayPart is how many devices are asked for at once: what has just arrived lies in
+// rows of many series each, which are read once for all of them.
+const replayPart = 128
 
 // replay brings the shadows up to what was committed: a hub that was killed has
 // acknowledged more than it had checkpointed, and an edge that stays away does not
@@ -32,23 +38,27 @@ func (c *Cache) replay(ctx context.Context) {
 	}
 	began, replayed := time.Now(), 0
 	until := c.now().Add(replayAhead).UnixMicro()
-	for _, uid := range c.registry.DeviceUIDs(models.ListOptions{}) {
+	uids := c.registry.DeviceUIDs(models.ListOptions{})
+	slices.Sort(uids) // those that were made one after the other are neighbours in history, too
+	for part := range slices.Chunk(uids, replayPart) {
 		if ctx.Err() != nil {
 			return
 		}
-		at, names := c.checkpointed(uid)
-		if len(names) == 0 {
-			continue
+		at, since := map[string]map[string]twin.Position{}, map[string]map[string]int64{}
+		for _, uid := range part {
+			at[uid], since[uid] = c.checkpointed(uid)
 		}
-		last, err := c.history.LastSamples(ctx, uid, names, until)
+		last, err := c.history.LastSince(ctx, since, until)
 		if err != nil {
 			if ctx.Err() == nil {
-				c.log.Error("a twin may be older than what was acknowledged, until its edge says it anew", "device", uid, "error", err)
+				c.log.Error("twins may be older than what was acknowledged, until their edges say them anew", "devices", len(part), "first", part[0], "error", err)
 			}
 			continue
 		}
-		if c.catchUp(uid, at, last) {
-			replayed++
+		for _, uid := range part {
+			if c.catchUp(uid, at[uid], last[uid]) {
+				replayed++
+			}
 		}
 	}
 	if replayed > 0 {
@@ -56,29 +66,32 @@ func (c *Cache) replay(ctx context.Context) {
 	}
 }
 
-// checkpointed returns the properties that history knows of a device, and where the
-// reported values of its shadow were said.
-func (c *Cache) checkpointed(uid string) (at map[string]twin.Position, names []string) {
+// checkpointed returns where the reported values of a device's shadow were said, and
+// the times after which a sample is news, of the properties that history knows.
+func (c *Cache) checkpointed(uid string) (at map[string]twin.Position, since map[string]int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	view, there := c.registry.DeviceByUID(uid)
 	if !there {
 		return nil, nil
 	}
-	at = map[string]twin.Position{}
+	at, since = map[string]twin.Position{}, map[string]int64{}
 	d := c.devices[uid]
 	for _, p := range view.Properties {
 		if !p.History {
 			continue
 		}
-		names = append(names, p.Name)
+		at[p.Name], since[p.Name] = twin.Position{}, math.MinInt64
 		if d != nil {
 			if known := d.shadow.Properties[p.Name]; known != nil {
 				at[p.Name] = known.At
+				if r := known.Reported; r.Known() { // catchUp takes nothing that is older
+					since[p.Name] = max(r.Time.UnixMicro(), r.Since.UnixMicro()) - 1
+				}
 			}
 		}
 	}
-	return at, names
+	return at, since
 }
 
 // catchUp takes samples that are newer than the shadow, of properties of which
@@ -95,18 +108,22 @@ func (c *Cache) catchUp(uid string, at map[string]twin.Position, last map[string
 		return false // its edge says everything of it, in the order in which it was
 	}
 	for name, v := range last {
+		was, kept := at[name]
+		if !kept {
+			continue // of a model that the device had before, or none of its values
+		}
 		value, err := history.Value(v)
 		if err != nil {
 			continue
 		}
 		sample := models.Sample{Value: value, Quality: min(models.Quality(v.Quality), models.Bad), Reason: models.Reason(v.Reason), Time: clamp(time.UnixMicro(v.TimeUS).UTC())}
-		if p := d.shadow.Properties[name]; p != nil && (p.At != at[name] || !sample.Time.After(p.Reported.Time) || !sample.Time.After(p.Reported.Since)) {
+		if p := d.shadow.Properties[name]; p != nil && (p.At != was || !sample.Time.After(p.Reported.Time) || !sample.Time.After(p.Reported.Since)) {
 			continue
 		}
 		if sample.Quality != models.Bad {
 			d.seen(sample.Time, c.now())
 		}
-		changed = d.shadow.Report(strings.Clone(name), sample, at[name]) || changed
+		changed = d.shadow.Report(strings.Clone(name), sample, was) || changed
 	}
 	if changed {
 		c.changedLocked(d, false)

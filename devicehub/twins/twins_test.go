@@ -457,14 +457,14 @@ func TestReplay(t *testing.T) {
 	expect(t, "what is older", h.says("b1", "setpoint"), "40 uncertain/stale")
 
 	h.open()
-	at, names := h.cache.checkpointed(ref.UID)
-	last, err := h.store.LastSamples(t.Context(), ref.UID, names, math.MaxInt64)
+	at, since := h.cache.checkpointed(ref.UID)
+	last, err := h.store.LastSince(t.Context(), map[string]map[string]int64{ref.UID: since}, math.MaxInt64)
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.cache.NodeLive("n1", true)
 	h.latest("n1", 1, ref, &pb.LatestTwin{Full: true, State: "online", Seq: 11, Values: []*pb.LatestValue{float("temperature", 3, 10, h.start)}})
-	if h.cache.catchUp(ref.UID, at, last); h.says("b1", "temperature") != "3 good" {
+	if h.cache.catchUp(ref.UID, at, last[ref.UID]); h.says("b1", "temperature") != "3 good" {
 		t.Errorf("the edge said 3 meanwhile, the twin says %s", h.says("b1", "temperature"))
 	}
 	h.pass(time.Hour)

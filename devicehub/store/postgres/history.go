@@ -425,10 +425,17 @@ func newArrived(batches []*batch, series []int64, fromUS, toUS int64) *source {
 	return r
 }
 
+// manySeries are too many to look for each by itself.
+const manySeries = 256
+
 // eachArrived calls f for the samples in no chunk yet that are from from to last,
 // those of one series in the order in which they came.
 func eachArrived(ctx context.Context, tx pgx.Tx, series []int64, from, last int64, f func(series int64, v store.Sample)) error {
-	batches, err := queryBatches(ctx, tx, `EXISTS (SELECT FROM unnest($1::bigint[]) AS u (id) WHERE s0 <= u.id AND s1 >= u.id) AND t0 <= $3 AND t1 >= $2`, series, from, last)
+	where, of := `EXISTS (SELECT FROM unnest($1::bigint[]) AS u (id) WHERE s0 <= u.id AND s1 >= u.id) AND t0 <= $3 AND t1 >= $2`, any(series)
+	if len(series) > manySeries { // which are neighbours mostly: that a row is none's costs less than to compare each
+		where, of = `s0 <= ($1::bigint[])[2] AND s1 >= ($1::bigint[])[1] AND t0 <= $3 AND t1 >= $2`, []int64{slices.Min(series), slices.Max(series)}
+	}
+	batches, err := queryBatches(ctx, tx, where, of, from, last)
 	if err == nil {
 		eachIn(batches, series, from, last, f)
 	}
@@ -438,19 +445,28 @@ func eachArrived(ctx context.Context, tx pgx.Tx, series []int64, from, last int6
 // eachIn is eachArrived for rows that are read already.
 func eachIn(batches []*batch, series []int64, from, last int64, f func(series int64, v store.Sample)) {
 	for _, b := range batches {
-		for _, id := range series {
-			i, there := slices.BinarySearch(b.series, id)
-			if !there {
-				continue
-			}
+		one := func(i int) {
 			lo := int32(0)
 			if i > 0 {
 				lo = b.ends[i-1]
 			}
 			for k := lo; k < b.ends[i]; k++ {
 				if at := b.TimeUS[k]; at >= from && at <= last {
-					f(id, b.sample(int(k)))
+					f(b.series[i], b.sample(int(k)))
 				}
+			}
+		}
+		if len(series) > len(b.series) && slices.IsSorted(series) {
+			for i, id := range b.series {
+				if _, wanted := slices.BinarySearch(series, id); wanted {
+					one(i)
+				}
+			}
+			continue
+		}
+		for _, id := range series {
+			if i, there := slices.BinarySearch(b.series, id); there {
+				one(i)
 			}
 		}
 	}

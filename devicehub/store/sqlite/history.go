@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
@@ -85,6 +87,21 @@ func (s *Store) LastSamples(ctx context.Context, deviceUID string, properties []
 			WHERE s.device_uid = ?1 AND s.property = ?2
 			ORDER BY v.time_us DESC, v.series DESC LIMIT 1`, deviceUID, p, atUS); err != nil {
 			return nil, fmt.Errorf("last sample of device %s, property %s: %w", deviceUID, p, err)
+		}
+	}
+	return out, nil
+}
+
+// LastSince implements store.History.
+func (s *Store) LastSince(ctx context.Context, since map[string]map[string]int64, atUS int64) (map[string]map[string]store.Sample, error) {
+	out := map[string]map[string]store.Sample{}
+	for uid, properties := range since {
+		last, err := s.LastSamples(ctx, uid, slices.Collect(maps.Keys(properties)), atUS)
+		if err != nil {
+			return nil, err
+		}
+		if len(last) > 0 {
+			out[uid] = last
 		}
 	}
 	return out, nil

@@ -3,6 +3,7 @@ package storetest
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -293,6 +294,21 @@ func (m *Memory) LastSamples(ctx context.Context, deviceUID string, properties [
 		}
 		if err := m.Samples(ctx, deviceUID, p, -1<<63, 1<<63-1, take); err != nil {
 			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// LastSince implements store.History.
+func (m *Memory) LastSince(ctx context.Context, since map[string]map[string]int64, atUS int64) (map[string]map[string]store.Sample, error) {
+	out := map[string]map[string]store.Sample{}
+	for uid, properties := range since {
+		last, err := m.LastSamples(ctx, uid, slices.Collect(maps.Keys(properties)), atUS)
+		if err != nil {
+			return nil, err
+		}
+		if len(last) > 0 {
+			out[uid] = last
 		}
 	}
 	return out, nil

@@ -382,6 +382,24 @@ func lastSamples(t *testing.T, s *subject) {
 		have, err := s.LastSamples(ctx, "d", names, at)
 		must(t, err)
 		wantSame(t, fmt.Sprint("at ", at), have, want)
+		// Of many devices, those that are later than something; others may be there, too.
+		since := map[string]map[string]int64{"nobody": {names[0]: 0}, "d": {}}
+		for _, name := range names {
+			since["d"][name] = times[r.IntN(len(times))]
+		}
+		of, err := s.LastSince(ctx, since, at)
+		must(t, err)
+		for _, name := range names {
+			v, there := of["d"][name]
+			if last, is := want[name]; is && (there || last.TimeUS > since["d"][name]) {
+				wantSame(t, fmt.Sprintf("%s since %d at %d", name, since["d"][name], at), v, last)
+			} else if there {
+				t.Errorf("%s at %d: %v where there is nothing", name, at, v)
+			}
+		}
+		if len(of["nobody"]) > 0 {
+			t.Errorf("of nobody: %v", of["nobody"])
+		}
 	}
 	have, err := s.LastSamples(ctx, "nobody", names, everything)
 	must(t, err)
