@@ -47,6 +47,7 @@ func realValues() (out []float64, err error) {
 // library fills a store as ingest does.
 type library struct {
 	*postgres.Store
+	url   string
 	acked uint64
 }
 
@@ -58,7 +59,7 @@ func openLibrary(ctx context.Context, url string) (*library, error) {
 	if _, err := s.StartEpoch(ctx, "bench-library", "bench", time.Now()); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	return &library{Store: s}, nil
+	return &library{Store: s, url: url}, nil
 }
 
 // add ingests samples, and compacts now and then.
@@ -71,21 +72,28 @@ func (l *library) add(ctx context.Context, samples store.Samples) error {
 	return err
 }
 
-// settle compacts as if it were later. Where a hub on the same database is at it, a
-// call does nothing; so it takes a few that say that there is no more to do.
+// settle compacts as if it were later, until everything is in chunks and all weeks
+// that are over are merged. Where a hub on the same database is at it, a call does
+// nothing.
 func (l *library) settle(ctx context.Context, now time.Time) error {
-	for idle := 0; idle < 5; {
-		more, err := l.Compact(ctx, now)
-		if err != nil {
+	c, err := pgx.Connect(ctx, l.url)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); sleep(ctx, 50*time.Millisecond) {
+		for more := true; more; {
+			if more, err = l.Compact(ctx, now); err != nil {
+				return err
+			}
+		}
+		var settled bool
+		if err := c.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM samples_batch) AND NOT EXISTS (SELECT FROM samples_young WHERE samples_period(t0) < samples_period($1))
+			AND NOT EXISTS (SELECT FROM samples_week WHERE hours IS NULL AND start < samples_period($1))`, now.UnixMicro()).Scan(&settled); err != nil || settled {
 			return err
 		}
-		if idle++; more {
-			idle = 0
-		} else {
-			sleep(ctx, 50*time.Millisecond)
-		}
 	}
-	return nil
+	return errors.New("history was not compacted in two minutes")
 }
 
 // keys are the series of devices and properties.
@@ -315,9 +323,9 @@ func (w *world) ask(ctx context.Context, q question, now time.Time) (result, err
 			path += "&step=" + q.step
 		}
 		sleep(ctx, perWrite)
-		var answer json.RawMessage
 		at := time.Now()
-		if err := w.call(ctx, "GET", path, nil, &answer); err != nil {
+		answer, err := w.send(ctx, "GET", path, nil)
+		if err != nil {
 			return result{}, err
 		}
 		took = append(took, time.Since(at))

@@ -227,8 +227,17 @@ func (p *process) said() string {
 
 func tail(s string, n int) string { return s[max(0, len(s)-n):] }
 
-// call makes a request to the hub's REST API.
+// call makes a request to the hub's REST API and decodes the answer.
 func (w *world) call(ctx context.Context, method, path string, body any, into any) error {
+	text, err := w.send(ctx, method, path, body)
+	if err != nil || into == nil {
+		return err
+	}
+	return json.Unmarshal(text, into)
+}
+
+// send makes a request to the hub's REST API.
+func (w *world) send(ctx context.Context, method, path string, body any) ([]byte, error) {
 	var r io.Reader
 	switch b := body.(type) {
 	case nil:
@@ -237,32 +246,29 @@ func (w *world) call(ctx context.Context, method, path string, body any, into an
 	default:
 		text, err := json.Marshal(b)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		r = bytes.NewReader(text)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, w.server+path, r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+w.token)
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := w.client.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if resp.StatusCode >= 300 {
-		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, tail(string(text), 500))
+		return nil, fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, tail(string(text), 500))
 	}
-	if into == nil {
-		return nil
-	}
-	return json.Unmarshal(text, into)
+	return text, nil
 }
 
 // register makes a model and devices of it.
