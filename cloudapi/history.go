@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
+	"errors"
 	"mime"
 	"net/http"
 	"strconv"
@@ -72,11 +73,13 @@ func (c *call) historyQuery(now time.Time) (q models.HistoryQuery, err error) {
 	if q.From.After(q.To) {
 		return q, models.Errorf(models.KindInvalid, "from (%s) must not be after to (%s)", q.From.Format(time.RFC3339Nano), q.To.Format(time.RFC3339Nano))
 	}
-	if q.Step, err = c.duration("step", minStep, maxStep); err != nil {
-		return q, err
-	}
-	if q.Step%time.Microsecond != 0 {
-		return q, models.Errorf(models.KindInvalid, "step must be whole microseconds, got %s", q.Step)
+	if text := c.query.Get("step"); text != "" {
+		if q.Step, err = time.ParseDuration(text); err != nil {
+			return q, models.Errorf(models.KindMalformed, `step must be a duration such as "1m", got %.40q`, text)
+		}
+		if q.Step < minStep || q.Step > maxStep || q.Step%time.Microsecond != 0 {
+			return q, models.Errorf(models.KindInvalid, "step must be from %s to %s, in whole microseconds, got %.40q; without it there are the samples themselves", minStep, maxStep, text)
+		}
 	}
 	switch text := c.query.Get("agg"); {
 	case q.Step == 0 && text != "":
@@ -89,11 +92,11 @@ func (c *call) historyQuery(now time.Time) (q models.HistoryQuery, err error) {
 		q.Agg = models.DefaultAggs
 	}
 	if text := c.query.Get("limit"); text != "" {
-		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 0 {
-			return q, models.Errorf(models.KindMalformed, "limit must be an int from 0, got %.40q", text)
+		if q.Limit, err = strconv.Atoi(text); err != nil && !errors.Is(err, strconv.ErrRange) {
+			return q, models.Errorf(models.KindMalformed, "limit must be an int, got %.40q", text)
 		}
-		if q.Limit > maxPoints {
-			return q, models.Errorf(models.KindInvalid, "limit must be at most %d, got %d; continue gives the rest", maxPoints, q.Limit)
+		if q.Limit < 0 || q.Limit > maxPoints {
+			return q, models.Errorf(models.KindInvalid, "limit must be from 0 to %d, got %.40s; continue gives the rest", maxPoints, text)
 		}
 	}
 	q.Continue, q.UID = c.query.Get("continue"), c.query.Get("uid")

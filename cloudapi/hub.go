@@ -34,8 +34,9 @@ type Objects interface {
 // Twins is what the twin endpoints need.
 type Twins interface {
 	Twin(ctx context.Context, namespace, name string) (twin.Document, error)
-	// TwinAt returns a twin as it was. KindInvalid: at is in the future.
-	TwinAt(ctx context.Context, namespace, name string, at time.Time) (twin.Document, error)
+	// TwinAt returns a twin as it was; with a uid also that of a device that was
+	// deleted. KindInvalid: at is in the future.
+	TwinAt(ctx context.Context, namespace, name, uid string, at time.Time) (twin.Document, error)
 	Twins(ctx context.Context, o models.ListOptions) (docs []twin.Document, next string, err error)
 	// PatchDesired checks and stores a merge patch of desired values and returns
 	// the twin and the write's id for each property that the patch sets.

@@ -337,7 +337,8 @@ func (s schemas) deleteOp(info models.KindInfo) huma.Operation {
 
 func (s schemas) twinOp() huma.Operation {
 	o := op(http.MethodGet, Prefix+"/devices/{name}/twin", "getTwin", "Read a twin", []*huma.Param{namePath(), oneNamespace(),
-		param("query", "at", "The twin as it was at this time: what was reported from history, what was desired from the ledger of writes. 404 before the device was created.", &huma.Schema{Type: huma.TypeString, Format: "date-time"})},
+		param("query", "at", "The twin as it was at this time: what was reported from history, what was desired from the ledger of writes. 404 before the device was created.", &huma.Schema{Type: huma.TypeString, Format: "date-time"}),
+		uidParam()},
 		map[string]*huma.Response{"200": tagged(ok("The twin.", schemaFor[twin.Document](s)), "twin")})
 	o.Tags = []string{"twins"}
 	return s.problems(o, 404, 422)

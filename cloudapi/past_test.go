@@ -23,4 +23,6 @@ func TestTwinAt(t *testing.T) {
 	p.want(422, "GET", at(time.Now().Add(time.Hour)), "")
 	p.want(404, "GET", at(time.Now().Add(-time.Hour)), "")
 	p.want(400, "GET", "/api/v1/devices/boiler-1/twin?at=yesterday", "")
+	p.want(404, "GET", at(time.Now())+"&uid=nobody", "")
+	p.want(422, "GET", "/api/v1/devices/boiler-1/twin?uid=nobody", "")
 }

@@ -52,8 +52,11 @@ func (a *api) getTwin(c *call) (answer, error) {
 		if err != nil {
 			return answer{}, err
 		}
-		doc, err := a.Twins.TwinAt(c.Context(), namespace, name, at)
+		doc, err := a.Twins.TwinAt(c.Context(), namespace, name, c.query.Get("uid"), at)
 		return answer{status: http.StatusOK, body: doc}, err
+	}
+	if c.query.Get("uid") != "" {
+		return answer{}, models.Errorf(models.KindInvalid, "uid needs at: a device that was deleted has a twin only in the past")
 	}
 	doc, err := a.Twins.Twin(c.Context(), namespace, name)
 	if err != nil {

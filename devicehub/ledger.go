@@ -69,7 +69,7 @@ func (h *Hub) subject(ctx context.Context, namespace, name, uid string) (deviceU
 	}
 	if uid == "" {
 		if len(gone) > 0 {
-			return "", nil, models.Errorf(models.KindNotFound, "device %s was deleted at %s; its history and its writes are kept for a while, and uid=%s asks for them", name, gone[0].Deleted.Format(time.RFC3339), gone[0].UID)
+			return "", nil, models.Errorf(models.KindNotFound, "device %s was deleted at %s; its history, its writes and its past twins are kept for a while, and uid=%s asks for them", name, gone[0].Deleted.Format(time.RFC3339), gone[0].UID)
 		}
 		return "", nil, missing
 	}

@@ -74,10 +74,10 @@ func TestNodeNews(t *testing.T) {
 			return e.Reason == "NodeJoined" && e.Type == models.SeverityNormal
 		})
 	})
-	if _, err := h.TwinAt(t.Context(), "default", "b1", time.Now().Add(time.Hour)); models.KindOf(err) != models.KindInvalid {
+	if _, err := h.TwinAt(t.Context(), "default", "b1", "", time.Now().Add(time.Hour)); models.KindOf(err) != models.KindInvalid {
 		t.Errorf("the future: %v", err)
 	}
-	if _, err := h.TwinAt(t.Context(), "default", "b1", time.Now().Add(-time.Hour)); models.KindOf(err) != models.KindNotFound {
+	if _, err := h.TwinAt(t.Context(), "default", "b1", "", time.Now().Add(-time.Hour)); models.KindOf(err) != models.KindNotFound {
 		t.Errorf("before it was there: %v", err)
 	}
 	b1, err := h.Get(t.Context(), models.Key{Kind: "Device", Namespace: "default", Name: "b1"})
@@ -88,7 +88,7 @@ func TestNodeNews(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked := time.Now()
-	doc, err := h.TwinAt(t.Context(), "default", "b1", asked)
+	doc, err := h.TwinAt(t.Context(), "default", "b1", "", asked)
 	if err != nil || doc.Properties["setpoint"].Desired == nil || doc.Properties["setpoint"].Write.State != "pending" || doc.State != models.StateUnknown {
 		t.Errorf("twin %+v, error %v", doc, err)
 	}
@@ -105,6 +105,16 @@ func TestNodeNews(t *testing.T) {
 	q.UID = "nobody"
 	if _, err := h.History(t.Context(), "default", "b1", "setpoint", q); models.KindOf(err) != models.KindNotFound || !strings.Contains(err.Error(), "nobody") {
 		t.Errorf("the history of a uid that nobody had: %v", err)
+	}
+	if _, err := h.TwinAt(t.Context(), "default", "b1", "", asked); models.KindOf(err) != models.KindNotFound || !strings.Contains(err.Error(), "uid="+b1.Meta().UID) {
+		t.Errorf("a deleted device's twin: %v", err)
+	}
+	if _, err := h.TwinAt(t.Context(), "default", "b1", b1.Meta().UID, time.Now()); models.KindOf(err) != models.KindNotFound || !strings.Contains(err.Error(), "deleted at") {
+		t.Errorf("a deleted device's twin after that: %v", err)
+	}
+	doc, err = h.TwinAt(t.Context(), "default", "b1", b1.Meta().UID, asked)
+	if err != nil || doc.Properties["setpoint"].Desired == nil || doc.Properties["setpoint"].Write.State != "pending" {
+		t.Errorf("a deleted device's twin while it was there: %+v, error %v", doc, err)
 	}
 	entries, _, err := h.Writes(t.Context(), "default", "b1", models.LedgerQuery{UID: b1.Meta().UID, Limit: 5})
 	if err != nil || len(entries) != 1 || entries[0].By != "ann" || entries[0].State != "superseded" {

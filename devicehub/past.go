@@ -3,6 +3,7 @@ package devicehub
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/history"
@@ -39,12 +40,16 @@ func (h *Hub) services(ctx context.Context, uid string, view *registry.DeviceVie
 
 // TwinAt returns a device's twin as it was at a time: what was reported from
 // history, what was desired from the ledger. Properties are those that the model
-// has now.
-func (h *Hub) TwinAt(ctx context.Context, namespace, name string, at time.Time) (twin.Document, error) {
+// has now; of a device that was deleted, which its uid asks for, those that it has
+// history of.
+func (h *Hub) TwinAt(ctx context.Context, namespace, name, uid string, at time.Time) (twin.Document, error) {
 	if now := h.now(); at.After(now) {
 		return twin.Document{}, models.Errorf(models.KindInvalid, "at (%s) is in the future; it is %s now", at.UTC().Format(time.RFC3339Nano), now.UTC().Format(time.RFC3339Nano))
 	}
-	uid, view, err := h.subject(ctx, namespace, name, "")
+	uid, view, err := h.subject(ctx, namespace, name, uid)
+	if err == nil && view == nil {
+		view, err = h.deleted(ctx, namespace, name, uid, at)
+	}
 	if err != nil {
 		return twin.Document{}, err
 	}
@@ -67,6 +72,33 @@ func (h *Hub) TwinAt(ctx context.Context, namespace, name string, at time.Time) 
 		return twin.Document{}, h.unavailable(ctx, err)
 	}
 	return past.Document(), nil
+}
+
+// deleted is what is left of the view of a device that was deleted.
+func (h *Hub) deleted(ctx context.Context, namespace, name, uid string, at time.Time) (*registry.DeviceView, error) {
+	gone, err := h.cfg.Store.DeletedDevices(ctx, namespace, name)
+	if err != nil {
+		return nil, h.unavailable(ctx, err)
+	}
+	for _, d := range gone {
+		if d.UID == uid && !at.Before(d.Deleted) {
+			return nil, models.Errorf(models.KindNotFound, "device %s was not there any more: it was deleted at %s", name, d.Deleted.Format(time.RFC3339))
+		}
+	}
+	names, err := h.cfg.Store.Properties(ctx, uid)
+	if err != nil {
+		return nil, h.unavailable(ctx, err)
+	}
+	view := &registry.DeviceView{Device: &models.Device{}}
+	for _, p := range names {
+		if !strings.HasPrefix(p, "$") {
+			// Its intervals went with it. With the usual ones a slow property may seem
+			// stale, and none fresher than it was.
+			view.Properties = append(view.Properties, models.ResolvedProperty{Name: p, Access: models.Read, Every: models.DefaultEvery, Heartbeat: models.DefaultHeartbeat,
+				History: true, Uplink: models.UplinkAll})
+		}
+	}
+	return view, nil
 }
 
 // desiredAt returns what was desired of a device at a time.

@@ -419,7 +419,7 @@ func TestEdge(t *testing.T) {
 	}
 	_, err := c.Get(t.Context(), models.Key{Kind: "Device", Name: "d"})
 	wantKind(t, err, models.KindMalformed)
-	_, err = c.TwinAt(t.Context(), "", "d", time.Unix(0, 0)) // what it cannot do is its own to refuse
+	_, err = c.TwinAt(t.Context(), "", "d", "", time.Unix(0, 0)) // what it cannot do is its own to refuse
 	if len(asked) != 4 || !strings.Contains(asked[3], "at=1970") {
 		t.Errorf("%v, %v", asked, err)
 	}

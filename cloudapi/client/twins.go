@@ -29,13 +29,15 @@ func (c *Client) Twin(ctx context.Context, namespace, name string) (twin.Documen
 	return doc, err
 }
 
-// TwinAt returns a device's twin as it was at a time.
-func (c *Client) TwinAt(ctx context.Context, namespace, name string, at time.Time) (twin.Document, error) {
+// TwinAt returns a device's twin as it was at a time; with a uid also that of a
+// device that was deleted.
+func (c *Client) TwinAt(ctx context.Context, namespace, name, uid string, at time.Time) (twin.Document, error) {
 	r, err := twinRequest(http.MethodGet, namespace, name, "/twin")
 	if err != nil {
 		return twin.Document{}, err
 	}
 	r.Query.Set("at", at.UTC().Format(time.RFC3339Nano))
+	set(r.Query, "uid", uid)
 	var doc twin.Document
 	_, err = c.call(ctx, r, nil, &doc)
 	return doc, err

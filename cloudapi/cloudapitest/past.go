@@ -10,7 +10,7 @@ import (
 
 // TwinAt implements cloudapi.Twins: of the past it knows what it keeps as history,
 // and nothing of what was desired.
-func (h *Hub) TwinAt(_ context.Context, namespace, name string, at time.Time) (twin.Document, error) {
+func (h *Hub) TwinAt(_ context.Context, namespace, name, uid string, at time.Time) (twin.Document, error) {
 	if at.After(time.Now()) {
 		return twin.Document{}, models.Errorf(models.KindInvalid, "at is in the future")
 	}
@@ -18,7 +18,7 @@ func (h *Hub) TwinAt(_ context.Context, namespace, name string, at time.Time) (t
 	defer h.mu.Unlock()
 	key := deviceKey(namespace, name)
 	d := h.devices[key]
-	if d == nil || at.Before(*h.objects[key].Meta().CreationTimestamp) {
+	if d == nil || uid != "" && h.objects[key].Meta().UID != uid || at.Before(*h.objects[key].Meta().CreationTimestamp) {
 		return twin.Document{}, notFound(key)
 	}
 	past := twin.Past{Device: name, Namespace: namespace, At: at, Properties: h.propertiesLocked(key), State: models.StateOnline, Reported: map[string]twin.Reported{}}

@@ -170,6 +170,9 @@ type Lives interface {
 	// Services returns the nodes whose logs have brought something of a device, by
 	// assignment.
 	Services(ctx context.Context, deviceUID string) ([]Service, error)
+	// Properties returns the names of all properties of which a device has, or had,
+	// history, by name.
+	Properties(ctx context.Context, deviceUID string) ([]string, error)
 	// DeletedDevices returns the deleted devices that had a name, the last one
 	// first.
 	DeletedDevices(ctx context.Context, namespace, name string) ([]DeletedDevice, error)

@@ -107,8 +107,8 @@ func (r remote) Twin(ctx context.Context, namespace, device string) (twin.Docume
 	return r.c.Twin(ctx, namespace, device)
 }
 
-func (r remote) TwinAt(ctx context.Context, namespace, device string, at time.Time) (twin.Document, error) {
-	return r.c.TwinAt(ctx, namespace, device, at)
+func (r remote) TwinAt(ctx context.Context, namespace, device, uid string, at time.Time) (twin.Document, error) {
+	return r.c.TwinAt(ctx, namespace, device, uid, at)
 }
 
 func (r remote) PatchDesired(ctx context.Context, namespace, device string, patch map[string]models.Value, o setOptions) (twin.Document, bool, error) {

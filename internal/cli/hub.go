@@ -34,8 +34,8 @@ type hub interface {
 	Watch(ctx context.Context, o selection, resourceVersion string, send func(models.Event) error) error
 
 	Twin(ctx context.Context, namespace, device string) (twin.Document, error)
-	// TwinAt returns the twin as it was.
-	TwinAt(ctx context.Context, namespace, device string, at time.Time) (twin.Document, error)
+	// TwinAt returns the twin as it was; with a uid that of a deleted device.
+	TwinAt(ctx context.Context, namespace, device, uid string, at time.Time) (twin.Document, error)
 	// PatchDesired returns the twin also with the error of a write that was
 	// accepted and then not confirmed; ok says that there is one.
 	PatchDesired(ctx context.Context, namespace, device string, patch map[string]models.Value, o setOptions) (doc twin.Document, ok bool, err error)

@@ -30,7 +30,7 @@ func twinGetCommand() *cobra.Command {
 	var conn connection
 	var out output
 	var watch bool
-	var when string
+	var when, uid string
 	cmd := &cobra.Command{
 		Use:   "get DEVICE",
 		Short: "Show a device's values: reported, desired and how writes are doing",
@@ -38,7 +38,8 @@ func twinGetCommand() *cobra.Command {
   whimbrel twin get boiler-1 -o json
   whimbrel twin get boiler-1 -w
   whimbrel twin get boiler-1 --at 2026-01-02T15:04:05Z
-  whimbrel twin get boiler-1 --at 2h`,
+  whimbrel twin get boiler-1 --at 2h
+  whimbrel twin get boiler-1 --at 2h --uid 01K8ZQ0C4M7T2X9V5B3N6R1D8E`,
 		Args:              arguments(1, 1, "the name of a device"),
 		ValidArgsFunction: conn.completeDevice,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,9 +53,12 @@ func twinGetCommand() *cobra.Command {
 			if watch && when != "" {
 				return Usagef("--at and --watch cannot be given together")
 			}
+			if uid != "" && when == "" {
+				return Usagef("--uid needs --at: a device that was deleted has a twin only in the past")
+			}
 			return conn.with(cmd, func(ctx context.Context, h hub) error {
 				if when != "" {
-					return twinAt(ctx, cmd.OutOrStdout(), h, conn.namespace, args[0], at, out)
+					return twinAt(ctx, cmd.OutOrStdout(), h, conn.namespace, args[0], uid, at, out)
 				}
 				if watch {
 					return followTwin(ctx, cmd, h, conn.namespace, args[0], out)
@@ -76,6 +80,7 @@ func twinGetCommand() *cobra.Command {
 	out.addFlag(cmd, "json", "yaml")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and show what changes")
 	cmd.Flags().StringVar(&when, "at", "", "show the twin as it was at a time, or so long ago, such as 2h")
+	cmd.Flags().StringVar(&uid, "uid", "", "with --at: of a device that was deleted")
 	return cmd
 }
 
@@ -94,8 +99,8 @@ func pastTime(text string, now time.Time) (time.Time, error) {
 	return t, nil
 }
 
-func twinAt(ctx context.Context, w io.Writer, h hub, namespace, device string, at time.Time, out output) error {
-	doc, err := h.TwinAt(ctx, namespace, device, at)
+func twinAt(ctx context.Context, w io.Writer, h hub, namespace, device, uid string, at time.Time, out output) error {
+	doc, err := h.TwinAt(ctx, namespace, device, uid, at)
 	if err != nil {
 		return err
 	}

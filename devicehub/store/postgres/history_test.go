@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -261,6 +262,56 @@ func TestPruning(t *testing.T) {
 	var n int
 	if err := c.QueryRow(t.Context(), `SELECT count(*) FROM `+asked).Scan(&n); err != nil || n != 90+48 {
 		t.Errorf("%d samples, error %v", n, err)
+	}
+}
+
+// TestPruningOfArrived: of what has only arrived the function unpacks the rows of
+// the time and of the series, and no others.
+func TestPruningOfArrived(t *testing.T) {
+	s := openNew(t)
+	f := newFiller(t, s, 3)
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for hour := range 30 {
+		b := store.Batch{NodeUID: "n", Epoch: "e", After: f.acked, Acked: f.acked + 1, Received: time.Now()}
+		f.acked++
+		for i := range 60 {
+			storetest.Add(&b.Samples, f.ids[hour%3], store.Sample{TimeUS: start.Add(time.Duration(hour)*time.Hour + time.Duration(i)*time.Minute).UnixMicro(), Kind: uint8(models.KindInt), Int: 1})
+		}
+		if err := s.Ingest(t.Context(), []store.Batch{b}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const of = ` FROM samples('plant', 'boiler-1', 'p0', '2026-01-01 03:30+00', '2026-01-01 12:10+00')` // hours 3, 6, 9 and 12 are p0's
+	var n int
+	if err := s.pool.QueryRow(t.Context(), `SELECT count(*)`+of).Scan(&n); err != nil || n != 30+60+60+10 {
+		t.Errorf("%d samples, error %v", n, err)
+	}
+	var text []byte
+	if err := s.pool.QueryRow(t.Context(), `EXPLAIN (ANALYZE, FORMAT JSON) SELECT *`+of).Scan(&text); err != nil {
+		t.Fatal(err)
+	}
+	type node struct {
+		Type  string `json:"Node Type"`
+		Loops int    `json:"Actual Loops"`
+		Plans []node
+	}
+	var plans []struct{ Plan node }
+	if err := json.Unmarshal(text, &plans); err != nil {
+		t.Fatal(err)
+	}
+	unpacked := 0
+	var look func(node)
+	look = func(p node) {
+		if p.Type == "Function Scan" {
+			unpacked += p.Loops
+		}
+		for _, below := range p.Plans {
+			look(below)
+		}
+	}
+	look(plans[0].Plan)
+	if unpacked != 4 {
+		t.Errorf("%d rows of 30 are unpacked, want 4:\n%s", unpacked, text)
 	}
 }
 

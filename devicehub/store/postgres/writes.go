@@ -152,6 +152,19 @@ func (s *Store) Services(ctx context.Context, deviceUID string) ([]store.Service
 	return out, nil
 }
 
+// Properties implements store.Lives.
+func (s *Store) Properties(ctx context.Context, deviceUID string) ([]string, error) {
+	rows, err := s.pool.Query(ctx, `SELECT DISTINCT property COLLATE "C" AS p FROM series WHERE device_uid = $1 ORDER BY p`, deviceUID)
+	if err != nil {
+		return nil, fmt.Errorf("properties of device %s: %w", deviceUID, err)
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("properties of device %s: %w", deviceUID, err)
+	}
+	return out, nil
+}
+
 // DeletedDevices implements store.Lives.
 func (s *Store) DeletedDevices(ctx context.Context, namespace, name string) ([]store.DeletedDevice, error) {
 	rows, err := s.pool.Query(ctx, `SELECT uid, namespace, name, deleted_us FROM deleted_devices WHERE namespace = $1 AND name = $2 ORDER BY deleted_us DESC, uid DESC`, namespace, name)

@@ -168,6 +168,20 @@ func (s *Store) Services(ctx context.Context, deviceUID string) (out []store.Ser
 	return out, nil
 }
 
+// Properties implements store.Lives.
+func (s *Store) Properties(ctx context.Context, deviceUID string) (out []string, err error) {
+	err = each(ctx, s.read, func(rows *sql.Rows) error {
+		var p string
+		err := rows.Scan(&p)
+		out = append(out, p)
+		return err
+	}, `SELECT DISTINCT property FROM series WHERE device_uid = ? ORDER BY property`, deviceUID)
+	if err != nil {
+		return nil, fmt.Errorf("properties of device %s: %w", deviceUID, err)
+	}
+	return out, nil
+}
+
 // DeletedDevices implements store.Lives.
 func (s *Store) DeletedDevices(ctx context.Context, namespace, name string) (out []store.DeletedDevice, err error) {
 	err = each(ctx, s.read, func(rows *sql.Rows) error {

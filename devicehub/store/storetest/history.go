@@ -104,6 +104,24 @@ func samplesCompacted(t *testing.T, s *subject) {
 			compare(fmt.Sprint("round ", round), math.MinInt64, everything)
 			from := at - random.Int64N(400_000_000)
 			compare(fmt.Sprint("round ", round), from, from+random.Int64N(60_000_000))
+			for _, r := range [][2]int64{{0, 0}, {at, at}, {from, from - 1}, {0, everything}, {math.MinInt64, 0}, {everything, math.MinInt64}, {everything - 1, everything}, {math.MinInt64, math.MinInt64 + 1}} {
+				compare(fmt.Sprint("round ", round), r[0], r[1])
+				for _, step := range []int64{1, store.Minute, store.Hour} {
+					if r[0] >= r[1] {
+						never := func(store.Sample) error { return fmt.Errorf("a sample from %d to %d", r[0], r[1]) }
+						must(t, s.Rollups(ctx, "d", "p1", r[0], r[1], step, never, func(*store.Rollup) error { return never(store.Sample{}) }))
+					}
+				}
+			}
+		}
+	}
+	for _, device := range []string{"d", "nobody"} {
+		h, err := s.Properties(ctx, device)
+		must(t, err)
+		w, err := want.Properties(ctx, device)
+		must(t, err)
+		if !slices.Equal(h, w) {
+			wantSame(t, "properties of "+device, h, w)
 		}
 	}
 	compact(t, s, time.Now().Add(30*24*time.Hour))

@@ -227,6 +227,20 @@ func (m *Memory) Services(ctx context.Context, deviceUID string) (out []store.Se
 	return out, err
 }
 
+// Properties implements store.Lives.
+func (m *Memory) Properties(ctx context.Context, deviceUID string) (out []string, err error) {
+	err = m.do(ctx, "Properties", func() error {
+		for key := range m.data.series {
+			if key.DeviceUID == deviceUID && !slices.Contains(out, key.Property) {
+				out = append(out, key.Property)
+			}
+		}
+		slices.Sort(out)
+		return nil
+	})
+	return out, err
+}
+
 // DeletedDevices implements store.Lives.
 func (m *Memory) DeletedDevices(ctx context.Context, namespace, name string) (out []store.DeletedDevice, err error) {
 	err = m.do(ctx, "DeletedDevices", func() error {
