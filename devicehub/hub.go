@@ -22,6 +22,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/whimbrel-edge/whimbrel/devicehub/calendar"
 	"github.com/whimbrel-edge/whimbrel/devicehub/events"
 	"github.com/whimbrel-edge/whimbrel/devicehub/history"
 	"github.com/whimbrel-edge/whimbrel/devicehub/identity"
@@ -84,6 +85,7 @@ type Hub struct {
 	sessions  *sessions.Manager
 	ingest    *ingest.Ingester
 	events    *events.Book
+	calendar  *calendar.Calendar
 	workloads *workloads.Controller
 	routing   *routing.Router
 	images    *images.Store
@@ -107,7 +109,10 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	if h.server, err = pki.NewServerCert(h.ca, cfg.Hosts, h.now()); err != nil {
 		return nil, fmt.Errorf("make the hub's certificate: %w", err)
 	}
-	h.events = events.New(events.Config{Store: cfg.Store, Log: h.log, Now: h.now})
+	if h.calendar, err = calendar.Open(ctx, cfg.Store, h.now, h.log); err != nil {
+		return nil, err
+	}
+	h.events = events.New(events.Config{Store: cfg.Store, Log: h.log, Now: h.now, Late: h.calendar.Now})
 	if h.Registry, err = registry.Open(ctx, registry.Config{Store: cfg.Store, Key: cfg.Key, CheckRoute: func(o *models.Route) []models.FieldError { return routing.Check(o, cfg.RouteGuard) }, Now: h.now, Log: h.log}); err != nil {
 		return nil, err
 	}
@@ -208,7 +213,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 	start(&baseWait, base, "registry", h.Registry.Run)
 	start(&baseWait, base, "twins", h.twins.Run)
-	start(&baseWait, base, "history", (&history.Keeper{Store: h.cfg.Store, Rules: h.Registry.Retention, Now: h.now, Log: h.log}).Run)
+	start(&baseWait, base, "history", (&history.Keeper{Store: h.cfg.Store, Rules: h.Registry.Retention, Now: h.now, Late: h.calendar.Now, Log: h.log}).Run)
 	start(&baseWait, base, "events", h.events.Run)
 	start(&baseWait, base, "routes", h.routing.Run)
 	if h.images != nil {

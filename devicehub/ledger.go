@@ -42,12 +42,13 @@ func (h *Hub) tidy(ctx context.Context) error {
 }
 
 func (h *Hub) tidyOnce(ctx context.Context) error {
-	if err := h.cfg.Store.TrimWrites(ctx, store.WriteBounds{Before: h.now().Add(-writesAge), PerProperty: writesKept}); err != nil {
+	now := h.calendar.Now(ctx)
+	if err := h.cfg.Store.TrimWrites(ctx, store.WriteBounds{Before: now.Add(-writesAge), PerProperty: writesKept}); err != nil {
 		return err
 	}
 	for more := true; more && ctx.Err() == nil; {
 		var err error
-		if more, err = h.cfg.Store.ForgetDeleted(ctx, h.now().Add(-deletedAge), forgetAtOne); err != nil {
+		if more, err = h.cfg.Store.ForgetDeleted(ctx, now.Add(-deletedAge), forgetAtOne); err != nil {
 			return err
 		}
 	}

@@ -37,6 +37,8 @@ type Config struct {
 	Store store.Events
 	Log   *slog.Logger
 	Now   func() time.Time // default time.Now
+	// Late is how late it is for what is deleted because it is old; default Now.
+	Late  func(ctx context.Context) time.Time
 	Retry backoff.Policy
 }
 
@@ -56,6 +58,9 @@ type Book struct {
 func New(cfg Config) *Book {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Late == nil {
+		cfg.Late = func(context.Context) time.Time { return cfg.Now() }
 	}
 	if cfg.Retry == (backoff.Policy{}) {
 		cfg.Retry = backoff.Policy{Min: 100 * time.Millisecond, Max: 10 * time.Second, Factor: 2, Jitter: 0.5}
@@ -121,7 +126,7 @@ func (b *Book) Run(ctx context.Context) error {
 			b.store(last)
 			return context.Cause(ctx)
 		case <-trim.C:
-			if err := b.cfg.Store.TrimEvents(ctx, store.EventBounds{Before: b.cfg.Now().Add(-Age), PerObject: PerObject, Total: Total}); err != nil && ctx.Err() == nil {
+			if err := b.cfg.Store.TrimEvents(ctx, store.EventBounds{Before: b.cfg.Late(ctx).Add(-Age), PerObject: PerObject, Total: Total}); err != nil && ctx.Err() == nil {
 				b.cfg.Log.Error("events that are too old are not deleted", "error", err)
 			}
 			trim.Reset(trimEvery)

@@ -26,13 +26,15 @@ const (
 	DefaultExpireEvery = 15 * time.Minute
 )
 
-// Keeper tends the store. All fields but the last two are required.
+// Keeper tends the store. All fields but the last three are required.
 type Keeper struct {
 	Store Kept
 	Rules func(now time.Time) []store.Retention // how long devices' history is kept
 	Now   func() time.Time
 	Log   *slog.Logger
 
+	// Late is how late it is for what is deleted; nil: as Now says.
+	Late        func(ctx context.Context) time.Time
 	Every       time.Duration // how often it looks for work, DefaultEvery
 	ExpireEvery time.Duration // how often it looks for what is too old, DefaultExpireEvery
 }
@@ -58,7 +60,11 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-old.C:
-			if err := k.Store.Expire(ctx, k.Rules(k.Now()), k.Now()); err != nil && ctx.Err() == nil {
+			now := k.Now()
+			if k.Late != nil {
+				now = k.Late(ctx)
+			}
+			if err := k.Store.Expire(ctx, k.Rules(now), now); err != nil && ctx.Err() == nil {
 				k.Log.Error("history that is too old is not deleted", "error", err)
 			}
 			continue

@@ -41,6 +41,17 @@ type Store interface {
 type Meta interface {
 	// Lineage returns the database's own id, made when its schema was.
 	Lineage(ctx context.Context) (string, error)
+	// Date returns what SetDate stored last, the zero Date if nothing, to the
+	// microsecond.
+	Date(ctx context.Context) (Date, error)
+	SetDate(ctx context.Context, d Date) error
+}
+
+// Date is how late it is believed to be for what is deleted because it is old; see
+// package calendar.
+type Date struct {
+	Time    time.Time
+	Doubted time.Duration // for how long the hub's clock has been further ahead; 0: it is not
 }
 
 // Object is one stored object. JSON holds apiVersion, kind, metadata (name,

@@ -131,6 +131,27 @@ func (s *Store) Lineage(ctx context.Context) (lineage string, err error) {
 	return lineage, nil
 }
 
+// Date implements store.Meta.
+func (s *Store) Date(ctx context.Context) (d store.Date, err error) {
+	var us, doubted int64
+	if err := s.pool.QueryRow(ctx, `SELECT date_us, doubted_us FROM hub`).Scan(&us, &doubted); err != nil {
+		return d, fmt.Errorf("read the date: %w", err)
+	}
+	if us != 0 {
+		d.Time = time.UnixMicro(us).UTC()
+	}
+	d.Doubted = time.Duration(doubted) * time.Microsecond
+	return d, nil
+}
+
+// SetDate implements store.Meta.
+func (s *Store) SetDate(ctx context.Context, d store.Date) error {
+	if _, err := s.pool.Exec(ctx, `UPDATE hub SET date_us = $1, doubted_us = $2`, d.Time.UnixMicro(), d.Doubted.Microseconds()); err != nil {
+		return fmt.Errorf("store the date: %w", err)
+	}
+	return nil
+}
+
 // send runs the batch as one transaction in one round trip.
 func (s *Store) send(ctx context.Context, b *pgx.Batch) error {
 	err := s.pool.SendBatch(ctx, b).Close()

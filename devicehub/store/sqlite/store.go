@@ -149,6 +149,27 @@ func (s *Store) Lineage(ctx context.Context) (lineage string, err error) {
 	return lineage, nil
 }
 
+// Date implements store.Meta.
+func (s *Store) Date(ctx context.Context) (d store.Date, err error) {
+	var us, doubted int64
+	if err := s.read.QueryRowContext(ctx, `SELECT date_us, doubted_us FROM hub`).Scan(&us, &doubted); err != nil {
+		return d, fmt.Errorf("read the date: %w", err)
+	}
+	if us != 0 {
+		d.Time = time.UnixMicro(us).UTC()
+	}
+	d.Doubted = time.Duration(doubted) * time.Microsecond
+	return d, nil
+}
+
+// SetDate implements store.Meta.
+func (s *Store) SetDate(ctx context.Context, d store.Date) error {
+	if _, err := s.write.ExecContext(ctx, `UPDATE hub SET date_us = ?, doubted_us = ?`, d.Time.UnixMicro(), d.Doubted.Microseconds()); err != nil {
+		return fmt.Errorf("store the date: %w", err)
+	}
+	return nil
+}
+
 // tx runs f in a writing transaction. Statements in f take no context, which
 // would cost a goroutine each: when ctx ends the transaction is rolled back and
 // the next statement fails.

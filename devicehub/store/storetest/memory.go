@@ -32,6 +32,7 @@ type Memory struct {
 // data is what calls change as a whole or not at all.
 type data struct {
 	revision int64
+	date     store.Date
 	objects  map[objectKey]store.Object
 	desired  map[string]store.Desired
 	twins    map[string][]byte
@@ -155,6 +156,20 @@ func (m *Memory) Close() error {
 // Lineage implements store.Meta.
 func (m *Memory) Lineage(ctx context.Context) (string, error) {
 	return m.lineage, m.step(ctx, "Lineage")
+}
+
+// Date implements store.Meta.
+func (m *Memory) Date(ctx context.Context) (d store.Date, err error) {
+	err = m.do(ctx, "Date", func() error { d = m.data.date; return nil })
+	return d, err
+}
+
+// SetDate implements store.Meta.
+func (m *Memory) SetDate(ctx context.Context, d store.Date) error {
+	return m.do(ctx, "SetDate", func() error {
+		m.data.date = store.Date{Time: micro(d.Time), Doubted: d.Doubted.Truncate(time.Microsecond)}
+		return nil
+	})
 }
 
 // Load implements store.Objects.

@@ -53,6 +53,7 @@ func Run(t *testing.T, create func(t *testing.T) Database) {
 		test func(*testing.T, *subject)
 	}{
 		{"lineage", lineage},
+		{"date", date},
 		{"objects", objects},
 		{"objects replaced and deleted in one group", replacedInGroup},
 		{"commit conflicts", commitConflicts},
@@ -279,6 +280,24 @@ func lineage(t *testing.T, s *subject) {
 	must(t, err)
 	if again != first {
 		t.Fatalf("the lineage changed from %s to %s", first, again)
+	}
+}
+
+func date(t *testing.T, s *subject) {
+	first, err := s.Date(t.Context())
+	if must(t, err); !first.Time.IsZero() || first.Doubted != 0 {
+		t.Fatalf("a new store says it is %+v", first)
+	}
+	for _, want := range []store.Date{
+		{Time: time.Date(2026, 11, 22, 12, 0, 0, 123000, time.UTC), Doubted: 90 * time.Minute},
+		{Time: time.Date(1969, 1, 1, 0, 0, 0, 0, time.UTC)}, {Time: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)},
+	} {
+		must(t, s.SetDate(t.Context(), want))
+		s.reopen(t)
+		got, err := s.Date(t.Context())
+		if must(t, err); !got.Time.Equal(want.Time) || got.Doubted != want.Doubted {
+			t.Fatalf("got %+v, want %+v", got, want)
+		}
 	}
 }
 

@@ -1,0 +1,7 @@
+-- +goose Up
+
+-- How late it is believed to be, for what is deleted because it is old; 0: nobody has
+-- said yet. doubted_us is for how long the hub's clock has been further ahead.
+ALTER TABLE hub
+    ADD COLUMN date_us    bigint NOT NULL DEFAULT 0,
+    ADD COLUMN doubted_us bigint NOT NULL DEFAULT 0;
