@@ -676,6 +676,40 @@ func TestRestart(t *testing.T) {
 	})
 }
 
+// TestLatestOfHalfARecord: while more of a record is to come, what is told of it
+// gives way to the record.
+func TestLatestOfHalfARecord(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		dev := b.driver.device("a")
+		b.m.Apply(one())
+		wait(5 * time.Second)
+		b.m.Latest(LatestWanted{Full: true})
+		b.outbox.set(true, nil)
+		b.outbox.one = true
+		record := b.outbox.seq + 1
+		for _, v := range []float64{23, 24, 25} {
+			dev.value("temp", models.Float(v))
+			wait(2 * time.Second)
+		}
+		if len(b.outbox.dones) != 3 {
+			t.Fatalf("%d entries", len(b.outbox.dones))
+		}
+		for i, want := range []uint64{record - 1, record - 1, record} {
+			b.outbox.answer()
+			wait(10 * time.Millisecond)
+			got := b.m.Latest(LatestWanted{Values: true})
+			if len(got) != 1 || len(got[0].Values) != 1 {
+				t.Fatalf("entry %d: %v", i, got)
+			}
+			if v := got[0].Values[0]; v.Seq != want || got[0].Seq != want || math.Float64frombits(v.Bits) != float64(23+i) {
+				t.Errorf("entry %d: %v of record %d, told as of %d", i, got, record, want)
+			}
+		}
+		b.outbox.one = false
+		b.outbox.set(false, nil)
+	})
+}
+
 func TestLatestLane(t *testing.T) {
 	in(t, func(t *testing.T, b *bench) {
 		dev := b.driver.device("a")

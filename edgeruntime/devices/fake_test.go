@@ -106,6 +106,7 @@ type memOutbox struct {
 	entries []outbox.Entry // stored
 	dones   []func()       // held back
 	held    bool
+	one     bool // what is held is one record
 	fail    error
 	seq     uint64
 	oldest  uint64
@@ -119,7 +120,9 @@ func (o *memOutbox) Append(ctx context.Context, e outbox.Entry, done func(uint64
 	var seq uint64
 	if err == nil {
 		o.entries = append(o.entries, e)
-		o.seq++
+		if !o.one || len(o.dones) == 0 {
+			o.seq++
+		}
 		seq = o.seq
 	}
 	answer := func() { done(seq, err) }
@@ -147,6 +150,14 @@ func (o *memOutbox) set(held bool, fail error) {
 		}
 		o.dones = nil
 	}
+}
+
+// answer gives the oldest answer that is held back.
+func (o *memOutbox) answer() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.dones[0]()
+	o.dones = o.dones[1:]
 }
 
 func (o *memOutbox) take() []outbox.Entry {

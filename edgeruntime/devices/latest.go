@@ -21,6 +21,7 @@ type toldAll struct {
 	planDue   bool
 	full      bool   // the whole device is due
 	seq       uint64 // newest record with something of the device
+	open      bool   // there may be more of the device in that record, not taken yet
 }
 
 type toldValue struct {
@@ -54,6 +55,11 @@ func (t *toldAll) take(l *loop, ann *announcement, c commit) (urgent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t.seq = max(t.seq, c.seq)
+	if c.err != nil {
+		t.open = false // answers come in order: all of what was stored before has been taken
+	} else if c.seq != 0 {
+		t.open = len(l.waiting) > 0
+	}
 	for _, s := range ann.samples {
 		v := &t.values[s.property]
 		def := &l.d.defs[s.property]
@@ -103,7 +109,14 @@ func (l *loop) latest(want LatestWanted) *pb.LatestTwin {
 	defer l.mu.Unlock()
 	t := &l.told
 	full := want.Full || t.full
-	out := &pb.LatestTwin{Device: &pb.DeviceRef{Uid: l.d.uid, Assignment: l.d.assignment}, Seq: t.seq, Full: full, Problem: t.problem}
+	// What is told counts as later than the record that it names. While more of that
+	// record is to come, it must not: the hub would show the older value after the
+	// newer one, or keep it.
+	seq := t.seq
+	if t.open {
+		seq--
+	}
+	out := &pb.LatestTwin{Device: &pb.DeviceRef{Uid: l.d.uid, Assignment: l.d.assignment}, Seq: seq, Full: full, Problem: t.problem}
 	some := full
 	for i := range t.values {
 		v := &t.values[i]
@@ -116,7 +129,7 @@ func (l *loop) latest(want LatestWanted) *pb.LatestTwin {
 		// before it.
 		overtakes := t.stateDue || t.writes[i].due
 		if full || v.due && (v.seq == 0 || overtakes || want.Values && v.seq > want.Acked) {
-			out.Values = append(out.Values, latestValue(def.Name, v))
+			out.Values = append(out.Values, latestValue(def.Name, v, min(v.seq, seq)))
 			v.due, some = false, true
 		}
 	}
@@ -152,10 +165,10 @@ func (l *loop) latest(want LatestWanted) *pb.LatestTwin {
 	return out
 }
 
-func latestValue(property string, v *toldValue) *pb.LatestValue {
+func latestValue(property string, v *toldValue, seq uint64) *pb.LatestValue {
 	kind, bits, text := v.reported.Value.Raw()
 	return &pb.LatestValue{Property: property, Kind: uint32(kind), Bits: bits, Text: []byte(text), Quality: uint32(v.reported.Quality),
-		Reason: string(v.reported.Reason), TimeUs: micro(v.reported.Time), SinceUs: micro(v.reported.Since), Seq: v.seq}
+		Reason: string(v.reported.Reason), TimeUs: micro(v.reported.Time), SinceUs: micro(v.reported.Since), Seq: seq}
 }
 
 // Seen returns the devices that answered since the call before.

@@ -95,7 +95,8 @@ func TestChaos(t *testing.T) {
 		count := n.now(t)
 		eventually(t, 60*time.Second, "history of "+n.node+" is complete", func() error { return n.stored(t, c.hub, db, frozen.Add(-time.Minute), count) })
 		sum := n.check(t, c.hub, db, n.witness, count, n.jumps...)
-		t.Logf("%s: %d samples stored, %d good, %d of these backfilled; %d announced", n.node, sum.samples, sum.good, sum.backfilled, sum.announced)
+		t.Logf("%s: %d samples stored, %d good, %d of these backfilled; %d announced; %d times a value was read twice",
+			n.node, sum.samples, sum.good, sum.backfilled, sum.announced, sum.again)
 		if sum.announced < 1000 || sum.good+sum.missing < sum.announced {
 			t.Errorf("%s: %+v tells little", n.node, sum)
 		}
