@@ -121,8 +121,12 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	}
 	h.Identity, err = identity.New(identity.Config{CA: h.ca, Log: h.log, Now: h.now,
 		Stores: identity.Stores{Secrets: cfg.Store, JoinTokens: cfg.Store, APITokens: cfg.Store, Users: users{h.Registry}, Nodes: nodes{h.Registry, cfg.Store}},
-		Record: func(_ context.Context, e identity.Event) {
-			h.events.Raise(occurrenceOf(e))
+		Record: func(ctx context.Context, e identity.Event) {
+			if normal(e.Reason) { // something was done, and whoever asked for it is about to hear so
+				h.events.Note(ctx, occurrenceOf(e))
+			} else {
+				h.events.Raise(occurrenceOf(e))
+			}
 			h.auditIdentity(e)
 			level := slog.LevelWarn
 			if normal(e.Reason) {
@@ -356,8 +360,7 @@ func (h *Hub) Delete(ctx context.Context, key models.Key, o models.WriteOptions)
 			h.log.Error("forget a deleted node's keys; it is revoked all the same", "node", key.Name, "error", err)
 		}
 		h.sessions.Kick(key.Name, edgelink.GoodbyeRevoked, "the node was deleted")
-		h.events.Raise(models.Occurrence{Object: models.ObjectReference{Kind: "Node", Name: key.Name, UID: before.Meta().UID}, Severity: models.SeverityWarning,
-			Reason: "CertificateRevoked", Message: "the node was deleted by " + orHub(o.By) + "; its certificate is worthless", Source: "identity"})
+		h.events.Stored() // the event came with the change
 	case "User":
 		revoked, err := h.Identity.RevokeUser(ctx, key.Name)
 		if err != nil {

@@ -79,13 +79,6 @@ func (h *Hub) auditRevoked(user, by string, revoked []identity.APIToken) {
 	}
 }
 
-func orHub(by string) string {
-	if by == "" {
-		return "the hub"
-	}
-	return by
-}
-
 // users shows User objects to identity.
 type users struct{ r *registry.Registry }
 

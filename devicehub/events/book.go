@@ -30,6 +30,7 @@ const (
 	lookEvery     = 5 * time.Second
 	bookmarkEvery = 30 * time.Second
 	stopWait      = 2 * time.Second
+	noteWait      = 5 * time.Second
 )
 
 // Config is what a Book needs. Store and Log are required.
@@ -80,6 +81,21 @@ func (b *Book) Raise(o models.Occurrence) {
 	case b.some <- struct{}{}:
 	default:
 	}
+}
+
+// Note is Raise for what must not be missing once somebody has been told, or could not
+// be seen a second time: it returns when it is stored, or, when the store does not
+// take it within noteWait, as Raise does.
+func (b *Book) Note(ctx context.Context, o models.Occurrence) {
+	e := Of(o, "", b.cfg.Now())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteWait)
+	defer cancel()
+	if err := b.cfg.Store.AddEvents(ctx, []store.Event{e}); err != nil {
+		b.cfg.Log.Error("an event is not stored; trying again", "reason", e.Reason, "error", err)
+		b.Raise(o)
+		return
+	}
+	b.Stored()
 }
 
 func (b *Book) addLocked(e store.Event) {

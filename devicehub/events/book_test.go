@@ -132,6 +132,43 @@ func TestStoreFails(t *testing.T) {
 }
 
 // TestFull: what waits is bounded, and a flood of one thing does not fill it.
+// TestNote: what is noted is stored when Note returns, without anybody who runs; what
+// the store does not take then is raised.
+func TestNote(t *testing.T) {
+	s := storetest.NewMemory()
+	b := New(Config{Store: s, Log: slog.New(slog.DiscardHandler)})
+	stored := func() int {
+		t.Helper()
+		page, err := b.List(t.Context(), models.EventOptions{Limit: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(page.Items)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel() // who asked has gone away
+	b.Note(over, offline(time.Now(), "a"))
+	if got := stored(); got != 1 {
+		t.Fatalf("%d events are stored", got)
+	}
+	s.Fault(func(step string) error {
+		if step == "AddEvents" {
+			return errors.New("injected")
+		}
+		return nil
+	})
+	other := offline(time.Now(), "b")
+	other.Reason = "Other"
+	b.Note(t.Context(), other)
+	s.Fault(nil)
+	if got := stored(); got != 1 {
+		t.Fatalf("%d events are stored", got)
+	}
+	if b.store(t.Context()); stored() != 2 {
+		t.Fatal("what could not be noted is not stored later")
+	}
+}
+
 func TestFull(t *testing.T) {
 	b := New(Config{Store: storetest.NewMemory(), Log: slog.New(slog.DiscardHandler)})
 	for range 10 * maxPending {

@@ -243,7 +243,7 @@ func (s *stage) noteDesired(uid string, d twin.Desired) error {
 
 // stored returns the group as the store takes it.
 func (s *stage) stored() store.Commit {
-	c := store.Commit{Revision: s.revision, Audit: s.audited()}
+	c := store.Commit{Revision: s.revision, Audit: s.audited(), Events: s.happened()}
 	gone := map[string]bool{}   // uids of devices that were deleted, be it that they came in this very group
 	desired := map[string]int{} // device uid to its place in c.PutDesired
 	for _, ch := range s.changes {

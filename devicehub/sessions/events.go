@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -13,6 +14,8 @@ import (
 type Events interface {
 	// Raise takes note; it never blocks.
 	Raise(o models.Occurrence)
+	// Note returns when it is stored, if that is possible.
+	Note(ctx context.Context, o models.Occurrence)
 }
 
 // Reasons of events that are not conditions' too.
@@ -30,8 +33,11 @@ func (m *Manager) raise(node, uid string, severity models.Severity, reason, form
 	if m.Events == nil {
 		return
 	}
-	m.Events.Raise(models.Occurrence{Object: models.ObjectReference{Kind: "Node", Name: node, UID: uid}, Severity: severity, Reason: reason,
-		Message: fmt.Sprintf(format, args...), Source: "link"})
+	m.Events.Raise(occurrence(node, uid, severity, reason, fmt.Sprintf(format, args...)))
+}
+
+func occurrence(node, uid string, severity models.Severity, reason, message string) models.Occurrence {
+	return models.Occurrence{Object: models.ObjectReference{Kind: "Node", Name: node, UID: uid}, Severity: severity, Reason: reason, Message: message, Source: "link"}
 }
 
 // ended raises that a node's session is over, unless it is the hub that stops.

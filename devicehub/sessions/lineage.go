@@ -188,7 +188,9 @@ func (m *Manager) noteLineage(ctx context.Context, s *session, findings []findin
 	for _, f := range findings {
 		m.log.Error("a node's log does not continue", "node", s.id.Name, "reason", f.reason, "message", f.message)
 		if g := f.gap; !noted[of(g)] {
-			m.raise(s.id.Name, s.id.UID, models.SeverityWarning, f.reason, "%s", f.message)
+			if m.Events != nil { // before the gap, which keeps it from being found again
+				m.Events.Note(ctx, occurrence(s.id.Name, s.id.UID, models.SeverityWarning, f.reason, f.message))
+			}
 			g.NodeUID, g.Recorded = s.id.UID, now
 			gaps = append(gaps, g)
 		}

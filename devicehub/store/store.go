@@ -81,6 +81,7 @@ type Commit struct {
 	PutDesired     []Desired // inserted or replaced, by device
 	DeletedDevices []string  // uids whose desired values and twin go
 	Audit          []AuditEntry
+	Events         []Event    // as by AddEvents
 	Writes         []Write    // added to the ledger, or Write.Fill where they are there
 	WriteEnds      []WriteEnd // after Writes, by Write.End; of what is not there they mean nothing
 	Assigned       []Assignment

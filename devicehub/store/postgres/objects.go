@@ -91,6 +91,7 @@ func (s *Store) Commit(ctx context.Context, c store.Commit) error {
 	queueWrites(b, c.Writes, c.WriteEnds, nil)
 	queueLives(b, c.Assigned, c.Gone)
 	queueAudit(b, c.Audit)
+	queueEvents(b, c.Events)
 	if err := s.send(ctx, b); err != nil {
 		return fmt.Errorf("commit revision %d: %w", c.Revision, err)
 	}

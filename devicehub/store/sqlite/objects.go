@@ -89,7 +89,10 @@ func (s *Store) Commit(ctx context.Context, c store.Commit) error {
 		if err := insertLives(tx, c.Assigned, c.Gone); err != nil {
 			return err
 		}
-		return insertAudit(tx, c.Audit)
+		if err := insertAudit(tx, c.Audit); err != nil {
+			return err
+		}
+		return insertEvents(tx, c.Events)
 	})
 	if err != nil {
 		return fmt.Errorf("commit revision %d: %w", c.Revision, err)

@@ -245,6 +245,7 @@ func (m *Memory) Commit(ctx context.Context, c store.Commit) error {
 			}
 		}
 		m.auditLocked(c.Audit)
+		m.eventsLocked(c.Events)
 		return nil
 	})
 }

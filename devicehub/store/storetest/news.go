@@ -24,7 +24,7 @@ func events(t *testing.T, s *subject) {
 	ctx := t.Context()
 	a, b, c := eventOf("ka", "a", 0), eventOf("kb", "b", time.Second), eventOf("kc", "c", 2*time.Second)
 	c.Kind, c.Namespace, c.Warning, c.Reason = "Node", "", false, "NodeReady"
-	must(t, s.AddEvents(ctx, []store.Event{b, a}))
+	must(t, s.Commit(ctx, store.Commit{Revision: 1, Events: []store.Event{b, a}}))
 	must(t, s.AddEvents(ctx, nil))
 	again := eventOf("ka", "a", -time.Second) // told later, of before
 	again.Message, again.Count, again.Recorded = "older words", 2, now.Add(2*time.Hour)
@@ -37,6 +37,8 @@ func events(t *testing.T, s *subject) {
 		{NodeUID: "n", Epoch: "e", After: 1, Acked: 2, Received: now, Events: []store.Event{later}},
 	}))
 	wantErr(t, "resend", s.Ingest(ctx, []store.Batch{{NodeUID: "n", Epoch: "e", Acked: 1, Received: now, Events: []store.Event{c}}}), store.ErrConflict)
+	// With a change of objects they are stored, or not, as it is.
+	wantErr(t, "conflict", s.Commit(ctx, store.Commit{Revision: 0, Events: []store.Event{eventOf("kd", "d", 0)}}), store.ErrConflict)
 	s.reopen(t)
 	one := withRevision(later, 3)
 	one.First, one.Count, one.Recorded = now.Add(-time.Second), 4, later.Recorded
