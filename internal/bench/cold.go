@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -146,9 +147,8 @@ func floats(every string) (out []map[string]any) {
 	return out
 }
 
-// watch follows the stream of twins and says when so many properties have been
-// reported good, and when each of them has been reported once more.
-func (w *world) watch(ctx context.Context, properties int) (<-chan time.Time, error) {
+// stream opens the stream of twins. It ends with ctx; who asked closes it.
+func (w *world) stream(ctx context.Context) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, "GET", w.server+"/api/v1/twins/stream", nil)
 	if err != nil {
 		return nil, err
@@ -161,36 +161,60 @@ func (w *world) watch(ctx context.Context, properties int) (<-chan time.Time, er
 	if resp.StatusCode != http.StatusOK {
 		return nil, errors.Join(fmt.Errorf("GET /twins/stream: %s", resp.Status), resp.Body.Close())
 	}
+	return resp.Body, nil
+}
+
+// twinEvent is what the stream tells of a device.
+type twinEvent struct {
+	Device     string
+	Properties map[string]struct {
+		Reported struct {
+			Quality string
+			Time    time.Time
+		}
+	}
+}
+
+// twinEvents calls f for each event of a stream until it returns false or the stream
+// ends.
+func twinEvents(stream io.Reader, f func(twinEvent) bool) error {
+	lines := bufio.NewScanner(stream)
+	lines.Buffer(nil, 4<<20)
+	for lines.Scan() {
+		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+		if !ok {
+			continue
+		}
+		var e twinEvent
+		if err := json.Unmarshal([]byte(data), &e); err != nil {
+			return err
+		}
+		if !f(e) {
+			return nil
+		}
+	}
+	return lines.Err()
+}
+
+// watch follows the stream of twins and says when so many properties have been
+// reported good, and when each of them has been reported once more.
+func (w *world) watch(ctx context.Context, properties int) (<-chan time.Time, error) {
+	body, err := w.stream(ctx)
+	if err != nil {
+		return nil, err
+	}
 	moments := make(chan time.Time, 2)
 	go func() { // ends with the stream, which ends with ctx
 		defer close(moments)
-		defer resp.Body.Close()
+		defer body.Close()
 		reports := map[string]time.Time{} // the time of a property's first value
 		again := map[string]struct{}{}
-		lines := bufio.NewScanner(resp.Body)
-		lines.Buffer(nil, 4<<20)
-		for lines.Scan() {
-			data, ok := strings.CutPrefix(lines.Text(), "data: ")
-			if !ok {
-				continue
-			}
-			var doc struct {
-				Device     string
-				Properties map[string]struct {
-					Reported struct {
-						Quality string
-						Time    time.Time
-					}
-				}
-			}
-			if json.Unmarshal([]byte(data), &doc) != nil {
-				return
-			}
-			for name, p := range doc.Properties {
+		_ = twinEvents(body, func(e twinEvent) bool { // moments say whether it came to the end
+			for name, p := range e.Properties {
 				if p.Reported.Quality != "good" {
 					continue
 				}
-				key := doc.Device + "/" + name
+				key := e.Device + "/" + name
 				if was, there := reports[key]; !there {
 					if reports[key] = p.Reported.Time; len(reports) == properties {
 						moments <- time.Now()
@@ -198,11 +222,12 @@ func (w *world) watch(ctx context.Context, properties int) (<-chan time.Time, er
 				} else if p.Reported.Time.After(was) {
 					if again[key] = struct{}{}; len(again) == properties {
 						moments <- time.Now()
-						return
+						return false
 					}
 				}
 			}
-		}
+			return true
+		})
 	}()
 	return moments, nil
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -409,5 +410,86 @@ func deaf(t *testing.T, w *fleetWorld, e *sessionstest.Edge) {
 	}
 	if err := conn.Send(t.Context(), &pb.Frame{Id: 1, Body: &pb.Frame_Hello{Hello: e.Hello("E1")}}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestManyStreams: streams of 1,000 twins that change all the time cost memory for
+// what they have seen and not for what they have missed: those that do not read at
+// all do not make the hub grow, and those that do come to the last value.
+func TestManyStreams(t *testing.T) {
+	const streams, rounds = 20, 100
+	w := pressed(t, fleet{edges: 1, devices: 1000, properties: 2, perRecord: 1})
+	edge := w.edges[0]
+	begin := time.Now().Add(-time.Hour).Truncate(time.Second)
+	stop := edge.run(t.Context(), true)
+	put := func(i int) {
+		t.Helper()
+		stored := make(chan uint64, 1)
+		if err := edge.add(t.Context(), i, begin.Add(time.Duration(i)*time.Second), func(seq uint64) { stored <- seq }); err != nil {
+			t.Fatal(err)
+		}
+		<-stored
+	}
+	put(0)
+	ctx, cancel := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	defer func() { cancel(); readers.Wait() }()
+	var told [streams / 2]atomic.Int64 // devices whose last value a stream has told of
+	last := begin.Add(rounds * time.Second).UTC()
+	for i := range streams {
+		body, err := w.stream(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer body.Close()
+		if i%2 == 1 {
+			continue // nobody reads it
+		}
+		readers.Go(func() {
+			have := map[string]bool{}
+			_ = twinEvents(body, func(d twinEvent) bool {
+				if d.Properties[propertyName(0)].Reported.Time.Equal(last) && !have[d.Device] {
+					have[d.Device] = true
+					told[i/2].Add(1)
+				}
+				return true
+			})
+		})
+	}
+	half := 0.0
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for i := 1; i <= rounds; i++ {
+		<-tick.C
+		put(i)
+		if i == rounds/2 {
+			half = w.memory(t)
+		}
+	}
+	before, err := cpuOf(w.hub.cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.until(ctx, time.Minute, "every stream that is read to tell of the last value of every device", func() bool {
+		for i := range told {
+			if told[i].Load() < 1000 {
+				return false
+			}
+		}
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	after, err := cpuOf(w.hub.cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := w.memory(t)
+	t.Logf("the hub has %.0f MiB after %d rounds of 2,000 values with %d streams, %.0f MiB after %d; it took %s of CPU to come to the end of them", half, rounds/2, streams, end, rounds, after-before)
+	if end > half+64 {
+		t.Errorf("the hub grew from %.0f to %.0f MiB", half, end)
+	}
+	if err := errors.Join(stop(), edge.reopen(t.Context())); err != nil {
+		t.Error(err)
 	}
 }
