@@ -7,6 +7,8 @@ P         ?= 2
 TIMEOUT   ?= 20m
 FUZZTIME  ?= 30s
 BENCHTIME ?= 1s
+# Of internal/bench: -short, or -only SECTION,…
+BENCHARGS ?=
 # Of a fault campaign; ROUNDS, if given, instead of DURATION.
 DURATION  ?= 5m
 ROUNDS    ?=
@@ -25,7 +27,7 @@ help:
 	@echo 'make build   bin/whimbrel and bin/whimbrel-edge'
 	@echo 'make test    everything that must hold: setup, check, all tests with the race detector'
 	@echo 'make check   gofmt, vet, go.mod, generated files, architecture; no tests of behaviour'
-	@echo 'make bench   all benchmarks                       [BENCHTIME=1s]'
+	@echo 'make bench   all benchmarks                       [BENCHTIME=1s, BENCHARGS=-short]'
 	@echo 'make fuzz    every fuzz target, one by one        [FUZZTIME=30s]'
 	@echo 'make chaos   a fault campaign against the whole      [DURATION=5m or ROUNDS=, SEED=]'
 	@echo 'make clean   removes what build made'
@@ -63,7 +65,7 @@ generated:
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 30m -p 1 \
 		$$(grep -rl --include='*_test.go' '^func Benchmark' --exclude-dir=testdata --exclude-dir=examples . | xargs -r -n1 dirname | sort -u)
-	@if [ -d internal/bench ]; then echo "$(GO) run ./internal/bench"; $(GO) run ./internal/bench; fi
+	@if [ -d internal/bench ]; then echo "$(GO) run ./internal/bench $(BENCHARGS)"; $(GO) run ./internal/bench $(BENCHARGS); fi
 
 fuzz:
 	@set -e; grep -r --include='*_test.go' '^func Fuzz' --exclude-dir=testdata --exclude-dir=examples . | \

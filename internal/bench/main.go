@@ -60,12 +60,17 @@ type settings struct {
 func main() {
 	var s settings
 	var only, outboxPath string
+	var short bool
 	flag.DurationVar(&s.duration, "duration", 2*time.Second, "how long each timed loop runs")
 	flag.IntVar(&s.rounds, "rounds", 5, "how often each comparison is made; the median ratio counts")
 	flag.StringVar(&only, "only", "", "sections to run, joined by commas (default all)")
 	flag.IntVar(&s.scale, "scale", 1_000_000, "up to how many properties the cost of a sample is measured; a million takes minutes")
 	flag.StringVar(&outboxPath, "outbox", "", "of use to the bench itself: fill the outbox at this path")
+	flag.BoolVar(&short, "short", false, "less of everything: loops of a second, three rounds, and no million properties")
 	flag.Parse()
+	if short {
+		s = settings{duration: min(s.duration, time.Second), rounds: min(s.rounds, 3), scale: min(s.scale, 100_000)}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if outboxPath != "" {
@@ -83,18 +88,25 @@ func main() {
 
 func run(ctx context.Context, s settings, only string, out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	began, met, missed := time.Now(), 0, 0
 	fmt.Fprintln(w, "what\twhimbrel\tbaseline\tratio\tgoal\t")
 	for _, section := range sections {
 		if only != "" && !slices.Contains(strings.Split(only, ","), section.name) {
 			continue
 		}
+		at := time.Now()
 		results, err := section.run(ctx, s)
+		fmt.Fprintf(os.Stderr, "bench: %s took %s\n", section.name, time.Since(at).Round(time.Second))
 		for _, r := range results {
-			verdict := "met"
-			if r.goal == "-" {
-				verdict = ""
-			} else if !r.ok {
+			verdict := ""
+			switch {
+			case r.goal == "-":
+			case r.ok:
+				verdict = "met"
+				met++
+			default:
 				verdict = "MISSED"
+				missed++
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.what, r.ours, r.baseline, r.ratio, r.goal, verdict)
 		}
@@ -103,7 +115,11 @@ func run(ctx context.Context, s settings, only string, out io.Writer) error {
 			return fmt.Errorf("%s: %w", section.name, err)
 		}
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "%d goals met, %d missed, in %s\n", met, missed, time.Since(began).Round(time.Second))
+	return err
 }
 
 // quiet is for parts whose log nobody reads.
