@@ -2,6 +2,7 @@ package models
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -288,4 +289,20 @@ func FuzzDecodePatch(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestADeadbandIsAtMostTheWholeRange(t *testing.T) {
+	const model = "{apiVersion: whimbrel/v1, kind: DeviceModel, metadata: {name: m}, spec: {protocol: x, %s properties: [{name: p, type: float, minimum: 0, maximum: 9, deadband: %s}]}}"
+	for text, want := range map[string]string{
+		fmt.Sprintf(model, "", `"100%"`):                           "",
+		fmt.Sprintf(model, "", "500"):                              "",
+		fmt.Sprintf(model, "", `"101%"`):                           "/spec/properties/0/deadband: must be at most 100%, got 101%: no value moves further within minimum and maximum",
+		fmt.Sprintf(model, `defaults: {deadband: "100.5%"},`, "1"): "/spec/defaults/deadband: must be at most 100%, got 100.5%",
+		`{apiVersion: whimbrel/v1, kind: Device, metadata: {name: d}, spec: {model: m, properties: [{name: p, deadband: "1e9%"}]}}`: "/spec/properties/0/deadband: must be at most 100%",
+	} {
+		_, err := DecodeObject([]byte(text))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
 }

@@ -103,6 +103,7 @@ func (d *Device) Validate() []FieldError {
 			errs = append(errs, FieldError{at, fmt.Sprintf("%s is already overridden by /spec/properties/%d", quoteShort(o.Name), first)})
 		}
 		seen[o.Name] = i
+		errs = append(errs, validatePercent("/spec/properties/"+strconv.Itoa(i)+"/deadband", o.Deadband)...)
 	}
 	return errs
 }

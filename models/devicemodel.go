@@ -179,6 +179,7 @@ func (m *DeviceModel) Validate() []FieldError {
 		errs = append(errs, FieldError{"/spec/commands", "is reserved and not supported yet; leave it out"})
 	}
 	errs = append(errs, m.Spec.Defaults.validate("/spec/defaults")...)
+	errs = append(errs, validatePercent("/spec/defaults/deadband", m.Spec.Defaults.Deadband)...)
 	errs = append(errs, m.Spec.Retention.validate("/spec/retention")...)
 	if len(m.Spec.Properties) == 0 {
 		errs = append(errs, FieldError{"/spec/properties", "needs at least one property"})
@@ -264,6 +265,7 @@ func (p *Property) validate(at string, defaults PropertySettings) (errs []FieldE
 	errs = append(errs, p.settings().validate(at)...)
 	errs = append(errs, validateBounds(at, p.Type, &p.Minimum, &p.Maximum)...)
 	errs = append(errs, validateDeadband(at+"/deadband", p.Type, p.Deadband, p.Minimum, p.Maximum)...)
+	errs = append(errs, validatePercent(at+"/deadband", p.Deadband)...)
 	if d := defaults.Deadband; p.Deadband == nil && d != nil && isNumber(p.Type) {
 		errs = append(errs, validateDeadband("/spec/defaults/deadband", p.Type, d, p.Minimum, p.Maximum)...)
 	}
@@ -320,6 +322,15 @@ func validateDeadband(at string, t Type, d *Deadband, minimum, maximum *Value) [
 		return []FieldError{{at, "in percent needs minimum and maximum"}}
 	}
 	return nil
+}
+
+// validatePercent checks a deadband as it is written down. It is no part of Resolve,
+// which takes what was stored before it was checked.
+func validatePercent(at string, d *Deadband) []FieldError {
+	if d == nil || !d.Percent || d.Size <= 100 {
+		return nil
+	}
+	return []FieldError{{at, fmt.Sprintf("must be at most 100%%, got %s%%: no value moves further within minimum and maximum", appendFloat(nil, d.Size))}}
 }
 
 // ResolvedProperty is a property as it holds for one device: the model's, with

@@ -173,7 +173,19 @@ type schemas struct {
 	connection, address *schema.Schema
 	property            *schema.Schema // nil where the mapper has none
 	broken              error          // stored schemas that no longer compile
+	// fits remembers how properties go with connections: thousands of devices of one
+	// model have the same few. Only the sequencer uses it.
+	fits map[fit][]models.FieldError
 }
+
+// fit is the properties of a model, and what their rules see of a connection.
+type fit struct {
+	props *models.ResolvedProperty // the first of those that the model's devices share
+	seen  string
+}
+
+// maxFits bounds what is remembered; then it begins anew.
+const maxFits = 256
 
 // maxErrors bounds how many things one answer names.
 const maxErrors = 10
@@ -250,8 +262,20 @@ func checkSecretNames(d *models.Device) (errs []models.FieldError) {
 // checkTogether checks a device's properties against its connection. What the
 // model says is at fault where the device has chosen otherwise: in its connection.
 func (c *schemas) checkTogether(d *models.Device, props []models.ResolvedProperty) (errs []models.FieldError) {
-	if c.property == nil || len(c.property.ConnectionFields()) == 0 {
+	if c.property == nil || len(c.property.ConnectionFields()) == 0 || len(props) == 0 {
 		return nil
+	}
+	if len(d.Spec.Properties) == 0 { // the properties are the model's
+		key := fit{&props[0], seenOf(c.property, d.Spec.Connection)}
+		if errs, known := c.fits[key]; known {
+			return errs
+		}
+		defer func() {
+			if c.fits == nil || len(c.fits) >= maxFits {
+				c.fits = map[fit][]models.FieldError{}
+			}
+			c.fits[key] = errs
+		}()
 	}
 	for i := range props {
 		p := &props[i]
@@ -333,6 +357,19 @@ func propertyDocument(p *models.ResolvedProperty) ([]byte, error) {
 		doc.Maximum = &p.Maximum
 	}
 	return json.Marshal(doc)
+}
+
+// seenOf is what the rules of a property see of a connection.
+func seenOf(property *schema.Schema, connection json.RawMessage) string {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(connection, &fields) != nil {
+		return string(connection)
+	}
+	var out strings.Builder
+	for _, name := range property.ConnectionFields() {
+		fmt.Fprintf(&out, "%q:%s,", name, fields[name])
+	}
+	return out.String()
 }
 
 // invalid is an error of what is wrong, nil when nothing is.

@@ -241,3 +241,40 @@ func TestCompareVersions(t *testing.T) {
 		t.Error("the v counts")
 	}
 }
+
+// What is remembered of one device is not taken for another's: its connection, its
+// model, or the mapper may differ.
+func TestPropertiesGoWithTheConnection(t *testing.T) {
+	r := running(t, storetest.NewMemory())
+	mapper := func(message string) string {
+		return `{kind: Mapper, apiVersion: whimbrel/v1, metadata: {name: bus}, spec: {version: "1", connection: {}, address: {},
+			property: {x-rules: [{rule: "self.address.n <= (connection.most ?? 5)", message: "` + message + `", at: /address/n, connection: /most}]}}}`
+	}
+	model := func(n int) string {
+		return fmt.Sprintf(`{kind: DeviceModel, apiVersion: whimbrel/v1, metadata: {name: m}, spec: {protocol: bus, properties: [{name: a, type: int, address: {n: %d}}]}}`, n)
+	}
+	device := func(name, connection, properties string) string {
+		return fmt.Sprintf(`{kind: Device, apiVersion: whimbrel/v1, metadata: {name: %s}, spec: {model: m, connection: {%s}, properties: [%s]}}`, name, connection, properties)
+	}
+	apply(t, r, mapper("is too much"))
+	apply(t, r, model(7))
+	for range 2 { // once reckoned, once remembered
+		_, _, err := put(r, object(t, device("d", "", "")), models.WriteOptions{})
+		refused(t, err, models.KindInvalid, "/spec/connection/most", "property a of model m does not go with it: address/n is too much, got 7")
+		_, _, err = put(r, object(t, device("d", "most: 6, other: 1", "")), models.WriteOptions{})
+		refused(t, err, models.KindInvalid, "/spec/connection/most", "is too much")
+		_, _, err = put(r, object(t, device("d", "", "{name: a, address: {n: 8}}")), models.WriteOptions{})
+		refused(t, err, models.KindInvalid, "/spec/properties/0/address/n", "is too much, got 8")
+	}
+	apply(t, r, device("d7", "most: 7", ""))
+	apply(t, r, device("d7b", "most: 7, other: 2", ""))
+	apply(t, r, device("own", "", "{name: a, address: {n: 1}}"))
+	// The model may not leave its devices behind.
+	_, _, err := put(r, object(t, model(8)), models.WriteOptions{})
+	refused(t, err, models.KindInvalid, "/spec", "Device default/d7 would no longer fit", "address/n is too much, got 8")
+	apply(t, r, model(6))
+	apply(t, r, device("d", "most: 6", ""))
+	apply(t, r, mapper("is more than can be"))
+	_, _, err = put(r, object(t, device("e", "", "")), models.WriteOptions{})
+	refused(t, err, models.KindInvalid, "is more than can be")
+}

@@ -153,42 +153,60 @@ func places(at json.RawMessage) ([]string, error) {
 	return many, nil
 }
 
-// follow evaluates rules, for a document that fits the schema otherwise.
-func (s *Schema) follow(rules []rule, document, connection []byte, at string) (out []models.FieldError) {
-	if len(rules) == 0 {
-		return nil
-	}
-	self := expression.Document(document)
-	vars := map[string]any{"self": self, "connection": nil}
+// sight is what rules see: the documents, read once for all of them.
+func sight(document, connection []byte) map[string]any {
+	vars := map[string]any{"self": expression.Document(document), "connection": nil}
 	if connection != nil {
 		vars["connection"] = expression.Document(connection)
 	}
-	for _, r := range rules {
-		holds, err := r.program.Holds(vars)
-		if holds || len(out) == maxErrors {
+	return vars
+}
+
+// broken finds the rules that do not hold, for a document that fits the schema
+// otherwise, and what is to be said of each.
+func broken(rules []rule, vars map[string]any, at string) func(func(rule, models.FieldError) bool) {
+	return func(yield func(rule, models.FieldError) bool) {
+		for _, r := range rules {
+			holds, err := r.program.Holds(vars)
+			if !holds && !yield(r, r.say(vars["self"], err, at)) {
+				return
+			}
+		}
+	}
+}
+
+// say is what a user reads where the rule does not hold, or has no answer: err.
+func (r *rule) say(self any, err error, at string) models.FieldError {
+	f := models.FieldError{Pointer: at, Detail: r.message}
+	if err != nil {
+		f.Detail = fmt.Sprintf("the mapper's rule has no answer here: %s", err)
+	}
+	for _, p := range r.at {
+		v, there := find(self, p)
+		if !there && len(r.at) > 1 {
 			continue
 		}
-		f := models.FieldError{Pointer: at, Detail: r.message}
-		if err != nil {
-			f.Detail = fmt.Sprintf("the mapper's rule has no answer here: %s", err)
-		}
-		for _, p := range r.at {
-			v, there := find(self, p)
-			if !there && len(r.at) > 1 {
-				continue
+		f.Pointer = at + p
+		switch v.(type) {
+		case nil, map[string]any, []any:
+		default:
+			if err == nil {
+				f.Detail += ", got " + text(v)
 			}
-			f.Pointer = at + p
-			switch v.(type) {
-			case nil, map[string]any, []any:
-			default:
-				if err == nil {
-					f.Detail += ", got " + text(v)
-				}
-			}
-			break
 		}
+		break
+	}
+	return f
+}
+
+// follow evaluates the rules that look at a document alone.
+func (s *Schema) follow(document []byte, at string) (out []models.FieldError) {
+	if len(s.rules) == 0 {
+		return nil
+	}
+	for _, f := range broken(s.rules, sight(document, nil), at) {
 		// The first thing that is wrong with a field is the one to mend.
-		if !slices.ContainsFunc(out, func(o models.FieldError) bool { return o.Pointer == f.Pointer }) {
+		if !slices.ContainsFunc(out, func(o models.FieldError) bool { return o.Pointer == f.Pointer }) && len(out) < maxErrors {
 			out = append(out, f)
 		}
 	}

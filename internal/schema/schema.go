@@ -100,7 +100,7 @@ func (s *Schema) Check(text []byte, at string) []models.FieldError {
 		return []models.FieldError{{Pointer: pointer, Detail: "must be a number from -1.7e308 to 1.7e308, of at most 400 digits"}}
 	}
 	if err = s.compiled.Validate(v); err == nil {
-		return s.follow(s.rules, text, nil, at)
+		return s.follow(text, at)
 	}
 	var invalid *jsonschema.ValidationError
 	if !errors.As(err, &invalid) {
@@ -117,10 +117,11 @@ func (s *Schema) ConnectionFields() []string { return s.fields }
 // connection.
 func (s *Schema) CheckAgainst(property, connection []byte) []Clash {
 	var out []Clash
-	for _, r := range s.crossing {
-		for _, f := range s.follow([]rule{r}, property, connection, "") {
-			out = append(out, Clash{Property: f, Connection: r.blame})
-		}
+	if len(s.crossing) == 0 {
+		return nil
+	}
+	for r, f := range broken(s.crossing, sight(property, connection), "") {
+		out = append(out, Clash{Property: f, Connection: r.blame})
 	}
 	return out
 }
