@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 	"unicode/utf8"
 
@@ -150,7 +151,11 @@ func (c *checker) expression(field, text, whole string) *regexp.Regexp {
 	}
 	re, err := regexp.Compile(text)
 	if err == nil && whole != "" {
-		re, err = regexp.Compile(fmt.Sprintf(whole, text))
+		// In its plain form: a \Q that nothing ends would swallow what stands after it.
+		var parsed *syntax.Regexp
+		if parsed, err = syntax.Parse(text, syntax.Perl); err == nil {
+			re, err = regexp.Compile(fmt.Sprintf(whole, parsed))
+		}
 	}
 	if err != nil {
 		c.fail(field, "must be a regular expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
