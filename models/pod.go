@@ -19,6 +19,10 @@ type Pod struct {
 // that its spec is of.
 const AnnotationRevision = "whimbrel/revision"
 
+// AnnotationRestartedAt is on a template, and its pods, whose containers are to be
+// made anew although nothing else has changed: another value is another revision.
+const AnnotationRestartedAt = "whimbrel/restartedAt"
+
 // Revision returns which revision of its Deployment's template the pod's spec is
 // of, 0 when it does not say.
 func (p *Pod) Revision() int64 {

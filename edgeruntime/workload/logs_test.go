@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -191,10 +192,27 @@ func TestLogs(t *testing.T) {
 		only := w.follow(podstream.LogRequest{Pod: "web-0", Revision: 2})
 		expect("the life before, which was in another container", w.log(podstream.LogRequest{Pod: "web-0", Previous: true}), "not-found: no earlier life…")
 
+		// Restarted: as revision 2 was, made anew.
+		before := w.containerOf("web-0")
+		again := w.pod("web-0", 3, func(s *models.PodSpec) { s.Containers[0].Env[0].Value = "2" })
+		w.apply(again)
+		w.readyAt("web-0", 3)
+		time.Sleep(time.Minute)
+		if got := w.containerOf("web-0"); got != before {
+			t.Errorf("the same spec is made anew: %s, then %s", before, got)
+		}
+		again.JSON = bytes.Replace(again.JSON, []byte(`"annotations":{`), []byte(`"annotations":{"whimbrel/restartedAt":"2026-01-01T00:00:00Z",`), 1)
+		w.apply(again)
+		time.Sleep(time.Minute)
+		if got := w.containerOf("web-0"); got == before {
+			t.Errorf("a restart makes nothing anew: %s", got)
+		}
+		expect("all, after it", all.String(), "life1 hm two life2 hm back life3 hm life4 hm ")
+
 		w.apply()
 		w.await("web-0", "gone", func(s *models.PodStatus) bool { return s == nil })
 		time.Sleep(2 * time.Second)
-		expect("all, at the end", all.String(), "life1 hm two life2 hm back life3 hm END <nil>")
+		expect("all, at the end", all.String(), "life1 hm two life2 hm back life3 hm life4 hm END <nil>")
 		expect("of one revision, at the end", only.String(), "life3 hm END <nil>")
 	})
 }

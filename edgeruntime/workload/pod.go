@@ -102,7 +102,11 @@ type Endpoints struct{ MQTT, API string }
 func hashOf(p *models.Pod, life string, e Endpoints) (string, error) {
 	spec := p.Spec
 	spec.Access = nil // is not in the containers, and can change under them
-	text, err := json.Marshal([]any{life, p.Metadata.UID, spec, e})
+	of := []any{life, p.Metadata.UID, spec, e}
+	if at := p.Metadata.Annotations[models.AnnotationRestartedAt]; at != "" {
+		of = append(of, at)
+	}
+	text, err := json.Marshal(of)
 	if err != nil {
 		return "", err
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,7 +19,7 @@ func rolloutCommand() *cobra.Command {
 		GroupID: GroupObjects,
 		Short:   "Follow an app to its new revision, or go back to an earlier one",
 	}
-	cmd.AddCommand(rolloutStatusCommand(), rolloutUndoCommand(), rolloutHistoryCommand())
+	cmd.AddCommand(rolloutStatusCommand(), rolloutUndoCommand(), rolloutHistoryCommand(), rolloutRestartCommand())
 	return cmd
 }
 
@@ -186,6 +187,43 @@ func earlier(key models.Key, revisions []*models.ControllerRevision, to int64) (
 		return nil, models.Errorf(models.KindConflict, "%s is at revision %d", short(key), to)
 	}
 	return revisions[i], nil
+}
+
+func rolloutRestartCommand() *cobra.Command {
+	var conn connection
+	cmd := &cobra.Command{
+		Use:   "restart APP",
+		Short: "Make all pods of an app anew, one after the other",
+		Long: `Makes the containers of all pods of an app anew, one pod after the other, as a new revision would: where they can be
+beside each other the old ones stop when the new ones are ready. rollout status follows it.`,
+		Example:           `  whimbrel rollout restart app && whimbrel rollout status app`,
+		Args:              arguments(1, 1, "the name of an app"),
+		ValidArgsFunction: conn.completeNames("Deployment"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return conn.with(cmd, func(ctx context.Context, h hub) error {
+				key := appKey(&conn, args[0])
+				o, err := h.Get(ctx, key)
+				if models.KindOf(err) == models.KindNotFound {
+					return notFound(key)
+				}
+				if err != nil {
+					return err
+				}
+				patch, err := json.Marshal(map[string]any{"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{
+					"annotations": map[string]string{models.AnnotationRestartedAt: time.Now().UTC().Format(time.RFC3339Nano)}}}}})
+				if err != nil {
+					return err
+				}
+				if err := h.Patch(ctx, key, patch, o.Meta().ResourceVersion); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s is restarted\n", short(key))
+				return nil
+			})
+		},
+	}
+	conn.addFlags(cmd)
+	return cmd
 }
 
 func rolloutHistoryCommand() *cobra.Command {

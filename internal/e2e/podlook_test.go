@@ -250,7 +250,7 @@ func TestPodLook(t *testing.T) {
 			t.Fatal(err)
 		}
 		heard("its third life is heard", 3, 20)
-		h.apply(strings.ReplaceAll(lookManifest, "count=20ms", "count=30ms"))
+		h.must("", "rollout", "restart", "counter")
 		heard("the next revision is heard", 4, 20)
 		h.must("", "delete", "deployment", "counter")
 		eventually(t, 30*time.Second, "it ends with the pod", func() error {
