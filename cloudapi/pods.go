@@ -108,17 +108,15 @@ func (a *api) podExec(c *call) (answer, error) {
 		defer close(watched)
 		c.watchCaller(ctx, cancel)
 	}()
-	code, err := podstream.Bridge(ctx, c.w, c.Request, r, stdout, stderr, podstream.NewCommand(conn))
-	if errors.Is(err, podstream.ErrCallerLeft) {
-		err = podstream.ErrCallerLeft
-	}
-	ended(code, err)
+	podstream.Bridge(ctx, c.w, c.Request, r, stdout, stderr, podstream.NewCommand(conn), func(code int, err error) {
+		if err != nil && !errors.Is(err, podstream.ErrCallerLeft) {
+			a.Log.InfoContext(c.Context(), "a command broke off", "path", c.URL.Path, "error", err, "traceparent", c.trace)
+		}
+		ended(code, err)
+	})
 	cancel(nil)
 	<-watched
 	c.w.status = http.StatusSwitchingProtocols // for the log
-	if err != nil && !errors.Is(err, podstream.ErrCallerLeft) {
-		a.Log.InfoContext(c.Context(), "a command broke off", "path", c.URL.Path, "error", err, "traceparent", c.trace)
-	}
 	return answer{sent: true}, nil
 }
 

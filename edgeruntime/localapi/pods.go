@@ -2,7 +2,6 @@ package localapi
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"time"
@@ -123,11 +122,9 @@ func (s *Server) podExec(w http.ResponseWriter, r *http.Request) error {
 	}
 	return near(r.Context(), serve, func(conn net.Conn) {
 		s.cfg.Log.Info("a command is run in a pod", "namespace", namespace, "pod", name, "container", ask.Container, "program", ask.Command[0], "by", by)
-		code, err := podstream.Bridge(r.Context(), w, r, ask, stdout, stderr, podstream.NewCommand(conn))
-		if errors.Is(err, podstream.ErrCallerLeft) {
-			err = podstream.ErrCallerLeft
-		}
-		s.cfg.Log.Info("a command in a pod has ended", "namespace", namespace, "pod", name, "exitCode", code, "error", err)
+		podstream.Bridge(r.Context(), w, r, ask, stdout, stderr, podstream.NewCommand(conn), func(code int, err error) {
+			s.cfg.Log.Info("a command in a pod has ended", "namespace", namespace, "pod", name, "exitCode", code, "error", err)
+		})
 	})
 }
 

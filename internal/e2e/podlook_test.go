@@ -331,7 +331,14 @@ func TestPodLook(t *testing.T) {
 				}
 			}
 		}
-		got := h.want(t, 200, "GET", hubAPI+"/audit?limit=500", "")
+		var got answer
+		eventually(t, 20*time.Second, "all commands have ended", func() error {
+			got = h.want(t, 200, "GET", hubAPI+"/audit?limit=500", "")
+			if begun, ended := strings.Count(got.String(), `"action":"exec"`), strings.Count(got.String(), `"action":"exec-ended"`); begun != ended {
+				return fmt.Errorf("%d, %d", begun, ended)
+			}
+			return nil
+		})
 		got.into(t, &list)
 		if strings.Contains(got.String(), "hush-hush") {
 			t.Error("a variable's value is in the audit")

@@ -323,8 +323,7 @@ func bridge(t *testing.T, ended chan<- string, run func(ctx context.Context, in 
 			http.Error(w, err.Error(), models.KindOf(err).Status())
 			return
 		}
-		code, err := Bridge(r.Context(), w, r, q, stdout, stderr, exchange(t, run))
-		ended <- fmt.Sprint(code, " ", err)
+		Bridge(r.Context(), w, r, q, stdout, stderr, exchange(t, run), func(code int, err error) { ended <- fmt.Sprint(code, " ", err) })
 	}))
 	t.Cleanup(s.Close)
 	return s.URL

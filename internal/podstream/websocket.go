@@ -88,13 +88,15 @@ var ErrCallerLeft = errors.New("the caller has left")
 
 // Bridge is a command's whole life between a caller and a node: it takes over the
 // request, which CheckUpgrade has seen, and ends the command when the caller goes,
-// or ctx ends. The connection to the node is closed when it returns. The error is
-// why there is no exit code.
-func Bridge(ctx context.Context, w http.ResponseWriter, r *http.Request, req ExecRequest, stdout, stderr bool, cmd *Command) (int, error) {
+// or ctx ends. The connection to the node is closed when it returns. ended is
+// called once, before the caller is told: err is why there is no exit code,
+// ErrCallerLeft itself where that is it.
+func Bridge(ctx context.Context, w http.ResponseWriter, r *http.Request, req ExecRequest, stdout, stderr bool, cmd *Command, ended func(exitCode int, err error)) {
 	defer cmd.Close()
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{ProtocolV5, ProtocolV4}, CompressionMode: websocket.CompressionDisabled})
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrCallerLeft, err)
+		ended(0, ErrCallerLeft)
+		return
 	}
 	defer ws.CloseNow()
 	ws.SetReadLimit(maxMessage)
@@ -134,16 +136,14 @@ func Bridge(ctx context.Context, w http.ResponseWriter, r *http.Request, req Exe
 		err = cause
 	}
 	if errors.Is(err, ErrCallerLeft) {
-		return code, err
+		ended(0, ErrCallerLeft)
+		return
 	}
-	text, jsonErr := json.Marshal(statusOf(code, err))
-	if jsonErr != nil {
-		return code, jsonErr
-	}
-	if say(ChannelEnd, text) == nil {
+	ended(code, err)
+	text, err := json.Marshal(statusOf(code, err))
+	if err == nil && say(ChannelEnd, text) == nil {
 		_ = ws.Close(websocket.StatusNormalClosure, "")
 	}
-	return code, err
 }
 
 // hear passes on what a caller sends until it goes. It never returns nil.
