@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/whimbrel-edge/whimbrel/cloudapi/client"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
@@ -142,5 +144,12 @@ func container(w io.Writer, p *models.Pod, name string) string {
 
 // completeApp completes names of deployments and pods.
 func (c *connection) completeApp() completion {
-	return c.completeNames("Deployment")
+	return func(cmd *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(given) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		names, _ := c.completeNames("Deployment")(cmd, nil, typed)
+		pods, directive := c.completeNames("Pod")(cmd, nil, typed)
+		return append(names, pods...), directive
+	}
 }
