@@ -78,6 +78,10 @@ func (c *call) send(a answer, err error) {
 			h.Set("WWW-Authenticate", challenge(c.Request))
 		case http.StatusTooManyRequests:
 			h.Set("Retry-After", retryAfter(err))
+		case http.StatusServiceUnavailable:
+			if knows := (retrier)(nil); errors.As(err, &knows) {
+				h.Set("Retry-After", retryAfter(err))
+			}
 		}
 	} else if a.status >= 400 { // a problem that is being replayed
 		contentType = "application/problem+json"
@@ -141,10 +145,13 @@ func encode(v any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// retrier is an error that knows when to come back.
+type retrier interface{ RetryAfter() time.Duration }
+
 // retryAfter says in seconds when a throttled caller may come back. An error
 // that knows has a method RetryAfter.
 func retryAfter(err error) string {
-	var knows interface{ RetryAfter() time.Duration }
+	var knows retrier
 	seconds := 1.0
 	if errors.As(err, &knows) {
 		seconds = max(1, math.Ceil(knows.RetryAfter().Seconds()))

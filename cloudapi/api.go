@@ -24,8 +24,11 @@ const Prefix = "/api/v1"
 
 // The defaults of a Config.
 const (
-	DefaultRate      = 200 // requests a second of one caller
-	DefaultBurst     = 400
+	DefaultRate  = 200 // requests a second of one caller
+	DefaultBurst = 400
+	// AppRate is how many times as many requests to apps a caller may make. They cost
+	// the hub less than its own, and an app's page may need a hundred at once.
+	AppRate          = 25
 	DefaultHeartbeat = 15 * time.Second
 	// DefaultWriteTimeout is for one write: an answer, or a line of a stream.
 	DefaultWriteTimeout = 30 * time.Second
@@ -74,6 +77,7 @@ type Config struct {
 type api struct {
 	Config
 	limits  limits
+	apps    limits // of requests to apps, which do not count as others
 	salt    []byte // of fingerprints of what is secret, until the process ends
 	schemas schemas
 	spec    []byte // /openapi.json
@@ -101,7 +105,7 @@ func New(c Config) (http.Handler, error) {
 	if c.Gatherer == nil {
 		c.Gatherer = prometheus.NewRegistry()
 	}
-	a := &api{Config: c, limits: limits{rate: c.Rate, burst: c.Burst}, salt: []byte(rand.Text()), metrics: metricsHandler(c)}
+	a := &api{Config: c, limits: limits{rate: c.Rate, burst: c.Burst}, apps: limits{rate: c.Rate * AppRate, burst: c.Burst * AppRate}, salt: []byte(rand.Text()), metrics: metricsHandler(c)}
 	e := echo.New()
 	e.HTTPErrorHandler = a.unrouted
 	// No paths of huma's own, and no hooks: the hooks add $schema to answers.

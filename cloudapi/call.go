@@ -129,17 +129,22 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.registry()
 		return
 	}
+	p, proxied := proxiedPath(r.URL.EscapedPath())
 	if !open(r.URL.Path) {
 		if err := c.authenticate(); err != nil {
 			c.send(answer{}, err)
 			return
 		}
-		if err := a.limits.take(c.caller.Name, start); err != nil {
+		limits := &a.limits
+		if proxied {
+			limits = &a.apps
+		}
+		if err := limits.take(c.caller.Name, start); err != nil {
 			c.send(answer{}, err)
 			return
 		}
 	}
-	if p, ok := proxiedPath(r.URL.EscapedPath()); ok {
+	if proxied {
 		c.proxy(p)
 		return
 	}

@@ -103,8 +103,8 @@ func TestLimits(t *testing.T) {
 			slow = r
 		}
 	}
-	if slow.Response == nil || slow.Header.Get("Retry-After") != "2" {
-		t.Fatalf("never slowed down, or Retry-After is not 2: %+v", slow)
+	if slow.Response == nil || slow.Header.Get("Retry-After") != "2" && slow.Header.Get("Retry-After") != "1" { // a slow machine has waited for a part of it
+		t.Fatalf("never slowed down, or Retry-After is neither 2 nor 1: %+v", slow)
 	}
 	// One caller's haste is not another's, and health has no limit.
 	p.want(200, "GET", "/api/v1/nodes", "", headers{"as": "viewer"})

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/whimbrel-edge/whimbrel/internal/appproxy"
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -65,7 +66,51 @@ func (h *Hub) dialService(ctx context.Context, to bulk.ServiceTarget, trace stri
 	if err != nil {
 		return nil, err
 	}
-	return h.sessions.Stream(ctx, ready[rand.IntN(len(ready))], head)
+	rand.Shuffle(len(ready), func(i, j int) { ready[i], ready[j] = ready[j], ready[i] })
+	return h.firstOf(ctx, unique(ready), head)
+}
+
+// unique returns each name once, where it comes first.
+func unique(names []string) (out []string) {
+	for _, n := range names {
+		if !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// otherNode is how long a node may take to say that it has connected a pod, where
+// there is another one to ask.
+const otherNode = 10 * time.Second
+
+// firstOf opens a stream to the first of the nodes that connects a pod. As nothing
+// of a request has been sent by then, each may be asked; the last one's answer is
+// not waited for.
+func (h *Hub) firstOf(ctx context.Context, nodes []string, head bulk.Header) (net.Conn, error) {
+	for i, node := range nodes {
+		last := i == len(nodes)-1
+		stream, err := h.sessions.Stream(ctx, node, head)
+		if err == nil {
+			if last || answered(ctx, stream) == nil {
+				return stream, nil
+			}
+			_ = stream.Close()
+			continue
+		}
+		if last || ctx.Err() != nil {
+			return nil, err
+		}
+	}
+	return nil, context.Cause(ctx) // unreachable: there is a last one
+}
+
+// answered waits for the other end to take a stream.
+func answered(ctx context.Context, s *bulk.Stream) error {
+	ctx, cancel := context.WithTimeout(ctx, otherNode)
+	defer cancel()
+	defer context.AfterFunc(ctx, s.Abort)()
+	return s.Answered()
 }
 
 // streamService serves a node whose app asks a Service that has no pod there. A

@@ -78,18 +78,21 @@ func (m *Manager) Stream(ctx context.Context, node string, h bulk.Header) (*bulk
 	if s == nil {
 		return nil, models.Errorf(models.KindUnavailable, "node %s is offline", node)
 	}
-	ctx, cancel := context.WithTimeout(ctx, secondTimeout)
-	defer cancel()
 	for range 2 { // one that is closed at this moment is opened again
 		conn, err := m.second(ctx, s)
 		if err != nil {
 			return nil, err
 		}
-		stream, err := conn.Open(h)
+		var stream *bulk.Stream
+		if h.Kind == bulk.KindService {
+			stream, err = conn.OpenService(ctx, h)
+		} else {
+			stream, err = conn.Open(h)
+		}
 		if err == nil {
 			return stream, nil
 		}
-		if models.KindOf(err) != models.KindInternal {
+		if models.KindOf(err) != models.KindInternal || ctx.Err() != nil {
 			return nil, err
 		}
 		_ = conn.Close()
@@ -98,6 +101,8 @@ func (m *Manager) Stream(ctx context.Context, node string, h bulk.Header) (*bulk
 }
 
 func (m *Manager) second(ctx context.Context, s *session) (*bulk.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, secondTimeout)
+	defer cancel()
 	select {
 	case s.second.asking <- struct{}{}:
 		defer func() { <-s.second.asking }()

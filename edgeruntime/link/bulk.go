@@ -79,5 +79,8 @@ func (l *Link) Stream(ctx context.Context, h bulk.Header) (*bulk.Stream, error) 
 	if err != nil {
 		return nil, err
 	}
+	if h.Kind == bulk.KindService {
+		return conn.OpenService(ctx, h)
+	}
 	return conn.Open(h)
 }

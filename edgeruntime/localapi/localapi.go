@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -234,6 +235,10 @@ func (s *Server) problem(w http.ResponseWriter, r *http.Request, err error, doc 
 	p := models.ProblemOf(err)
 	if p.Status >= 500 && models.KindOf(err) == models.KindInternal {
 		s.cfg.Log.Error("local API", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	var knows interface{ RetryAfter() time.Duration }
+	if errors.As(err, &knows) {
+		w.Header().Set("Retry-After", strconv.Itoa(int(max(1, math.Ceil(knows.RetryAfter().Seconds())))))
 	}
 	writeProblem(w, p, doc)
 }

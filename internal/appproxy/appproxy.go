@@ -194,6 +194,7 @@ func rewrite(p *httputil.ProxyRequest, q *Request) {
 	out.URL.Path, _ = url.PathUnescape(q.Target.path) // Parse has read it
 	out.URL.RawPath = q.Target.path
 	out.Host = q.Target.host()
+	out.Trailer = nil // to some apps they are headers, and nobody could have looked at these
 	h := out.Header
 	own := h.Get(HeaderAppAuthorization)
 	for _, name := range []string{"Authorization", "Proxy-Authorization", HeaderAppAuthorization, HeaderTimeoutWanted, HeaderUser, "X-Forwarded-Prefix", "X-Real-Ip"} {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ type seen struct {
 // app answers what it sees, and more.
 func app(t *testing.T) *httptest.Server {
 	mux := http.NewServeMux()
-	gone := make(chan bool, 1)
+	gone, over := make(chan bool, 1), make(chan bool)
 	mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).EnableFullDuplex()
 		for line := range 3 {
@@ -76,6 +77,30 @@ func app(t *testing.T) *httptest.Server {
 		n, _ := io.Copy(sum, r.Body)
 		fmt.Fprint(w, n, hex.EncodeToString(sum.Sum(nil)))
 	})
+	mux.HandleFunc("/trailers", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Trailer", "X-Sum")
+		_, _ = io.WriteString(w, "body")
+		w.Header().Set("X-Sum", fmt.Sprint(len(r.Trailer)))
+	})
+	mux.HandleFunc("/refuse", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "too large for me", http.StatusForbidden) })
+	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for n := range 2 {
+			fmt.Fprintf(w, "data: %d\n\n", n)
+			w.(http.Flusher).Flush()
+		}
+		<-r.Context().Done()
+	})
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		first := make([]byte, 1)
+		_, _ = io.ReadFull(r.Body, first)
+		fmt.Fprintln(w, "begun")
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		w.(http.Flusher).Flush()
+		<-over // and reads no more, so it is not told either that the caller has gone
+	})
+	mux.HandleFunc("/over", func(http.ResponseWriter, *http.Request) { over <- true })
 	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
 		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 		if err != nil {
@@ -150,6 +175,10 @@ func ask(t *testing.T, method, url, body string, headers ...string) (*http.Respo
 	}
 	return res, string(text)
 }
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func TestServe(t *testing.T) {
 	behind := app(t)
@@ -235,6 +264,86 @@ func TestServe(t *testing.T) {
 		if _, text, err := c.Read(t.Context()); string(text) != "HELLO" {
 			t.Errorf("%q %v", text, err)
 		}
+	})
+	t.Run("HEAD", func(t *testing.T) {
+		res, text := ask(t, "HEAD", f.URL+"/p/web/status", "")
+		if res.StatusCode != http.StatusTeapot || res.Header.Get("X-App") != "a" || text != "" {
+			t.Errorf("%+v %q", res, text)
+		}
+	})
+	t.Run("trailers", func(t *testing.T) {
+		req, _ := http.NewRequestWithContext(t.Context(), "POST", f.URL+"/p/web/trailers", io.MultiReader(strings.NewReader("x")))
+		req.Trailer = http.Header{"X-Whimbrel-User": {"root"}} // a header, by a back door
+		res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if text, err := io.ReadAll(res.Body); string(text) != "body" || err != nil || res.Trailer.Get("X-Sum") != "0" {
+			t.Errorf("%q %v, trailers %v", text, err, res.Trailer)
+		}
+	})
+	t.Run("100-continue", func(t *testing.T) {
+		for path, want := range map[string]string{"upload": "HTTP/1.1 100 Continue", "refuse": "HTTP/1.1 403 Forbidden"} {
+			conn, err := net.Dial("tcp", f.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			fmt.Fprintf(conn, "POST /p/web/%s HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n", path)
+			lines := bufio.NewReader(conn)
+			line, err := lines.ReadString('\n')
+			if path == "refuse" && strings.HasPrefix(line, "HTTP/1.1 100") { // its body is wanted by who stands between, which sends it on at once
+				_, _ = io.WriteString(conn, "abc")
+				_, _ = lines.ReadString('\n')
+				line, err = lines.ReadString('\n')
+			}
+			if !strings.HasPrefix(line, want) {
+				t.Errorf("%s: %q %v", path, line, err)
+			}
+			_ = conn.Close()
+		}
+	})
+	t.Run("server-sent events", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		req, _ := http.NewRequestWithContext(ctx, "GET", f.URL+"/p/web/events", nil)
+		res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		got := make([]byte, len("data: 0\n\ndata: 1\n\n"))
+		if _, err := io.ReadFull(res.Body, got); string(got) != "data: 0\n\ndata: 1\n\n" || err != nil || res.Header.Get("Content-Type") != "text/event-stream" {
+			t.Errorf("%q %v %v", got, err, res.Header)
+		}
+	})
+	t.Run("an app that reads no more", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var sent atomic.Int64
+		body := readerFunc(func(p []byte) (int, error) { sent.Add(int64(len(p))); return len(p), nil })
+		req, _ := http.NewRequestWithContext(ctx, "POST", f.URL+"/p/web/slow", body)
+		res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		defer ask(t, "GET", f.URL+"/p/web/over", "")
+		// What is taken off the caller's hands is what buffers hold, and no more.
+		last := int64(-1)
+		for last != sent.Load() {
+			last = sent.Load()
+			select {
+			case <-t.Context().Done():
+				return
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+		if last > 64<<20 {
+			t.Errorf("%d bytes were taken that nobody reads", last)
+		}
+		t.Logf("%d KiB wait", last>>10)
 	})
 	t.Run("silent", func(t *testing.T) {
 		res, text := ask(t, "GET", f.URL+"/p/web/silent", "", HeaderTimeoutWanted, "50ms")

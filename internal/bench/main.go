@@ -39,6 +39,8 @@ var sections = []struct {
 	{"write", benchWrite},
 	{"edge", benchEdge},
 	{"apps", benchApps},
+	{"services", benchServices},
+	{"mqtt", benchMQTT},
 	{"routes", benchRoutes},
 	{"cold", benchCold},
 	{"ingest", benchIngest},

@@ -48,7 +48,11 @@ func benchRoutes(ctx context.Context, s settings) ([]result, error) {
 		"spec": map[string]any{"from": map[string]any{"mqtt": "bench/#"}, "to": map[string]any{"http": map[string]any{"url": url}}}}, nil); err != nil {
 		return nil, err
 	}
-	client, err := w.mqtt()
+	broker, err := w.broker()
+	if err != nil {
+		return nil, err
+	}
+	client, err := broker.connect("bench")
 	if err != nil {
 		return nil, err
 	}
@@ -136,19 +140,15 @@ func directRate(ctx context.Context, url string, payload []byte, n int) (float64
 	return float64(n/callers*callers) / time.Since(began).Seconds(), nil
 }
 
-// mqtt connects to the edge's broker with the edge's own credentials.
-func (w *world) mqtt() (mqtt.Client, error) {
+// broker is the edge's, with the edge's own credentials.
+func (w *world) broker() (b mqttBroker, err error) {
 	text, err := os.ReadFile(filepath.Join(w.dir, "edge", "mqtt.json"))
 	if err != nil {
-		return nil, err
+		return b, err
 	}
 	var c struct{ URL, Username, Password string }
 	if err := json.Unmarshal(text, &c); err != nil {
-		return nil, err
+		return b, err
 	}
-	client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp" + c.URL[len("mqtt"):]).SetUsername(c.Username).SetPassword(c.Password).SetClientID("bench"))
-	if t := client.Connect(); !t.WaitTimeout(10*time.Second) || t.Error() != nil {
-		return nil, fmt.Errorf("connect to the edge's broker: %v", t.Error())
-	}
-	return client, nil
+	return mqttBroker{"tcp" + c.URL[len("mqtt"):], c.Username, c.Password}, nil
 }

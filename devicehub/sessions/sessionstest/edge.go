@@ -240,6 +240,18 @@ func (l *Link) receive() *pb.Frame {
 	return nil
 }
 
+// Await returns the next frame however long it takes, nil when the link or ctx
+// has ended.
+func (l *Link) Await(ctx context.Context) *pb.Frame {
+	select {
+	case f := <-l.frames:
+		return f
+	case <-l.ended:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
 // Quiet checks that nothing comes for a while.
 func (l *Link) Quiet(d time.Duration) {
 	l.t.Helper()

@@ -31,15 +31,21 @@ import (
 
 // Bounds of a connection; FORMAT.md says what happens beyond them.
 const (
-	MaxStreams = 64        // open at a time, of each end
-	Window     = 256 << 10 // bytes of a stream that may be on their way
-	MaxHeader  = 64 << 10  // bytes of a stream's header, and of its answer
+	MaxStreams  = 64        // open at a time, of each end
+	MaxServices = 48        // of these of KindService: who looks after the node is not kept out by those who ask its apps
+	Window      = 256 << 10 // bytes of a stream that may be on their way
+	MaxHeader   = 64 << 10  // bytes of a stream's header, and of its answer
 	// HeaderTimeout is how long whoever opens a stream may take for its header.
 	HeaderTimeout = 30 * time.Second
 	// StreamIdle ends a stream on which nothing has moved for so long.
 	StreamIdle = 15 * time.Minute
 	// IdleAfter is how long the hub keeps a connection that has no streams.
 	IdleAfter = 2 * time.Minute
+
+	// turn is how long a stream of KindService waits for another one to end, and
+	// maxWaiting how many do so at a time; beyond, they are refused at once.
+	turn       = 5 * time.Second
+	maxWaiting = 4 * MaxServices
 
 	// stuck is how long the network may take none of what is to be sent, and
 	// leave a ping without answer.
@@ -130,10 +136,13 @@ type Handler func(ctx context.Context, h Header, s *Stream) error
 
 // Conn is one connection. Its methods may be called from any goroutine, Serve once.
 type Conn struct {
-	mux   *yamux.Session
-	opens atomic.Int32 // streams that this end has opened
-	used  atomic.Int64 // when one was last opened or closed, since began
-	began time.Time
+	mux     *yamux.Session
+	opens   atomic.Int32  // streams that this end has opened
+	turns   chan struct{} // a token for each of KindService
+	turn    time.Duration // how long one is waited for
+	waiting atomic.Int32  // those who wait
+	used    atomic.Int64  // when one was last opened or closed, since began
+	began   time.Time
 }
 
 func config() *yamux.Config {
@@ -148,13 +157,14 @@ func config() *yamux.Config {
 	return c
 }
 
-func newConn(ws *websocket.Conn, make func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (*Conn, error) {
-	mux, err := make(websocket.NetConn(context.Background(), ws, websocket.MessageBinary), config())
+func newConn(ws *websocket.Conn, open func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (*Conn, error) {
+	conn := gather(websocket.NetConn(context.Background(), ws, websocket.MessageBinary))
+	mux, err := open(conn, config())
 	if err != nil {
-		_ = ws.CloseNow()
+		_ = conn.Close()
 		return nil, fmt.Errorf("second connection: %w", err)
 	}
-	return &Conn{mux: mux, began: time.Now()}, nil
+	return &Conn{mux: mux, turns: make(chan struct{}, MaxServices), turn: turn, began: time.Now()}, nil
 }
 
 // Dial opens the connection to a hub. epoch is that of the Hello with which this
@@ -198,7 +208,61 @@ func (c *Conn) touch() { c.used.Store(int64(time.Since(c.began))) }
 
 // Open opens a stream. It does not wait for the other end: how that answers the
 // header is known with the first Read, of which a refusal is the error.
-func (c *Conn) Open(h Header) (*Stream, error) {
+func (c *Conn) Open(h Header) (*Stream, error) { return c.open(h, func() {}) }
+
+// OpenService is Open for a KindService. When as many as may be are open it waits
+// a while for one of them to end. The error then is KindUnavailable, and has a
+// method RetryAfter.
+func (c *Conn) OpenService(ctx context.Context, h Header) (*Stream, error) {
+	select {
+	case c.turns <- struct{}{}:
+	default:
+		if err := c.await(ctx); err != nil {
+			return nil, err
+		}
+	}
+	var once sync.Once
+	leave := func() { once.Do(func() { <-c.turns }) }
+	s, err := c.open(h, leave)
+	if err != nil {
+		leave()
+	}
+	return s, err
+}
+
+func (c *Conn) await(ctx context.Context) error {
+	defer c.waiting.Add(-1)
+	if c.waiting.Add(1) > maxWaiting {
+		return busy{}
+	}
+	t := time.NewTimer(c.turn)
+	defer t.Stop()
+	select {
+	case c.turns <- struct{}{}:
+		return nil
+	case <-c.Done():
+		return models.Errorf(models.KindUnavailable, "the connection to the node was lost")
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return busy{}
+	}
+}
+
+// busy says that there are too many streams already.
+type busy struct{}
+
+func (busy) Error() string { return busyError.Error() }
+
+var busyError = models.Errorf(models.KindUnavailable, "as many as %d requests to apps of the node are under way already", MaxServices)
+
+// Unwrap gives its kind.
+func (busy) Unwrap() error { return busyError }
+
+// RetryAfter is for the header of that name.
+func (busy) RetryAfter() time.Duration { return time.Second }
+
+func (c *Conn) open(h Header, closed func()) (*Stream, error) {
 	if c.opens.Add(1) > MaxStreams {
 		c.opens.Add(-1)
 		return nil, models.Errorf(models.KindTooMany, "%d streams to or from the node are open already", MaxStreams)
@@ -209,7 +273,7 @@ func (c *Conn) Open(h Header) (*Stream, error) {
 		c.opens.Add(-1)
 		return nil, fmt.Errorf("open a stream: %w", err)
 	}
-	s := newStream(m, func() { c.opens.Add(-1); c.touch() })
+	s := newStream(m, func() { c.opens.Add(-1); c.touch(); closed() })
 	if err := writePrefixed(s, h); err != nil {
 		_ = s.Close()
 		return nil, err

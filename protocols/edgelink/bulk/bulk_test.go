@@ -63,18 +63,23 @@ func open(t *testing.T, c *Conn, kind string) *Stream {
 	return s
 }
 
+// echo serves a stream with what comes on it.
+func echo(_ context.Context, _ Header, s *Stream) error {
+	if err := s.Accept(); err != nil {
+		return err
+	}
+	_, err := io.Copy(s, s)
+	return err
+}
+
 func TestStreams(t *testing.T) {
 	gone := make(chan error, 1)
 	hub, _ := pair(t, map[string]Handler{
-		"echo": func(_ context.Context, h Header, s *Stream) error {
+		"echo": func(ctx context.Context, h Header, s *Stream) error {
 			if h.Trace != "trace" || string(h.Body) != `{"a":"b"}` {
 				return errors.New("another header")
 			}
-			if err := s.Accept(); err != nil {
-				return err
-			}
-			_, err := io.Copy(s, s)
-			return err
+			return echo(ctx, h, s)
 		},
 		"no": func(context.Context, Header, *Stream) error {
 			return models.Errorf(models.KindUnavailable, "nobody is in")
