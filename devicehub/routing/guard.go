@@ -42,6 +42,11 @@ func (g Guard) Check(a netip.Addr) error {
 			return nil
 		}
 	}
+	if inner := embedded(a); inner.IsValid() {
+		if err := g.Check(inner); err != nil {
+			return fmt.Errorf("%s leads to %w", a, err)
+		}
+	}
 	why := ""
 	switch {
 	case a.IsLoopback():
@@ -58,6 +63,28 @@ func (g Guard) Check(a netip.Addr) error {
 		return nil
 	}
 	return fmt.Errorf("%s is a %s address, which routes may not reach from the hub (start the hub with --route-allow %s to allow it)", a, why, a)
+}
+
+// transitional are prefixes of IPv6 that hold an address of IPv4, and the byte from
+// which on they do. Whoever translates them may be this machine.
+var transitional = map[netip.Prefix]int{
+	netip.MustParsePrefix("::/96"):        12, // IPv4-compatible
+	netip.MustParsePrefix("64:ff9b::/96"): 12, // NAT64
+	netip.MustParsePrefix("2002::/16"):    2,  // 6to4
+}
+
+// embedded returns the IPv4 address within an IPv6 one.
+func embedded(a netip.Addr) (inner netip.Addr) {
+	if !a.Is6() || a.IsUnspecified() || a.IsLoopback() {
+		return inner
+	}
+	for p, at := range transitional {
+		if p.Contains(a) {
+			b := a.As16()
+			inner, _ = netip.AddrFromSlice(b[at : at+4])
+		}
+	}
+	return inner
 }
 
 // CheckURL says why a URL is forbidden as far as its text tells.

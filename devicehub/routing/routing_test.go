@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +36,7 @@ func TestGuard(t *testing.T) {
 	for addr, forbidden := range map[string]bool{
 		"127.0.0.1": true, "127.0.0.2": false, "127.9.9.9": true, "::1": true, "::ffff:127.0.0.1": true, "::ffff:127.0.0.2": false, "0.0.0.0": true, "::": true,
 		"169.254.169.254": true, "169.254.7.9": false, "fe80::1": true, "224.0.0.1": true, "ff02::1": true, "255.255.255.255": true,
+		"::7f00:1": true, "::7f00:2": false, "64:ff9b::a9fe:a9fe": true, "2002:7f00:1::1": true, "2002:a00:1::1": false, "64:ff9b::808:808": false, "fe80::1%eth0": true,
 		"10.0.0.1": false, "192.168.1.1": false, "8.8.8.8": false, "2001:db8::1": false,
 	} {
 		if err := g.Check(netip.MustParseAddr(addr)); (err != nil) != forbidden {
@@ -47,6 +50,53 @@ func TestGuard(t *testing.T) {
 	}
 	if _, err := ParseGuard([]string{"localhost"}); err == nil || !strings.Contains(err.Error(), "--route-allow") {
 		t.Errorf("a name: %v", err)
+	}
+}
+
+// TestClient has targets that lead where the guard does not allow it, in ways that
+// their URLs do not tell.
+func TestClient(t *testing.T) {
+	g, err := ParseGuard([]string{"127.0.0.2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reached atomic.Int64
+	forbidden := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
+	defer forbidden.Close()
+	ln, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Skip("this machine has no 127.0.0.2: ", err)
+	}
+	allowed := httptest.NewUnstartedServer(http.RedirectHandler(forbidden.URL, http.StatusTemporaryRedirect))
+	_ = allowed.Listener.Close()
+	allowed.Listener = ln
+	allowed.Start()
+	defer allowed.Close()
+	t.Setenv("HTTP_PROXY", forbidden.URL)
+	c := newClient(g)
+	defer c.close()
+	_, port, _ := net.SplitHostPort(forbidden.Listener.Addr().String())
+	for url, refused := range map[string]bool{
+		allowed.URL: false, forbidden.URL: true, "http://LocalHost:" + port: true, "http://localhost.:" + port: true, "http://[::ffff:127.0.0.1]:" + port: true,
+		"http://0.0.0.0:" + port: true, "http://[::]:" + port: true, "http://127.1:" + port: true, "http://2130706433:" + port: true, "http://0x7f.1:" + port: true,
+	} {
+		req, err := http.NewRequest("POST", url, strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := c.do(t.Context(), req)
+		if err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode != http.StatusTemporaryRedirect {
+				t.Errorf("%s: %s", url, res.Status)
+			}
+		}
+		if (err != nil) != refused {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	if n := reached.Load(); n != 0 {
+		t.Errorf("the forbidden one was reached %d times", n)
 	}
 }
 
