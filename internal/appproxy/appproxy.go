@@ -8,6 +8,7 @@ package appproxy
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -34,6 +35,9 @@ const (
 	HeaderTimeout = 60 * time.Second
 	// MaxHeaderTimeout is as much as a caller may want.
 	MaxHeaderTimeout = 10 * time.Minute
+	// Idle ends a request on which nothing has moved for so long, in either direction:
+	// an app that neither reads nor answers hides that its caller has gone.
+	Idle = 15 * time.Minute
 	// WriteTimeout is how long a caller may take to accept a part of the answer.
 	WriteTimeout = time.Minute
 
@@ -132,6 +136,8 @@ type Request struct {
 	Log  *slog.Logger
 	// Query is what the app gets of the caller's; it is escaped.
 	Query string
+	// Idle is Idle unless it is given.
+	Idle time.Duration
 }
 
 // Serve carries a request and its answer.
@@ -161,7 +167,7 @@ func Serve(w http.ResponseWriter, r *http.Request, q Request) {
 		r.Body = body
 		defer body.end(control)
 	}
-	transport := &transport{dial: q.Dial, headerTimeout: wait}
+	transport := &transport{dial: q.Dial, headerTimeout: wait, idle: cmp.Or(q.Idle, Idle)}
 	defer transport.close()
 	proxy := httputil.ReverseProxy{
 		Transport:     transport,
@@ -286,6 +292,7 @@ type refuser interface{ Refusal() error }
 type transport struct {
 	dial          func(ctx context.Context) (net.Conn, error)
 	headerTimeout time.Duration
+	idle          time.Duration // 0: for ever
 	http          *http.Transport
 	dialErr       error
 	conn          net.Conn
@@ -303,12 +310,54 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 				return nil, errors.New("the app has closed the connection")
 			}
 			handed = true
-			return t.conn, nil
+			if t.idle == 0 {
+				return t.conn, nil
+			}
+			return newAwake(t.conn, t.idle), nil
 		},
 		DisableCompression: true, ResponseHeaderTimeout: t.headerTimeout, MaxResponseHeaderBytes: maxAnswerHeader,
 		ExpectContinueTimeout: 0,
 	}
 	return t.http.RoundTrip(r)
+}
+
+// awake is a connection whose Read fails when nothing has moved in either
+// direction for a while. It has no other deadlines.
+type awake struct {
+	net.Conn
+	limit time.Duration
+	began time.Time
+	moved atomic.Int64 // when something last did, since began
+}
+
+func newAwake(conn net.Conn, limit time.Duration) *awake {
+	return &awake{Conn: conn, limit: limit, began: time.Now()}
+}
+
+func (c *awake) Read(p []byte) (int, error) {
+	for {
+		until := c.began.Add(time.Duration(c.moved.Load()) + c.limit)
+		if err := c.SetReadDeadline(until); err != nil {
+			return 0, err
+		}
+		n, err := c.Conn.Read(p)
+		if n > 0 {
+			c.moved.Store(int64(time.Since(c.began)))
+		}
+		var timeout net.Error
+		if n == 0 && errors.As(err, &timeout) && timeout.Timeout() && time.Since(c.began) < time.Duration(c.moved.Load())+c.limit {
+			continue // the other direction has moved
+		}
+		return n, err
+	}
+}
+
+func (c *awake) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if n > 0 {
+		c.moved.Store(int64(time.Since(c.began)))
+	}
+	return n, err
 }
 
 func (t *transport) close() {

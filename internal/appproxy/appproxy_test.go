@@ -142,10 +142,16 @@ func front(t *testing.T, dial func(ctx context.Context) (net.Conn, error)) *http
 			fail(w, err)
 			return
 		}
-		Serve(w, r, Request{Target: to, User: "olga", Prefix: "/p/" + name, Dial: dial, Fail: fail, Log: slog.New(slog.DiscardHandler), Query: r.URL.RawQuery})
+		Serve(w, r, Request{Idle: idleOf(r), Target: to, User: "olga", Prefix: "/p/" + name, Dial: dial, Fail: fail, Log: slog.New(slog.DiscardHandler), Query: r.URL.RawQuery})
 	}))
 	t.Cleanup(server.Close)
 	return server
+}
+
+// idleOf is what a request wants for Request.Idle.
+func idleOf(r *http.Request) time.Duration {
+	d, _ := time.ParseDuration(r.Header.Get("X-Idle"))
+	return d
 }
 
 func dialTo(addr string) func(context.Context) (net.Conn, error) {
@@ -344,6 +350,39 @@ func TestServe(t *testing.T) {
 			t.Errorf("%d bytes were taken that nobody reads", last)
 		}
 		t.Logf("%d KiB wait", last>>10)
+	})
+	t.Run("nothing moves", func(t *testing.T) {
+		// It answers, reads no more and does not see that its caller goes.
+		req, _ := http.NewRequestWithContext(t.Context(), "POST", f.URL+"/p/web/slow", readerFunc(func(p []byte) (int, error) { return len(p), nil }))
+		req.Header.Set("X-Idle", "300ms")
+		res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		defer ask(t, "GET", f.URL+"/p/web/over", "")
+		if text, err := io.ReadAll(res.Body); string(text) != "begun\n" || err == nil {
+			t.Errorf("%q %v", text, err)
+		}
+		// What moves in one direction is not idle in the other.
+		r, w := io.Pipe()
+		go func() { // ends with its writes
+			for range 8 {
+				time.Sleep(100 * time.Millisecond) //sleep: so slow is this caller
+				_, _ = w.Write([]byte("x"))
+			}
+			_ = w.Close()
+		}()
+		req, _ = http.NewRequestWithContext(t.Context(), "POST", f.URL+"/p/web/upload", r)
+		req.Header.Set("X-Idle", "500ms")
+		again, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Body.Close()
+		if text, _ := io.ReadAll(again.Body); again.StatusCode != 200 || !strings.HasPrefix(string(text), "8") {
+			t.Errorf("%d %s", again.StatusCode, text)
+		}
 	})
 	t.Run("silent", func(t *testing.T) {
 		res, text := ask(t, "GET", f.URL+"/p/web/silent", "", HeaderTimeoutWanted, "50ms")
