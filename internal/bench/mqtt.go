@@ -56,7 +56,7 @@ func benchMQTT(ctx context.Context, s settings) (out []result, err error) {
 			}
 		}
 		out = append(out, result{fmt.Sprintf("messages from app to app, QoS %d, %d pairs", qos, appPairs), fmt.Sprintf("%.0f/s", median(rates)), fmt.Sprintf("%.0f/s (mosquitto)", median(bare)),
-			fmt.Sprintf("%.2f", median(ratios)), "-", true})
+			fmt.Sprintf("%.2f", median(ratios)), "≥ 0.80", median(ratios) >= 0.8})
 	}
 	return out, nil
 }
