@@ -1,12 +1,16 @@
 package models
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Pages of history are long, and most of what an answer costs is its JSON. So it is
 // written here without reflection; json.Marshal of the same gives an equal document.
 
 // AppendJSON appends h's JSON text to b.
 func (h *History) AppendJSON(b []byte) []byte {
+	b = slices.Grow(b, 256+80*len(h.Points)+160*len(h.Buckets)) // about
 	b = appendText(append(b, `{"device":`...), h.Device)
 	b = appendText(append(b, `,"property":`...), h.Property)
 	b = appendText(append(b, `,"unit":`...), h.Unit)

@@ -103,7 +103,7 @@ func parseCursor(text string) (c cursor, err error) {
 }
 
 func points(ctx context.Context, s Reading, of Subject, from, to int64, skip, limit int) (out []models.HistoryPoint, next *cursor, err error) {
-	out = []models.HistoryPoint{}
+	out = make([]models.HistoryPoint, 0, min(limit, 1024))
 	at := cursor{us: from}
 	err = s.Samples(ctx, of.DeviceUID, of.Property, from, to, func(v store.Sample) error {
 		if v.TimeUS != at.us {
