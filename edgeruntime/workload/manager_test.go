@@ -808,3 +808,86 @@ func TestSharedNetwork(t *testing.T) {
 		})
 	})
 }
+
+// Pods that want the same image have it fetched once, and say how far it is.
+func TestImageIsFetchedOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var fetched []string
+		more := make(chan engine.Progress)
+		w.m.cfg.Pull = func(ctx context.Context, ref string, progress func(engine.Progress)) error {
+			fetched = append(fetched, ref) // under the Manager's rule that there is one at a time of a name
+			for p := range more {
+				progress(p)
+			}
+			w.fake.Publish(ref)
+			return w.fake.Pull(ctx, ref, nil)
+		}
+		far := func(s *models.PodSpec) { s.Containers[0].Image = "far:1" }
+		w.apply(w.pod("a-0", 1, far), w.pod("b-0", 1, far))
+		message := func(want string) {
+			t.Helper()
+			either := func(s *models.PodStatus) bool { return s != nil && s.Message == want }
+			for range 100 {
+				if either(w.status("a-0")) || either(w.status("b-0")) {
+					return
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			t.Errorf("no pod says %q: %+v, %+v", want, w.status("a-0"), w.status("b-0"))
+		}
+		message("pulling far:1")
+		more <- engine.Progress{Done: 34_900_000, Total: 87_100_000}
+		message("pulling far:1: 34 of 88 MB")
+		more <- engine.Progress{Done: 34_900_000, Total: 87_100_000, Waiting: "there is no link to the hub"}
+		message("pulling far:1: 34 of 88 MB (waits: there is no link to the hub)")
+		more <- engine.Progress{Done: 87_100_000, Total: 87_100_000}
+		message("pulling far:1: unpacking 88 MB")
+		close(more)
+		w.readyAt("a-0", 1)
+		if s := w.readyAt("b-0", 1); s.ContainerStatuses[0].ImageID != "far:1@sha256:far:1" || len(fetched) != 1 {
+			t.Errorf("%v was fetched, %+v", fetched, s.ContainerStatuses)
+		}
+	})
+}
+
+// Another image of the same name is another version: what runs stays with its own,
+// also when its containers are made anew by another process.
+func TestImageStays(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.apply(w.pod("web-0", 1, nil))
+		before := w.readyAt("web-0", 1).ContainerStatuses[0].ImageID
+		if err := w.fake.Tag(t.Context(), before, "old"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.fake.Tag(t.Context(), "app:2", app); err != nil { // somebody pulled it
+			t.Fatal(err)
+		}
+		remake := func() {
+			t.Helper()
+			list, err := w.fake.List(t.Context(), nil)
+			if err != nil || len(list) != 1 {
+				t.Fatalf("%+v %v", list, err)
+			}
+			if err := w.fake.Remove(t.Context(), list[0].ID); err != nil {
+				t.Fatal(err)
+			}
+			w.await("web-0", "made anew", func(s *models.PodStatus) bool {
+				return ready(s) && s.ContainerStatuses[0].ContainerID != list[0].ID
+			})
+			list, err = w.fake.List(t.Context(), nil)
+			if err != nil || len(list) != 1 || list[0].ImageID != before {
+				t.Errorf("%+v, before it was %s: %v", list, before, err)
+			}
+		}
+		remake()
+		w.stop()
+		w.start()
+		remake()
+		// When it is gone from the engine, what the name means now is better than nothing.
+		if err := w.fake.Untag(t.Context(), "old"); err != nil {
+			t.Fatal(err)
+		}
+		before = "sha256:app:2"
+		remake()
+	})
+}

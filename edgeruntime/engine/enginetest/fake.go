@@ -268,7 +268,7 @@ func (f *Fake) Create(ctx context.Context, s engine.Spec) (string, error) {
 		return "", err
 	}
 	defer leave()
-	image, ok := f.images[s.Image]
+	image, ok := f.imageLocked(s.Image)
 	if !ok {
 		return "", fmt.Errorf("create %s: no image %s: %w", s.Name, s.Image, engine.ErrNotFound)
 	}
@@ -383,6 +383,19 @@ func (f *Fake) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
+// imageLocked finds an image by a name or its id.
+func (f *Fake) imageLocked(ref string) (engine.Image, bool) {
+	if i, ok := f.images[ref]; ok {
+		return i, true
+	}
+	for _, i := range f.images {
+		if i.ID == ref {
+			return i, true
+		}
+	}
+	return engine.Image{}, false
+}
+
 // Image implements engine.Images.
 func (f *Fake) Image(ctx context.Context, ref string) (engine.Image, error) {
 	leave, err := f.enter(ctx, "", "")
@@ -390,12 +403,7 @@ func (f *Fake) Image(ctx context.Context, ref string) (engine.Image, error) {
 		return engine.Image{}, err
 	}
 	defer leave()
-	image, ok := f.images[ref]
-	for _, i := range f.images {
-		if i.ID == ref {
-			image, ok = i, true
-		}
-	}
+	image, ok := f.imageLocked(ref)
 	if !ok {
 		return engine.Image{}, fmt.Errorf("image %s: %w", ref, engine.ErrNotFound)
 	}
