@@ -791,6 +791,7 @@ func (m *Manager) fetchImage(ctx context.Context, c *models.Container, pinned st
 			return image, fmt.Errorf("image %s is not on the node, and imagePullPolicy is Never", c.Image)
 		}
 	}
+	note(pullText(c.Image, engine.Progress{}))
 	// Pods that want the same image wait for one another: it is fetched once.
 	free, err := m.holdImage(ctx, c.Image)
 	if err != nil {
@@ -812,7 +813,6 @@ func (m *Manager) fetchImage(ctx context.Context, c *models.Container, pinned st
 	if pull == nil {
 		pull = m.cfg.Engine.Pull
 	}
-	note(pullText(c.Image, engine.Progress{}))
 	last := ""
 	pulled := pull(ctx, c.Image, func(p engine.Progress) {
 		if text := pullText(c.Image, p); text != last {
