@@ -19,7 +19,7 @@
 //	routes.Run    messages between apps, devices and the hub      routes.db
 //	devices.Run   one loop and one Runner per device            edge.db
 //	bridge.Run    watches over those mappers
-//	workload.Run  containers, when there is an engine           apps/
+//	workload.Run  containers, when there is an engine           apps/, images/
 //	localapi.Run  local REST
 //	link.Run      one session after the other with the hub      pki/
 //
