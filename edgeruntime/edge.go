@@ -140,13 +140,29 @@ func Joined(dir string) (bool, error) { return link.Joined(filepath.Join(dir, "p
 
 // New opens an edge: its files and its addresses. Nothing is dialled before Run.
 // An edge that is not to run must be closed.
-func New(cfg Config) (_ *Edge, err error) {
+func New(cfg Config) (*Edge, error) {
 	if cfg.DataDir == "" {
 		return nil, errors.New("an edge needs a data directory")
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	e, err := open(cfg)
+	for err != nil && outbox.DiskFull(err) && useReserve(cfg.DataDir) {
+		cfg.Log.Warn("the disk is full: some of what was set aside for starts is given back to it", "data", cfg.DataDir)
+		e, err = open(cfg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := keepReserve(cfg.DataDir); err != nil {
+		cfg.Log.Warn("no space is set aside for a start with a full disk", "data", cfg.DataDir, "error", err)
+	}
+	return e, nil
+}
+
+// open is one attempt of New.
+func open(cfg Config) (_ *Edge, err error) {
 	ctx := context.Background()
 	e := &Edge{log: cfg.Log, ready: make(chan struct{})}
 	defer func() {

@@ -760,10 +760,11 @@ func mergeGap(list []edgelink.Gap, g edgelink.Gap) []edgelink.Gap {
 	return append(list, g)
 }
 
-// full reports whether err says that there is no space left.
-func full(err error) bool {
+// DiskFull reports whether err, of this package or of another that works with files
+// or SQLite, says that there is no space left.
+func DiskFull(err error) bool {
 	var e sqlite3.Error
-	return errors.As(err, &e) && (e.Code == sqlite3.ErrFull || e.SystemErrno == syscall.ENOSPC)
+	return errors.As(err, &e) && (e.Code == sqlite3.ErrFull || e.SystemErrno == syscall.ENOSPC) || errors.Is(err, syscall.ENOSPC)
 }
 
 // corrupt reports whether err says that the file is no sound database.

@@ -138,7 +138,7 @@ func (o *Outbox) store(b *batch, takeGaps bool) bool {
 		takeGaps = false
 		err = o.write(b, false, now)
 	}
-	if full(err) && now.Sub(o.roomMade).Abs() >= time.Second {
+	if DiskFull(err) && now.Sub(o.roomMade).Abs() >= time.Second {
 		// What fills the disk may be our own -wal file.
 		o.roomMade = now
 		if o.file.makeRoom() == nil {
@@ -177,7 +177,7 @@ func (o *Outbox) store(b *batch, takeGaps bool) bool {
 		}
 	}
 	if err != nil {
-		if full(err) {
+		if DiskFull(err) {
 			err = fmt.Errorf("%w: %w: %w", ErrNotStored, ErrDiskFull, err)
 		} else {
 			err = fmt.Errorf("%w: %w", ErrNotStored, err)

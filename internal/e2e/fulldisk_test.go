@@ -112,4 +112,20 @@ func TestFullDisk(t *testing.T) {
 		return fmt.Errorf("no gap of a full disk in %v, %v", page, err)
 	})
 	t.Logf("%d samples were dropped", total)
+
+	// It starts with a full disk, too, more than once.
+	n.fill(t)
+	for _, end := range []func(){n.edge.kill, n.edge.stop} {
+		end()
+		n.edge.again()
+		n.edge.local()
+		before := n.witness.announced()
+		eventually(t, 20*time.Second, "apps are told", func() error {
+			if now := n.witness.announced(); now < before+20 {
+				return fmt.Errorf("%d values before, %d now", before, now)
+			}
+			return nil
+		})
+	}
+	n.empty(t)
 }
