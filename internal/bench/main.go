@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 )
@@ -73,7 +74,7 @@ func main() {
 	if short {
 		s = settings{duration: min(s.duration, time.Second), rounds: min(s.rounds, 3), scale: min(s.scale, 100_000)}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if outboxPath != "" {
 		if err := fillOutbox(ctx, outboxPath); err != nil {
