@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -142,6 +143,76 @@ func acmeDir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// TestMapperGetsSecrets: a mapper that asks for them gets what its devices refer
+// to; whoever else listens does not.
+func TestMapperGetsSecrets(t *testing.T) {
+	dir := acmeDir(t)
+	key, err := pki.LoadSealKey(filepath.Join(dir, keyName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(t.Context(), filepath.Join(dir, "edge.db"), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ApplySync(t.Context(), &pb.Sync{Items: []*pb.Item{
+		{Kind: "Secret", Namespace: "default", Name: "plc", Uid: "s", Revision: 2, Json: []byte(`{"data":{"password":"Y29ycmVjdC1ob3JzZQ=="}}`)},
+		{Kind: "Device", Namespace: "default", Name: "box-1", Uid: "d", Revision: 2, Assignment: 1, Json: []byte(`{"spec":{"model":"box","connection":{"url":"x","passwordFrom":{"secret":"plc","key":"password"}}}}`)},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	e, _ := acmeEdge(t, dir)
+	var admin mqttFile
+	if err := readSecret(filepath.Join(dir, mqttName), &admin); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var heard []string
+	listener := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + e.MQTTAddr()).SetUsername(admin.Username).SetPassword(admin.Password).SetAutoReconnect(false))
+	if token := listener.Connect(); !token.WaitTimeout(patience) || token.Error() != nil {
+		t.Fatal(token.Error())
+	}
+	defer listener.Disconnect(10)
+	hear := func(_ paho.Client, m paho.Message) {
+		mu.Lock()
+		defer mu.Unlock()
+		heard = append(heard, m.Topic()+" "+string(m.Payload()))
+	}
+	for _, filter := range []string{"#", "mappers/acme/devices", "$share/g/mappers/#"} {
+		if token := listener.Subscribe(filter, 1, hear); !token.WaitTimeout(patience) || token.Error() != nil {
+			t.Fatal(token.Error())
+		}
+	}
+	p := newPuppet(t, e, acmeCredential(t, dir), "one")
+	p.announce()
+	eventually(t, "a mapper that takes no secrets", func() bool {
+		_, text := rest(t, dir, "GET", "/v1/devices", "")
+		return strings.Contains(text, "/spec/connection/passwordFrom: mapper acme does not take secrets")
+	})
+	p.say("announce", `{"protocol":1,"version":"1.0.0","connection":{"type":"object"},"address":{"type":"object"},"heartbeat":"1s","secrets":true}`)
+	eventually(t, "the device is handed over", func() bool { return p.assignment("box-1") != "" })
+	if got := fmt.Sprint(p.last("devices")["secrets"]); got != "map[passwordFrom:correct-horse]" {
+		t.Errorf("secrets are %s", got)
+	}
+	p.report("box-1", p.assignment("box-1"), "level", "7", patience)
+	twinHas(t, dir, "the value", `"value":7,"quality":"good"`)
+	eventually(t, "the listener hears the value", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.ContainsFunc(heard, func(s string) bool { return strings.Contains(s, `devices/box-1/properties/level {"value":7`) })
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	for _, s := range heard {
+		if strings.Contains(s, "correct-horse") || strings.HasPrefix(s, "mappers/acme/devices") {
+			t.Errorf("somebody else hears %s", s)
+		}
+	}
 }
 
 func acmeEdge(t *testing.T, dir string) (*Edge, func() error) {

@@ -46,6 +46,7 @@ type conn struct {
 	done   chan struct{} // closed when the reading side, mochi's, has ended
 	peer   atomic.Uint64 // its number among those that speak for mappers, 0 for none
 	named  bool          // nobody comes in without a name
+	local  bool          // nothing of it leaves this machine
 	resend sync.Once     // arranges that a mapper sends again what was not stored
 
 	revoked atomic.Bool // its credential was taken away: the session ends with the connection

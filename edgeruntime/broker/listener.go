@@ -138,10 +138,18 @@ func (l *listener) add(nc net.Conn, named bool) *conn {
 		return nil
 	}
 	c := newConn(nc, func() { l.b.dropped.Add(1) })
-	c.named = named
+	// A further address is in the containers' network, which is this machine's.
+	c.named, c.local = named, named || sameMachine(nc)
 	l.conns[c] = struct{}{}
 	l.wg.Add(2)
 	return c
+}
+
+// sameMachine reports whether both ends of a connection have one address.
+func sameMachine(nc net.Conn) bool {
+	here, ok1 := nc.LocalAddr().(*net.TCPAddr)
+	there, ok2 := nc.RemoteAddr().(*net.TCPAddr)
+	return ok1 && ok2 && (there.IP.IsLoopback() || there.IP.Equal(here.IP))
 }
 
 func (l *listener) remove(c *conn) {

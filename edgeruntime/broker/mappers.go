@@ -33,6 +33,7 @@ type MapperMessage struct {
 	Conn    uint64 // of the connection; every connection has its own
 	Client  string // the client's id
 	Clean   bool   // its session ends with the connection
+	Local   bool   // nothing of it leaves this machine
 	Mapper  string
 	Kind    mqtt.MapperTopicKind
 	Payload []byte // the callee's to keep
@@ -123,6 +124,6 @@ func (b *Broker) fromMapper(c *conn, cl *mochi.Client, pk packets.Packet, mapper
 			})
 		}
 	}
-	b.cfg.Mappers.Message(MapperMessage{Conn: b.peers.number(c), Client: cl.ID, Clean: !keepsSession(cl), Mapper: mapper, Kind: kind,
+	b.cfg.Mappers.Message(MapperMessage{Conn: b.peers.number(c), Client: cl.ID, Clean: !keepsSession(cl), Local: c.local, Mapper: mapper, Kind: kind,
 		Payload: pk.Payload, Done: done})
 }

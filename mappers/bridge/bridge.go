@@ -49,6 +49,7 @@ type Message struct {
 	Conn    uint64 // of the connection; every connection has its own
 	Client  string // the client's id
 	Clean   bool   // its session ends with the connection
+	Local   bool   // nothing of it leaves this machine
 	Mapper  string // of the topic; the connection may speak for this mapper
 	Kind    mqtt.MapperTopicKind
 	Payload []byte // the callee's to keep
@@ -217,7 +218,7 @@ func (b *Bridge) announce(msg Message) error {
 	b.mu.Lock()
 	m = b.addLocked(info)
 	b.mu.Unlock()
-	return m.begin(info, msg, a.heartbeat())
+	return m.begin(info, msg, a)
 }
 
 func sameInfo(a, b mappers.Info) bool {

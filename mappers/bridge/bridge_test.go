@@ -389,3 +389,57 @@ func TestLateMappersAreWaitedFor(t *testing.T) {
 		}
 	})
 }
+
+// Secrets go to a mapper that asks for them and is on this machine, and to no
+// other.
+func TestSecrets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wait sync.WaitGroup
+		wait.Go(func() { _ = w.Run(ctx) })
+		defer func() { cancel(); wait.Wait() }()
+		asking := strings.Replace(hello, `"protocol":1`, `"protocol":1,"secrets":true`, 1)
+		if asking == hello {
+			t.Fatal(hello)
+		}
+		w.say(1, mqtt.MapperAnnounce, hello)
+		cfg := config
+		cfg.Secrets = map[string]mappers.Secret{"passwordFrom": mappers.NewSecret([]byte("s3cret\n"))}
+		dev, err := w.Mapper("acme").Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, s := dev.(*device), &sink{}
+		wait.Go(func() { d.Report(ctx, s.take) })
+		defer d.Close()
+		refused := func(who, why string) {
+			t.Helper()
+			time.Sleep(3 * time.Second) //sleep: a bubble's clock
+			if got := w.heard(); strings.Contains(got, "devices ") || strings.Contains(got, "s3cret") {
+				t.Errorf("%s is told %s", who, got)
+			}
+			if err := d.Verdict(ctx); err == nil || !strings.Contains(err.Error(), why) || s.reason() != models.ReasonConfiguration {
+				t.Errorf("%s: %v, %v", who, err, s.last())
+			}
+		}
+		refused("a mapper that does not ask", "does not take secrets")
+		w.say(1, mqtt.MapperBye, "{}")
+		w.say(2, mqtt.MapperAnnounce, asking)
+		refused("a mapper elsewhere", "runs on another machine")
+		w.say(2, mqtt.MapperBye, "{}")
+		w.Message(Message{Conn: 3, Client: "c3", Clean: true, Local: true, Mapper: "acme", Kind: mqtt.MapperAnnounce, Payload: []byte(asking), Done: func(error) {}})
+		synctest.Wait()
+		if got := w.heard(); !strings.Contains(got, `"connection":{"url":"x"},"secrets":{"passwordFrom":"s3cret\n"},"properties"`) {
+			t.Errorf("a mapper here is told %s", got)
+		}
+		plain, err := newDevice(w.Mapper("acme"), config)
+		if err != nil || plain.config.Assignment != d.config.Assignment {
+			t.Errorf("the assignment tells of the secret: %v", err)
+		}
+		cfg.Secrets["certificateFrom"] = mappers.NewSecret([]byte{0xFF})
+		if _, err := newDevice(w.Mapper("acme"), cfg); err == nil || !strings.Contains(err.Error(), "certificateFrom") || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("bytes: %v", err)
+		}
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -31,12 +32,13 @@ const (
 
 // device is an open device of a mapper.
 type device struct {
-	m      *Mapper
-	name   string
-	points []mappers.Point
-	index  map[string]int // by property
-	config assignment
-	wake   chan struct{} // one slot: inbox is not empty
+	m       *Mapper
+	name    string
+	points  []mappers.Point
+	index   map[string]int            // by property
+	config  assignment                // without secrets
+	secrets map[string]mappers.Secret // by field of the connection
+	wake    chan struct{}             // one slot: inbox is not empty
 
 	// Under Mapper.mu.
 	stage    stage
@@ -62,10 +64,15 @@ var (
 )
 
 func newDevice(m *Mapper, cfg mappers.DeviceConfig) (*device, error) {
+	room := 64
 	for _, field := range slices.Sorted(maps.Keys(cfg.Secrets)) {
-		return nil, models.Invalid("/spec/connection/"+field, "secrets are not handed to mappers in processes of their own: let the mapper have it from its own configuration")
+		text := cfg.Secrets[field].Reveal()
+		if !utf8.ValidString(text) {
+			return nil, models.Invalid("/spec/connection/"+field, "the secret is no text (UTF-8), and only text goes to mappers in processes of their own: put it into the Secret in base64")
+		}
+		room += len(field) + 6*len(text) + 16 // a control character takes six bytes
 	}
-	d := &device{m: m, name: cfg.Name, points: slices.Clone(cfg.Points), index: map[string]int{}, wake: make(chan struct{}, 1),
+	d := &device{m: m, name: cfg.Name, secrets: maps.Clone(cfg.Secrets), points: slices.Clone(cfg.Points), index: map[string]int{}, wake: make(chan struct{}, 1),
 		changed: make(chan struct{}), shown: map[int]canonical{}}
 	d.config = assignment{Device: cfg.Name, Connection: compact(cfg.Connection)}
 	for i, p := range cfg.Points {
@@ -80,14 +87,35 @@ func newDevice(m *Mapper, cfg mappers.DeviceConfig) (*device, error) {
 	if err != nil {
 		return nil, models.Invalid("/spec/connection", "%s", err)
 	}
-	if len(text) > MaxMessage-64 {
+	if len(text) > MaxMessage-room {
 		return nil, models.Invalid("/spec/properties", "the device's configuration has %d bytes, more than the %d that go to a mapper at once: give it fewer properties", len(text), MaxMessage)
 	}
 	// The same configuration is the same assignment also after a restart of the
-	// edge: what the mapper sent and was not acknowledged for still counts.
+	// edge: what the mapper sent and was not acknowledged for still counts. Of
+	// secrets there is nothing in it: it stands in logs, and short ones could be
+	// found by trying.
 	sum := sha256.Sum256(text)
 	d.config.Assignment = hex.EncodeToString(sum[:8])
 	return d, nil
+}
+
+// disclose is what the mapper is told of the device, its secrets included, or
+// why it must not be.
+func (d *device) disclose(local, wanted bool) (assignment, error) {
+	told := d.config
+	for _, field := range slices.Sorted(maps.Keys(d.secrets)) {
+		switch {
+		case !wanted:
+			return told, models.Invalid("/spec/connection/"+field, "mapper %s does not take secrets (secrets in its announce): let it have this one from its own configuration", d.m.name)
+		case !local:
+			return told, models.Invalid("/spec/connection/"+field, "mapper %s runs on another machine, as seen by the MQTT broker, which does not encrypt: secrets do not go there", d.m.name)
+		}
+		if told.Secrets == nil {
+			told.Secrets = map[string]string{}
+		}
+		told.Secrets[field] = d.secrets[field].Reveal()
+	}
+	return told, nil
 }
 
 // Verdict waits until the mapper has accepted or refused the device, and returns

@@ -55,6 +55,8 @@ type session struct {
 	client    string
 	heartbeat time.Duration
 	heard     time.Time
+	local     bool // its connection does not leave this machine
+	secrets   bool // it wants them
 }
 
 type outgoing struct {
@@ -123,7 +125,8 @@ func (m *Mapper) addresses(conn uint64) bool {
 }
 
 // begin begins a session and hands everything over.
-func (m *Mapper) begin(info mappers.Info, msg Message, heartbeat time.Duration) error {
+func (m *Mapper) begin(info mappers.Info, msg Message, a announce) error {
+	heartbeat := a.heartbeat()
 	m.mu.Lock()
 	if m.session != nil && m.session.conn != msg.Conn { // since takenBy
 		client := m.session.client
@@ -134,7 +137,7 @@ func (m *Mapper) begin(info mappers.Info, msg Message, heartbeat time.Duration) 
 		m.endLocked("it announced itself again")
 	}
 	m.info = info
-	m.session = &session{conn: msg.Conn, client: msg.Client, heartbeat: heartbeat, heard: time.Now()}
+	m.session = &session{conn: msg.Conn, client: msg.Client, heartbeat: heartbeat, heard: time.Now(), local: msg.Local, secrets: a.Secrets}
 	m.sayLocked(mqtt.MapperWelcome, welcome{Protocol: Protocol, Mapper: m.name, Node: m.b.cfg.Node, Client: msg.Client,
 		Heartbeat: models.Duration(heartbeat), MaxMessage: MaxMessage, MaxWaiting: MaxWaiting})
 	m.assignLocked(time.Now())
@@ -220,11 +223,17 @@ func (m *Mapper) assignLocked(now time.Time) {
 	}
 	slices.SortFunc(next, func(a, b *device) int { return cmp.Or(cmp.Compare(a.tries, b.tries), cmp.Compare(a.name, b.name)) })
 	for _, d := range next[:min(len(next), max(0, maxAssigning-assigning))] {
+		config, err := d.disclose(m.session.local, m.session.secrets)
+		if err != nil {
+			d.settleLocked(unserved, err)
+			d.failLocked(mappers.Fail(models.ReasonConfiguration, err))
+			continue
+		}
 		d.stage, d.toldAt = told, now
 		if d.tries++; d.tries > 2 {
 			d.failLocked(mappers.Fail(models.ReasonTimeout, fmt.Errorf("mapper %s neither accepts nor refuses the device", m.name)))
 		}
-		m.sayLocked(mqtt.MapperDevices, d.config)
+		m.sayLocked(mqtt.MapperDevices, config)
 	}
 }
 

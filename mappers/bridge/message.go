@@ -41,6 +41,8 @@ type (
 		Address     json.RawMessage  `json:"address"`
 		Property    json.RawMessage  `json:"property,omitempty"`
 		Heartbeat   *models.Duration `json:"heartbeat,omitempty"`
+		// Secrets says that the mapper wants what devices' connections refer to.
+		Secrets bool `json:"secrets,omitempty"`
 	}
 	// batch is what was read of one device.
 	batch struct {
@@ -117,7 +119,9 @@ type (
 		Assignment string          `json:"assignment"`
 		Removed    bool            `json:"removed,omitempty"`
 		Connection json.RawMessage `json:"connection,omitempty"`
-		Properties []property      `json:"properties,omitempty"`
+		// Secrets are in the clear, by field of the connection.
+		Secrets    map[string]string `json:"secrets,omitempty"`
+		Properties []property        `json:"properties,omitempty"`
 	}
 	property struct {
 		Name    string           `json:"name"`
