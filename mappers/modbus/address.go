@@ -1,8 +1,6 @@
 package modbus
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -29,50 +27,26 @@ type address struct {
 }
 
 // checker collects what is wrong with a document, with pointers from its root.
-type checker struct {
-	at     string
-	fields []models.FieldError
-}
-
-func (c *checker) fail(field, format string, args ...any) {
-	c.fields = append(c.fields, models.FieldError{Pointer: c.at + field, Detail: fmt.Sprintf(format, args...)})
-}
-
-// decode reads a document strictly and reports whether it could be.
-func (c *checker) decode(text json.RawMessage, into any) bool {
-	err := models.DecodeInto(text, into)
-	var e *models.Error
-	switch {
-	case err == nil:
-		return true
-	case errors.As(err, &e) && len(e.Fields) > 0:
-		for _, f := range e.Fields {
-			c.fail(f.Pointer, "%s", f.Detail)
-		}
-	default:
-		c.fail("", "%s", err.Error())
-	}
-	return false
-}
+type checker struct{ mappers.Checker }
 
 // compile checks a property's address and makes a point of it.
 func (c *checker) compile(p mappers.Point, limits limits) (pt point) {
 	if len(p.Address) == 0 {
-		c.fail("", "is required: table and register, or reference")
+		c.Fail("", "is required: table and register, or reference")
 		return pt
 	}
 	var a address
-	if !c.decode(p.Address, &a) {
+	if !c.Decode(p.Address, &a) {
 		return pt
 	}
-	before := len(c.fields)
+	before := len(c.Found())
 	pt = point{kind: p.Type, bit: -1, scaleFrom: -1, width: 1, writable: p.Access.Writable(), power: noPower}
 	c.place(&pt, a)
-	if len(c.fields) > before {
+	if len(c.Found()) > before {
 		return pt // what follows depends on the table
 	}
 	c.encoding(&pt, a, limits)
-	if len(c.fields) > before {
+	if len(c.Found()) > before {
 		return pt // what follows depends on the encoding
 	}
 	c.typeFits(&pt, a)
@@ -80,7 +54,7 @@ func (c *checker) compile(p mappers.Point, limits limits) (pt point) {
 	c.null(&pt, a)
 	c.writing(&pt, a)
 	if int(pt.register)+pt.width > 1<<16 {
-		c.fail(registerField(a), "%s from register %d goes beyond register 65535", plural(pt.width, "register"), pt.register)
+		c.Fail(registerField(a), "%s from register %d goes beyond register 65535", plural(pt.width, "register"), pt.register)
 	}
 	return pt
 }
@@ -110,26 +84,26 @@ func registerField(a address) string {
 func (c *checker) place(pt *point, a address) {
 	switch {
 	case a.Register != nil && a.Reference != nil:
-		c.fail("/reference", "must be left out when register is given")
+		c.Fail("/reference", "must be left out when register is given")
 		return
 	case a.Register == nil && a.Reference == nil:
-		c.fail("/register", "is required, or else reference")
+		c.Fail("/register", "is required, or else reference")
 		return
 	}
 	if a.Table != "" {
 		t, err := wire.ParseTable(a.Table)
 		if err != nil {
-			c.fail("/table", "must be coil, discrete, input or holding, got %q", a.Table)
+			c.Fail("/table", "must be coil, discrete, input or holding, got %q", a.Table)
 			return
 		}
 		pt.table = t
 	}
 	if a.Register != nil {
 		if a.Table == "" {
-			c.fail("/table", "is required with register: coil, discrete, input or holding")
+			c.Fail("/table", "is required with register: coil, discrete, input or holding")
 		}
 		if *a.Register < 0 || *a.Register > math.MaxUint16 {
-			c.fail("/register", "must be from 0 to 65535, got %d", *a.Register)
+			c.Fail("/register", "must be from 0 to 65535, got %d", *a.Register)
 		}
 		pt.register = uint16(*a.Register)
 		return
@@ -137,22 +111,22 @@ func (c *checker) place(pt *point, a address) {
 	text, isText := a.Reference.AsString()
 	if n, ok := a.Reference.AsInt(); ok || wholeFloat(*a.Reference, &n) {
 		if n < 10001 {
-			c.fail("/reference", `must have 5 or 6 digits, such as 40001; a coil's begins with 0 and has to be a string, such as "00001"; got %d`, n)
+			c.Fail("/reference", `must have 5 or 6 digits, such as 40001; a coil's begins with 0 and has to be a string, such as "00001"; got %d`, n)
 			return
 		}
 		text, isText = strconv.FormatInt(n, 10), true
 	}
 	if !isText {
-		c.fail("/reference", "must be such as 40001, got %s", *a.Reference)
+		c.Fail("/reference", "must be such as 40001, got %s", *a.Reference)
 		return
 	}
 	table, register, err := wire.ParseReference(text)
 	if err != nil {
-		c.fail("/reference", "must have 5 or 6 digits: 0 (coil), 1 (discrete), 3 (input) or 4 (holding), then a number from 1 to 65536; got %q", text)
+		c.Fail("/reference", "must have 5 or 6 digits: 0 (coil), 1 (discrete), 3 (input) or 4 (holding), then a number from 1 to 65536; got %q", text)
 		return
 	}
 	if pt.table != 0 && pt.table != table {
-		c.fail("/table", "is %s, but reference %s is in the table %s", pt.table, text, table)
+		c.Fail("/table", "is %s, but reference %s is in the table %s", pt.table, text, table)
 	}
 	pt.table, pt.register = table, register
 }
@@ -161,14 +135,14 @@ func (c *checker) place(pt *point, a address) {
 func (c *checker) encoding(pt *point, a address, limits limits) {
 	if pt.table.Bits() {
 		if a.Encoding != "" && a.Encoding != "bool" {
-			c.fail("/encoding", "must be bool, or left out, in the table %s", pt.table)
+			c.Fail("/encoding", "must be bool, or left out, in the table %s", pt.table)
 		}
 		for _, f := range []struct {
 			name  string
 			given bool
 		}{{"order", a.Order != ""}, {"length", a.Length != nil}, {"bit", a.Bit != nil}} {
 			if f.given {
-				c.fail("/"+f.name, "must be left out in the table %s: it holds bits", pt.table)
+				c.Fail("/"+f.name, "must be left out in the table %s: it holds bits", pt.table)
 			}
 		}
 		pt.encoding = wire.Bool
@@ -184,39 +158,39 @@ func (c *checker) encoding(pt *point, a address, limits limits) {
 	case pt.kind == models.TypeInt || pt.kind == models.TypeFloat:
 		name = "uint16"
 	default:
-		c.fail("/encoding", "is required for type %s", pt.kind)
+		c.Fail("/encoding", "is required for type %s", pt.kind)
 		return
 	}
 	encoding, err := wire.ParseEncoding(name)
 	if err != nil {
-		c.fail("/encoding", "must be bool, int16, uint16, int32, uint32, int64, uint64, float32, float64 or string, got %q", name)
+		c.Fail("/encoding", "must be bool, int16, uint16, int32, uint32, int64, uint64, float32, float64 or string, got %q", name)
 		return
 	}
 	pt.encoding, pt.width = encoding, encoding.Registers()
 	if pt.order, err = wire.ParseOrder(a.Order); err != nil {
-		c.fail("/order", "must be ABCD, CDAB, BADC or DCBA, got %q", a.Order)
+		c.Fail("/order", "must be ABCD, CDAB, BADC or DCBA, got %q", a.Order)
 	}
 	switch {
 	case encoding == wire.String && a.Length == nil:
-		c.fail("/length", "is required for encoding string: the number of registers")
+		c.Fail("/length", "is required for encoding string: the number of registers")
 	case encoding == wire.String && (*a.Length < 1 || *a.Length > wire.MaxReadRegisters):
-		c.fail("/length", "must be from 1 to %d registers, got %d", wire.MaxReadRegisters, *a.Length)
+		c.Fail("/length", "must be from 1 to %d registers, got %d", wire.MaxReadRegisters, *a.Length)
 	case encoding == wire.String && pt.writable && *a.Length > wire.MaxWriteRegisters:
-		c.fail("/length", "must be at most %d registers for a property that is written, got %d", wire.MaxWriteRegisters, *a.Length)
+		c.Fail("/length", "must be at most %d registers for a property that is written, got %d", wire.MaxWriteRegisters, *a.Length)
 	case encoding == wire.String:
 		pt.width = *a.Length
 	case a.Length != nil:
-		c.fail("/length", "needs encoding string: %s takes %s", encoding, plural(pt.width, "register"))
+		c.Fail("/length", "needs encoding string: %s takes %s", encoding, plural(pt.width, "register"))
 	}
 	if pt.width > limits.maxRegisters {
-		c.fail("/encoding", "takes %d registers, and the connection's maxRegisters is %d", pt.width, limits.maxRegisters)
+		c.Fail("/encoding", "takes %d registers, and the connection's maxRegisters is %d", pt.width, limits.maxRegisters)
 	}
 	if a.Bit != nil {
 		if encoding != wire.Int16 && encoding != wire.Uint16 && encoding != wire.Bool {
-			c.fail("/bit", "needs encoding int16, uint16 or bool, the address's is %s", encoding)
+			c.Fail("/bit", "needs encoding int16, uint16 or bool, the address's is %s", encoding)
 		}
 		if *a.Bit < 0 || *a.Bit > 15 {
-			c.fail("/bit", "must be from 0 to 15, got %d", *a.Bit)
+			c.Fail("/bit", "must be from 0 to 15, got %d", *a.Bit)
 		}
 		pt.bit = *a.Bit
 	}
@@ -235,25 +209,25 @@ func (c *checker) typeFits(pt *point, a address) {
 	switch pt.kind {
 	case models.TypeBool:
 		if !holdsBool {
-			c.fail(field, "type bool needs a bit, encoding bool, or the table coil or discrete; it cannot hold %s", holds)
+			c.Fail(field, "type bool needs a bit, encoding bool, or the table coil or discrete; it cannot hold %s", holds)
 		}
 	case models.TypeInt:
 		switch {
 		case pt.encoding == wire.Float32 || pt.encoding == wire.Float64:
-			c.fail(field, "type int cannot hold %s without rounding; make the property a float", holds)
+			c.Fail(field, "type int cannot hold %s without rounding; make the property a float", holds)
 		case holdsBool || pt.encoding == wire.String:
-			c.fail(field, "type int needs an encoding of ints; it cannot hold %s", holds)
+			c.Fail(field, "type int needs an encoding of ints; it cannot hold %s", holds)
 		}
 	case models.TypeFloat:
 		if holdsBool || pt.encoding == wire.String {
-			c.fail(field, "type float needs an encoding of numbers; it cannot hold %s", holds)
+			c.Fail(field, "type float needs an encoding of numbers; it cannot hold %s", holds)
 		}
 	case models.TypeString:
 		if pt.encoding != wire.String {
-			c.fail(field, "type string needs encoding string and length; it cannot hold %s", holds)
+			c.Fail(field, "type string needs encoding string and length; it cannot hold %s", holds)
 		}
 	default:
-		c.fail("", "modbus has no values of type %s: use bool, int, float or string", pt.kind)
+		c.Fail("", "modbus has no values of type %s: use bool, int, float or string", pt.kind)
 	}
 }
 
@@ -266,14 +240,14 @@ func (c *checker) scaling(pt *point, a address) {
 		given bool
 	}{{"scale", a.Scale != nil}, {"offset", a.Offset != nil}, {"scaleFrom", a.ScaleFrom != nil}} {
 		if f.given && !number {
-			c.fail("/"+f.name, "needs an encoding of numbers")
+			c.Fail("/"+f.name, "needs an encoding of numbers")
 		}
 	}
 	if a.Scale != nil {
 		scale = *a.Scale
 	}
 	if scale == 0 || math.IsInf(scale, 0) {
-		c.fail("/scale", "must not be %v", scale)
+		c.Fail("/scale", "must not be %v", scale)
 		scale = 1
 	}
 	if a.Offset != nil {
@@ -282,7 +256,7 @@ func (c *checker) scaling(pt *point, a address) {
 	if a.ScaleFrom != nil {
 		pt.scaleFrom = *a.ScaleFrom
 		if *a.ScaleFrom < 0 || *a.ScaleFrom > math.MaxUint16 {
-			c.fail("/scaleFrom", "must be from 0 to 65535, got %d", *a.ScaleFrom)
+			c.Fail("/scaleFrom", "must be from 0 to 65535, got %d", *a.ScaleFrom)
 		}
 	}
 	pt.scale, pt.offset = scale, offset
@@ -293,13 +267,13 @@ func (c *checker) scaling(pt *point, a address) {
 	// Whole scales keep ints exact; any other would have to round them.
 	const hint = "must be whole for type int; make the property a float"
 	if scale != math.Trunc(scale) || math.Abs(scale) >= 1<<53 {
-		c.fail("/scale", hint)
+		c.Fail("/scale", hint)
 	}
 	if offset != math.Trunc(offset) || math.Abs(offset) >= 1<<53 {
-		c.fail("/offset", hint)
+		c.Fail("/offset", hint)
 	}
 	if a.ScaleFrom != nil {
-		c.fail("/scaleFrom", "needs type float: the scale factor may be a fraction")
+		c.Fail("/scaleFrom", "needs type float: the scale factor may be a fraction")
 	}
 	pt.whole = whole{scale: int64(scale), offset: int64(offset)}
 }
@@ -310,12 +284,12 @@ func (c *checker) null(pt *point, a address) {
 		return
 	}
 	if pt.table.Bits() {
-		c.fail("/nullValue", "must be left out in the table %s: it holds bits", pt.table)
+		c.Fail("/nullValue", "must be left out in the table %s: it holds bits", pt.table)
 		return
 	}
 	raw, err := pt.rawOf(*a.NullValue)
 	if err != nil {
-		c.fail("/nullValue", "%s", err.Error())
+		c.Fail("/nullValue", "%s", err.Error())
 		return
 	}
 	pt.null = raw
@@ -365,22 +339,22 @@ func (pt *point) rawOf(v models.Value) ([]byte, error) {
 // writing finds the function that writes the point.
 func (c *checker) writing(pt *point, a address) {
 	if pt.writable && !pt.table.Writable() {
-		c.fail(tableField(a), "the table %s is read-only; the property's access must be Read", pt.table)
+		c.Fail(tableField(a), "the table %s is read-only; the property's access must be Read", pt.table)
 	}
 	switch a.WriteFunction {
 	case "", "auto":
 		pt.multiple = pt.width > 1
 	case "single":
 		if pt.width > 1 {
-			c.fail("/writeFunction", "single writes one register, encoding %s takes %d; use auto or multiple", pt.encoding, pt.width)
+			c.Fail("/writeFunction", "single writes one register, encoding %s takes %d; use auto or multiple", pt.encoding, pt.width)
 		}
 	case "multiple":
 		pt.multiple = true
 	default:
-		c.fail("/writeFunction", "must be auto, single or multiple, got %q", a.WriteFunction)
+		c.Fail("/writeFunction", "must be auto, single or multiple, got %q", a.WriteFunction)
 	}
 	if a.WriteFunction != "" && !pt.table.Writable() {
-		c.fail("/writeFunction", "must be left out in the table %s, which is read-only", pt.table)
+		c.Fail("/writeFunction", "must be left out in the table %s, which is read-only", pt.table)
 	}
 }
 

@@ -119,15 +119,16 @@ const (
 
 // Open implements mappers.Driver.
 func (d *Driver) Open(cfg mappers.DeviceConfig) (mappers.Device, error) {
-	c := checker{at: "/spec/connection"}
+	var c checker
+	c.Connection()
 	t := c.target(cfg.Connection)
 	points := make([]point, len(cfg.Points))
 	for i, p := range cfg.Points {
-		c.at = "/spec/properties/" + p.Property + "/address"
+		c.Address(p.Property)
 		points[i] = c.compile(p, t.limits)
 	}
-	if len(c.fields) > 0 {
-		return nil, &models.Error{Kind: models.KindInvalid, Fields: c.fields}
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
 	log := cfg.Log
 	if log == nil {
@@ -144,7 +145,7 @@ func (c *checker) target(text json.RawMessage) target {
 	if len(text) == 0 {
 		text = json.RawMessage("{}")
 	}
-	if !c.decode(text, &conn) {
+	if !c.Decode(text, &conn) {
 		return t
 	}
 	t.place = c.url(conn.URL)
@@ -153,7 +154,7 @@ func (c *checker) target(text json.RawMessage) target {
 			return
 		}
 		if *v < low || *v > high {
-			c.fail(field, "must be from %d to %d, got %d", low, high, *v)
+			c.Fail(field, "must be from %d to %d, got %d", low, high, *v)
 			return
 		}
 		*into = *v
@@ -171,13 +172,13 @@ func (c *checker) target(text json.RawMessage) target {
 	if v := conn.Timeout; v != nil {
 		t.timeout = v.Std()
 		if t.timeout < time.Millisecond || t.timeout > maxTimeout {
-			c.fail("/timeout", "must be from 1ms to %s, got %s", maxTimeout, t.timeout)
+			c.Fail("/timeout", "must be from 1ms to %s, got %s", maxTimeout, t.timeout)
 		}
 	}
 	if v := conn.Pause; v != nil {
 		t.pause = v.Std()
 		if t.pause < 0 || t.pause > maxPause {
-			c.fail("/pause", "must be from 0s to %s, got %s", maxPause, t.pause)
+			c.Fail("/pause", "must be from 0s to %s, got %s", maxPause, t.pause)
 		}
 	}
 	return t
@@ -186,12 +187,12 @@ func (c *checker) target(text json.RawMessage) target {
 // url returns where a connection leads.
 func (c *checker) url(text string) place {
 	if text == "" {
-		c.fail("/url", "is required, such as tcp://192.0.2.1:502 or rtu:///dev/ttyUSB0?baud=9600")
+		c.Fail("/url", "is required, such as tcp://192.0.2.1:502 or rtu:///dev/ttyUSB0?baud=9600")
 		return place{}
 	}
 	u, err := url.Parse(text)
 	if err != nil {
-		c.fail("/url", "must be such as tcp://192.0.2.1:502 or rtu:///dev/ttyUSB0?baud=9600, got %q", text)
+		c.Fail("/url", "must be such as tcp://192.0.2.1:502 or rtu:///dev/ttyUSB0?baud=9600, got %q", text)
 		return place{}
 	}
 	p := place{scheme: u.Scheme}
@@ -200,10 +201,10 @@ func (c *checker) url(text string) place {
 		p.address = c.hostPort(u, text)
 	case "rtu", "ascii":
 		if _, p.port, err = serial.ParseURL(text); err != nil {
-			c.fail("/url", "%s", strings.TrimPrefix(err.Error(), "serial: url "))
+			c.Fail("/url", "%s", strings.TrimPrefix(err.Error(), "serial: url "))
 		}
 	default:
-		c.fail("/url", "must begin with tcp://, rtutcp://, rtu:// or ascii://, got %q", text)
+		c.Fail("/url", "must begin with tcp://, rtutcp://, rtu:// or ascii://, got %q", text)
 		p.scheme = ""
 	}
 	return p
@@ -211,11 +212,11 @@ func (c *checker) url(text string) place {
 
 func (c *checker) hostPort(u *url.URL, text string) string {
 	if u.Hostname() == "" || u.User != nil || u.RawQuery != "" || strings.Contains(text, "#") || u.Path != "" && u.Path != "/" {
-		c.fail("/url", "must be %s://host:port and nothing more, got %q", u.Scheme, text)
+		c.Fail("/url", "must be %s://host:port and nothing more, got %q", u.Scheme, text)
 		return ""
 	}
 	if !hostport.Valid(u.Hostname()) {
-		c.fail("/url", "has a host that is neither a name nor an address, %q", u.Hostname())
+		c.Fail("/url", "has a host that is neither a name nor an address, %q", u.Hostname())
 		return ""
 	}
 	port := u.Port()
@@ -223,7 +224,7 @@ func (c *checker) hostPort(u *url.URL, text string) string {
 		port = defaultPort
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-		c.fail("/url", "port must be from 1 to 65535, got %q", text)
+		c.Fail("/url", "port must be from 1 to 65535, got %q", text)
 	}
 	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
 }

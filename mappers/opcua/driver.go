@@ -9,8 +9,6 @@ import (
 	_ "embed"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
@@ -115,16 +113,17 @@ var (
 
 // Open implements mappers.Driver.
 func (d *Driver) Open(cfg mappers.DeviceConfig) (mappers.Device, error) {
-	c := checker{at: "/spec/connection", secrets: cfg.Secrets}
+	c := checker{secrets: cfg.Secrets}
+	c.Connection()
 	t := c.target(cfg.Connection)
 	t.device = cfg.Name
 	points := make([]point, len(cfg.Points))
 	for i, p := range cfg.Points {
-		c.at = "/spec/properties/" + p.Property + "/address"
+		c.Address(p.Property)
 		points[i] = c.compile(p)
 	}
-	if len(c.fields) > 0 {
-		return nil, &models.Error{Kind: models.KindInvalid, Fields: c.fields}
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
 	log := cfg.Log
 	if log == nil {
@@ -136,30 +135,8 @@ func (d *Driver) Open(cfg mappers.DeviceConfig) (mappers.Device, error) {
 
 // checker collects what is wrong with a document, with pointers from its root.
 type checker struct {
-	at      string
+	mappers.Checker
 	secrets map[string]mappers.Secret
-	fields  []models.FieldError
-}
-
-func (c *checker) fail(field, format string, args ...any) {
-	c.fields = append(c.fields, models.FieldError{Pointer: c.at + field, Detail: fmt.Sprintf(format, args...)})
-}
-
-// decode reads a document strictly and reports whether it could be.
-func (c *checker) decode(text json.RawMessage, into any) bool {
-	err := models.DecodeInto(text, into)
-	var e *models.Error
-	switch {
-	case err == nil:
-		return true
-	case errors.As(err, &e) && len(e.Fields) > 0:
-		for _, f := range e.Fields {
-			c.fail(f.Pointer, "%s", f.Detail)
-		}
-	default:
-		c.fail("", "%s", err.Error())
-	}
-	return false
 }
 
 // target checks a connection.
@@ -169,7 +146,7 @@ func (c *checker) target(text json.RawMessage) target {
 	if len(text) == 0 {
 		text = json.RawMessage("{}")
 	}
-	if !c.decode(text, &conn) {
+	if !c.Decode(text, &conn) {
 		return t
 	}
 	t.url = c.url(conn.URL)
@@ -183,7 +160,7 @@ func (c *checker) target(text json.RawMessage) target {
 			return
 		}
 		if *into = v.Std(); *into < low || *into > high {
-			c.fail(field, "must be from %s to %s, got %s", low, high, *into)
+			c.Fail(field, "must be from %s to %s, got %s", low, high, *into)
 		}
 	}
 	bounded("/publishingInterval", conn.PublishingInterval, &t.publishing, minPublishing, maxPublishing)
@@ -191,7 +168,7 @@ func (c *checker) target(text json.RawMessage) target {
 	bounded("/timeout", conn.Timeout, &t.timeout, time.Millisecond, maxTimeout)
 	if n := conn.QueueSize; n != nil {
 		if *n < 1 || *n > maxQueue {
-			c.fail("/queueSize", "must be from 1 to %d, got %d", maxQueue, *n)
+			c.Fail("/queueSize", "must be from 1 to %d, got %d", maxQueue, *n)
 		} else {
 			t.queue = uint32(*n)
 		}
@@ -205,13 +182,13 @@ func (c *checker) url(text string) string {
 	u, err := url.Parse(text)
 	switch {
 	case text == "":
-		c.fail("/url", "is required, such as %s", form)
+		c.Fail("/url", "is required, such as %s", form)
 		return ""
 	case err != nil || u.Scheme != "opc.tcp" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || strings.Contains(text, "#"):
-		c.fail("/url", "must be such as %s, got %q", form, text)
+		c.Fail("/url", "must be such as %s, got %q", form, text)
 		return ""
 	case !hostport.Valid(u.Hostname()):
-		c.fail("/url", "has a host that is neither a name nor an address, %q", u.Hostname())
+		c.Fail("/url", "has a host that is neither a name nor an address, %q", u.Hostname())
 		return ""
 	}
 	port := u.Port()
@@ -219,7 +196,7 @@ func (c *checker) url(text string) string {
 		port = defaultPort
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-		c.fail("/url", "port must be from 1 to 65535, got %q", text)
+		c.Fail("/url", "port must be from 1 to 65535, got %q", text)
 	}
 	return "opc.tcp://" + net.JoinHostPort(u.Hostname(), port) + u.EscapedPath()
 }
@@ -231,12 +208,12 @@ func (c *checker) security(t *target, conn connection) {
 	}
 	if conn.Policy != "" {
 		if t.policy = conn.Policy; !slices.Contains(policies, t.policy) {
-			c.fail("/policy", "must be one of %s, got %q", strings.Join(policies, ", "), t.policy)
+			c.Fail("/policy", "must be one of %s, got %q", strings.Join(policies, ", "), t.policy)
 		}
 	}
 	if conn.Mode != "" {
 		if t.mode = conn.Mode; !slices.Contains(modes, t.mode) {
-			c.fail("/mode", "must be one of %s, got %q", strings.Join(modes, ", "), t.mode)
+			c.Fail("/mode", "must be one of %s, got %q", strings.Join(modes, ", "), t.mode)
 		}
 	}
 	switch {
@@ -245,12 +222,12 @@ func (c *checker) security(t *target, conn connection) {
 	case t.mode == none && t.policy == auto:
 		t.policy = none
 	case (t.policy == none) != (t.mode == none):
-		c.fail("/mode", "is %s, which does not go with policy %s: both are None or neither is", t.mode, t.policy)
+		c.Fail("/mode", "is %s, which does not go with policy %s: both are None or neither is", t.mode, t.policy)
 	}
 	for i, fingerprint := range conn.Trust {
 		digits, ok := strings.CutPrefix(fingerprint, "sha256:")
 		if raw, err := hex.DecodeString(digits); !ok || err != nil || len(raw) != 32 {
-			c.fail("/trust/"+strconv.Itoa(i), "must be sha256: and 64 hexadecimal digits, got %q", fingerprint)
+			c.Fail("/trust/"+strconv.Itoa(i), "must be sha256: and 64 hexadecimal digits, got %q", fingerprint)
 		}
 		t.trust = append(t.trust, strings.ToLower(fingerprint))
 	}
@@ -261,29 +238,29 @@ func (c *checker) user(t *target, conn connection) {
 	t.username = conn.Username
 	if conn.Password != nil {
 		if t.password = mappers.NewSecret([]byte(*conn.Password)); t.username == "" {
-			c.fail("/password", "needs a username")
+			c.Fail("/password", "needs a username")
 		}
 	}
 	if conn.PasswordFrom != nil {
 		t.password = c.secret("passwordFrom")
 		switch {
 		case t.username == "":
-			c.fail("/passwordFrom", "needs a username")
+			c.Fail("/passwordFrom", "needs a username")
 		case conn.Password != nil:
-			c.fail("/passwordFrom", "cannot stand beside password: leave one of them out")
+			c.Fail("/passwordFrom", "cannot stand beside password: leave one of them out")
 		}
 	}
 	if conn.CertificateFrom != nil {
 		text := c.secret("certificateFrom").Reveal()
 		if t.username != "" {
-			c.fail("/certificateFrom", "cannot stand beside username: a user signs in with one of them")
+			c.Fail("/certificateFrom", "cannot stand beside username: a user signs in with one of them")
 		}
 		if text == "" {
 			return
 		}
 		var err error
 		if t.user, err = wire.ParseIdentity([]byte(text)); err != nil {
-			c.fail("/certificateFrom", "the secret must be a certificate and its private key in PEM: %s", err)
+			c.Fail("/certificateFrom", "the secret must be a certificate and its private key in PEM: %s", err)
 		}
 	}
 }
@@ -292,7 +269,7 @@ func (c *checker) user(t *target, conn connection) {
 func (c *checker) secret(field string) mappers.Secret {
 	secret, ok := c.secrets[field]
 	if !ok {
-		c.fail("/"+field, "must be {secret: NAME, key: KEY} of a Secret that is there")
+		c.Fail("/"+field, "must be {secret: NAME, key: KEY} of a Secret that is there")
 	}
 	return secret
 }
@@ -319,26 +296,26 @@ const maxIndex = 1<<31 - 2
 func (c *checker) compile(p mappers.Point) point {
 	pt := point{property: p.Property, kind: p.Type, readable: p.Access.Readable(), index: -1}
 	if len(p.Address) == 0 {
-		c.fail("", "is required: node")
+		c.Fail("", "is required: node")
 		return pt
 	}
 	var a address
-	if !c.decode(p.Address, &a) {
+	if !c.Decode(p.Address, &a) {
 		return pt
 	}
 	if p.Type == models.TypeObject {
-		c.fail("", "nodes hold no objects: the type must be bool, int, float, string, bytes or array")
+		c.Fail("", "nodes hold no objects: the type must be bool, int, float, string, bytes or array")
 	}
 	if a.Node == "" {
-		c.fail("/node", "is required, such as ns=2;s=Boiler.Temp")
+		c.Fail("/node", "is required, such as ns=2;s=Boiler.Temp")
 	} else if node, err := wire.ParseRef(a.Node); err != nil {
-		c.fail("/node", "%s", err)
+		c.Fail("/node", "%s", err)
 	} else {
 		pt.node, pt.address = node, a.Node
 	}
 	if a.Index != nil {
 		if pt.index = *a.Index; pt.index < 0 || pt.index > maxIndex {
-			c.fail("/index", "must be from 0 to %d, got %d", maxIndex, pt.index)
+			c.Fail("/index", "must be from 0 to %d, got %d", maxIndex, pt.index)
 		}
 	}
 	return pt

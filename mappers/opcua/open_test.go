@@ -133,8 +133,8 @@ func TestDefaultsAreNotSecured(t *testing.T) {
 	} {
 		c := checker{}
 		got := c.target(json.RawMessage(text))
-		if len(c.fields) > 0 || got.policy != want[0] || got.mode != want[1] {
-			t.Errorf("%s: %s/%s, %v", text, got.policy, got.mode, c.fields)
+		if len(c.Found()) > 0 || got.policy != want[0] || got.mode != want[1] {
+			t.Errorf("%s: %s/%s, %v", text, got.policy, got.mode, c.Found())
 		}
 	}
 	c := checker{}

@@ -1,8 +1,6 @@
 package serial
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"regexp"
 	"regexp/syntax"
@@ -29,46 +27,22 @@ const maxText = 1024
 const placeholder = "{value}"
 
 // checker collects what is wrong with a document, with pointers from its root.
-type checker struct {
-	at     string
-	fields []models.FieldError
-}
-
-func (c *checker) fail(field, format string, args ...any) {
-	c.fields = append(c.fields, models.FieldError{Pointer: c.at + field, Detail: fmt.Sprintf(format, args...)})
-}
-
-// decode reads a document strictly and reports whether it could be.
-func (c *checker) decode(text json.RawMessage, into any) bool {
-	err := models.DecodeInto(text, into)
-	var e *models.Error
-	switch {
-	case err == nil:
-		return true
-	case errors.As(err, &e) && len(e.Fields) > 0:
-		for _, f := range e.Fields {
-			c.fail(f.Pointer, "%s", f.Detail)
-		}
-	default:
-		c.fail("", "%s", err.Error())
-	}
-	return false
-}
+type checker struct{ mappers.Checker }
 
 // compile checks a property's address and makes a point of it.
 func (c *checker) compile(p mappers.Point, t target) (pt point) {
 	pt = point{property: p.Property, kind: p.Type, framing: t.framing}
 	switch p.Type {
 	case models.TypeObject, models.TypeArray:
-		c.fail("", "serial has no values of type %s: use bool, int, float, string or bytes", p.Type)
+		c.Fail("", "serial has no values of type %s: use bool, int, float, string or bytes", p.Type)
 		return pt
 	}
 	if len(p.Address) == 0 {
-		c.fail("", "is required: read, match or write")
+		c.Fail("", "is required: read, match or write")
 		return pt
 	}
 	var a address
-	if !c.decode(p.Address, &a) {
+	if !c.Decode(p.Address, &a) {
 		return pt
 	}
 	if p.Access.Readable() {
@@ -89,7 +63,7 @@ func (c *checker) compile(p mappers.Point, t target) (pt point) {
 // absent refuses a field that would mean nothing.
 func (c *checker) absent(field string, given *string, access models.Access) {
 	if given != nil {
-		c.fail(field, "must be left out: the property's access is %s", access)
+		c.Fail(field, "must be left out: the property's access is %s", access)
 	}
 }
 
@@ -97,11 +71,11 @@ func (c *checker) absent(field string, given *string, access models.Access) {
 func (c *checker) reading(pt *point, a address, listen bool) {
 	switch {
 	case listen && a.Read != nil:
-		c.fail("/read", "must be left out: the device talks unasked (listen in its connection)")
+		c.Fail("/read", "must be left out: the device talks unasked (listen in its connection)")
 	case listen && a.Match == nil:
-		c.fail("/match", "is required where the device talks unasked (listen in its connection): it tells which messages are the property's")
+		c.Fail("/match", "is required where the device talks unasked (listen in its connection): it tells which messages are the property's")
 	case !listen && a.Read == nil:
-		c.fail("/read", "is required to read the property; a device that talks unasked has listen: true in its connection")
+		c.Fail("/read", "is required to read the property; a device that talks unasked has listen: true in its connection")
 	case !listen:
 		pt.ask = c.bytes("/read", *a.Read, pt.framing)
 		pt.asked = *a.Read
@@ -111,7 +85,7 @@ func (c *checker) reading(pt *point, a address, listen bool) {
 	}
 	if re := c.expression("/match", *a.Match, ""); re != nil {
 		if re.NumSubexp() == 0 {
-			c.fail("/match", "has no group: put the part that is the value in parentheses, such as TEMP=([-0-9.]+)")
+			c.Fail("/match", "has no group: put the part that is the value in parentheses, such as TEMP=([-0-9.]+)")
 		}
 		pt.match = re
 	}
@@ -121,9 +95,9 @@ func (c *checker) reading(pt *point, a address, listen bool) {
 func (c *checker) writing(pt *point, a address) {
 	switch {
 	case a.Write == nil:
-		c.fail("/write", "is required to write the property, such as SP {value}")
+		c.Fail("/write", "is required to write the property, such as SP {value}")
 	case !strings.Contains(*a.Write, placeholder):
-		c.fail("/write", "must hold %s, the place of the new value, got %q", placeholder, *a.Write)
+		c.Fail("/write", "must hold %s, the place of the new value, got %q", placeholder, *a.Write)
 	default:
 		for i, part := range strings.Split(*a.Write, placeholder) {
 			b := c.bytes("/write", part, pt.framing)
@@ -142,11 +116,11 @@ func (c *checker) writing(pt *point, a address) {
 // expression compiles a regular expression, put into whole where that is given.
 func (c *checker) expression(field, text, whole string) *regexp.Regexp {
 	if text == "" {
-		c.fail(field, "must not be empty")
+		c.Fail(field, "must not be empty")
 		return nil
 	}
 	if n := utf8.RuneCountInString(text); n > maxText {
-		c.fail(field, "must have at most %d characters, got %d", maxText, n)
+		c.Fail(field, "must have at most %d characters, got %d", maxText, n)
 		return nil
 	}
 	re, err := regexp.Compile(text)
@@ -158,7 +132,7 @@ func (c *checker) expression(field, text, whole string) *regexp.Regexp {
 		}
 	}
 	if err != nil {
-		c.fail(field, "must be a regular expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		c.Fail(field, "must be a regular expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 		return nil
 	}
 	return re
@@ -168,21 +142,21 @@ func (c *checker) expression(field, text, whole string) *regexp.Regexp {
 // character, of others UTF-8.
 func (c *checker) bytes(field, text string, f wire.Framing) []byte {
 	if text == "" && field == "/read" {
-		c.fail(field, "must not be empty")
+		c.Fail(field, "must not be empty")
 	}
 	if n := utf8.RuneCountInString(text); n > maxText {
-		c.fail(field, "must have at most %d characters, got %d", maxText, n)
+		c.Fail(field, "must have at most %d characters, got %d", maxText, n)
 		return nil
 	}
 	if f.Length == 0 {
 		if f.Terminator != "" && strings.Contains(text, f.Terminator) {
-			c.fail(field, "must not hold the terminator, %q: it is sent after every message", f.Terminator)
+			c.Fail(field, "must not hold the terminator, %q: it is sent after every message", f.Terminator)
 		}
 		return []byte(text)
 	}
 	b, ok := latin1(text)
 	if !ok {
-		c.fail(field, "must hold characters up to U+00FF only: with length, each is one byte")
+		c.Fail(field, "must hold characters up to U+00FF only: with length, each is one byte")
 	}
 	return b
 }

@@ -87,15 +87,16 @@ const (
 
 // Open implements mappers.Driver.
 func (d *Driver) Open(cfg mappers.DeviceConfig) (mappers.Device, error) {
-	c := checker{at: "/spec/connection"}
+	var c checker
+	c.Connection()
 	t := c.target(cfg.Connection)
 	points := make([]point, len(cfg.Points))
 	for i, p := range cfg.Points {
-		c.at = "/spec/properties/" + p.Property + "/address"
+		c.Address(p.Property)
 		points[i] = c.compile(p, t)
 	}
-	if len(c.fields) > 0 {
-		return nil, &models.Error{Kind: models.KindInvalid, Fields: c.fields}
+	if err := c.Err(); err != nil {
+		return nil, err
 	}
 	log := cfg.Log
 	if log == nil {
@@ -114,7 +115,7 @@ func (c *checker) target(text json.RawMessage) target {
 	if len(text) == 0 {
 		text = json.RawMessage("{}")
 	}
-	if !c.decode(text, &conn) {
+	if !c.Decode(text, &conn) {
 		return t
 	}
 	t.listen = conn.Listen
@@ -126,13 +127,13 @@ func (c *checker) target(text json.RawMessage) target {
 	if v := conn.Timeout; v != nil {
 		t.timeout = v.Std()
 		if t.timeout < time.Millisecond || t.timeout > maxTimeout {
-			c.fail("/timeout", "must be from 1ms to %s, got %s", maxTimeout, t.timeout)
+			c.Fail("/timeout", "must be from 1ms to %s, got %s", maxTimeout, t.timeout)
 		}
 	}
 	if v := conn.Pause; v != nil {
 		t.pause = v.Std()
 		if t.pause < 0 || t.pause > maxPause {
-			c.fail("/pause", "must be from 0s to %s, got %s", maxPause, t.pause)
+			c.Fail("/pause", "must be from 0s to %s, got %s", maxPause, t.pause)
 		}
 	}
 	return t
@@ -140,15 +141,15 @@ func (c *checker) target(text json.RawMessage) target {
 
 func (c *checker) port(text string) wire.Config {
 	if text == "" {
-		c.fail("/url", "is required, such as serial:///dev/ttyUSB0?baud=9600")
+		c.Fail("/url", "is required, such as serial:///dev/ttyUSB0?baud=9600")
 		return wire.Config{}
 	}
 	scheme, port, err := wire.ParseURL(text)
 	switch {
 	case err != nil:
-		c.fail("/url", "%s", strings.TrimPrefix(err.Error(), "serial: "))
+		c.Fail("/url", "%s", strings.TrimPrefix(err.Error(), "serial: "))
 	case scheme != "serial":
-		c.fail("/url", "must begin with serial://, got %q", text)
+		c.Fail("/url", "must begin with serial://, got %q", text)
 	}
 	return port
 }
@@ -159,7 +160,7 @@ func (c *checker) framing(f *wire.Framing, conn connection) {
 	}
 	switch {
 	case conn.Length != nil && conn.Terminator != nil:
-		c.fail("/length", "must be left out when terminator is given: a message ends by the one or the other")
+		c.Fail("/length", "must be left out when terminator is given: a message ends by the one or the other")
 		return
 	case conn.Length != nil:
 		f.Terminator, f.Length = "", *conn.Length
@@ -168,7 +169,7 @@ func (c *checker) framing(f *wire.Framing, conn connection) {
 		}
 	case conn.Terminator != nil:
 		if f.Terminator = *conn.Terminator; f.Terminator == "" {
-			c.fail("/terminator", "must not be empty")
+			c.Fail("/terminator", "must not be empty")
 			return
 		}
 	}
@@ -184,6 +185,6 @@ func (c *checker) framing(f *wire.Framing, conn connection) {
 		if conn.Length != nil && *conn.Length == 0 {
 			detail = fmt.Sprintf("must be from 1 to %d, got 0", wire.MaxMessage)
 		}
-		c.fail(field, "%s", detail)
+		c.Fail(field, "%s", detail)
 	}
 }
