@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/whimbrel-edge/whimbrel/models"
 )
@@ -43,6 +44,17 @@ func (c *Checker) Decode(text json.RawMessage, into any) bool {
 		c.Fail("", "%s", err.Error())
 	}
 	return false
+}
+
+// Duration takes a duration into into unless it was left out, which has to be
+// within bounds.
+func (c *Checker) Duration(field string, v *models.Duration, into *time.Duration, low, high time.Duration) {
+	if v == nil {
+		return
+	}
+	if *into = v.Std(); *into < low || *into > high {
+		c.Fail(field, "must be from %s to %s, got %s", low, high, *into)
+	}
 }
 
 // Found is what was found wrong.

@@ -55,12 +55,13 @@ func conforms(t *testing.T, listen string) {
 	}
 	drivertest.Run(t, drivertest.Harness{
 		Driver:     New(),
+		Parallel:   true,
 		BadAddress: json.RawMessage(`{"table": "holding", "register": 70000}`),
 		Ignore:     simulator,
 		Start: func(t *testing.T) drivertest.Device {
 			sim := modbussim.Start(t, modbussim.Config{Listen: listen, Units: []modbussim.Unit{unit}})
 			return drivertest.Device{
-				Connection: json.RawMessage(fmt.Sprintf(`{"url": %q, "unit": 7, "timeout": "200ms"}`, sim.URL("u"))),
+				Connection: json.RawMessage(fmt.Sprintf(`{"url": %q, "unit": 7, "timeout": "600ms"}`, sim.URL("u"))),
 				Points:     points,
 				Refused:    pt("refused", models.TypeInt, models.Read, `{"table": "holding", "register": 13}`),
 				Unplug:     func() { sim.Unplug() },

@@ -397,22 +397,7 @@ func (d *device) Canonical(p int, v models.Value) (models.Value, error) {
 
 // Write implements mappers.Device.
 func (d *device) Write(ctx context.Context, writes []mappers.WriteRequest) []error {
-	errs := make([]error, len(writes))
-	for i, w := range writes {
-		f := d.write(ctx, w)
-		if f == nil {
-			continue // a typed nil would be an error
-		}
-		errs[i] = f
-		if f.Reason == models.ReasonTimeout || f.Reason == models.ReasonNotConnected {
-			// The others would fare no better, and each would wait as long.
-			for j := i + 1; j < len(writes); j++ {
-				errs[j] = unsent(f.Reason, fmt.Errorf("not tried after the write before it failed: %w", f.Err))
-			}
-			break
-		}
-	}
-	return errs
+	return mappers.WriteInTurn(writes, func(w mappers.WriteRequest) *mappers.Failure { return d.write(ctx, w) })
 }
 
 func (d *device) write(ctx context.Context, w mappers.WriteRequest) *mappers.Failure {

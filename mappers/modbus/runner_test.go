@@ -169,7 +169,7 @@ func TestWritesThroughTheRunner(t *testing.T) {
 	limit := 60.0
 	sim := modbussim.Start(t, modbussim.Config{Units: []modbussim.Unit{{Unit: 1, Name: "u", Points: []modbussim.Point{
 		{Name: "setpoint", Table: "holding", Register: at(0), Encoding: "float32", Writable: true, Value: 40.0, Maximum: &limit}}}}})
-	r, out := run(t, New(), sim.Addr(), `, "timeout": "100ms"`, 50*time.Millisecond, 1,
+	r, out := run(t, New(), sim.Addr(), `, "timeout": "400ms"`, 50*time.Millisecond, 1,
 		pt("setpoint", models.TypeFloat, models.ReadWrite, `{"table": "holding", "register": 0, "encoding": "float32"}`))
 	eventually(t, "the first value", 5*time.Second, func() bool { return out.sample(0).Value == models.Float(40) })
 	write := func(id string, v float64) mappers.WriteResult {

@@ -155,17 +155,9 @@ func (c *checker) target(text json.RawMessage) target {
 	if conn.Subscribe != nil {
 		t.subscribe = *conn.Subscribe
 	}
-	bounded := func(field string, v *models.Duration, into *time.Duration, low, high time.Duration) {
-		if v == nil {
-			return
-		}
-		if *into = v.Std(); *into < low || *into > high {
-			c.Fail(field, "must be from %s to %s, got %s", low, high, *into)
-		}
-	}
-	bounded("/publishingInterval", conn.PublishingInterval, &t.publishing, minPublishing, maxPublishing)
-	bounded("/samplingInterval", conn.SamplingInterval, &t.sampling, 0, maxPublishing)
-	bounded("/timeout", conn.Timeout, &t.timeout, time.Millisecond, maxTimeout)
+	c.Duration("/publishingInterval", conn.PublishingInterval, &t.publishing, minPublishing, maxPublishing)
+	c.Duration("/samplingInterval", conn.SamplingInterval, &t.sampling, 0, maxPublishing)
+	c.Duration("/timeout", conn.Timeout, &t.timeout, time.Millisecond, maxTimeout)
 	if n := conn.QueueSize; n != nil {
 		if *n < 1 || *n > maxQueue {
 			c.Fail("/queueSize", "must be from 1 to %d, got %d", maxQueue, *n)

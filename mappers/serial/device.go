@@ -229,7 +229,7 @@ func (d *device) Canonical(p int, v models.Value) (models.Value, error) {
 
 // Write implements mappers.Device.
 func (d *device) Write(ctx context.Context, writes []mappers.WriteRequest) []error {
-	return writeAll(writes, func(w mappers.WriteRequest) *mappers.Failure {
+	return mappers.WriteInTurn(writes, func(w mappers.WriteRequest) *mappers.Failure {
 		pt := &d.points[w.Point]
 		request, err := pt.request(w.Value)
 		if err != nil {
@@ -257,25 +257,5 @@ func (pt *point) accepted(message []byte) *mappers.Failure {
 }
 
 func unprintable(r rune) bool { return r < ' ' && r != '\t' || r == 0x7F || r == utf8.RuneError }
-
-// writeAll writes one value after the other. When the device cannot be reached
-// the rest is not tried: they would fare no better, and each would wait as long.
-func writeAll(writes []mappers.WriteRequest, write func(mappers.WriteRequest) *mappers.Failure) []error {
-	errs := make([]error, len(writes))
-	for i, w := range writes {
-		f := write(w)
-		if f == nil {
-			continue // a typed nil would be an error
-		}
-		errs[i] = f
-		if f.Reason == models.ReasonTimeout || f.Reason == models.ReasonNotConnected {
-			for j := i + 1; j < len(writes); j++ {
-				errs[j] = unsent(f.Reason, fmt.Errorf("not tried after the write before it failed: %w", f.Err))
-			}
-			break
-		}
-	}
-	return errs
-}
 
 var errSilent = errors.New("the device says nothing")

@@ -124,18 +124,8 @@ func (c *checker) target(text json.RawMessage) target {
 	if t.listen {
 		t.timeout = defaultSilence
 	}
-	if v := conn.Timeout; v != nil {
-		t.timeout = v.Std()
-		if t.timeout < time.Millisecond || t.timeout > maxTimeout {
-			c.Fail("/timeout", "must be from 1ms to %s, got %s", maxTimeout, t.timeout)
-		}
-	}
-	if v := conn.Pause; v != nil {
-		t.pause = v.Std()
-		if t.pause < 0 || t.pause > maxPause {
-			c.Fail("/pause", "must be from 0s to %s, got %s", maxPause, t.pause)
-		}
-	}
+	c.Duration("/timeout", conn.Timeout, &t.timeout, time.Millisecond, maxTimeout)
+	c.Duration("/pause", conn.Pause, &t.pause, 0, maxPause)
 	return t
 }
 

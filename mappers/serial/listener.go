@@ -241,7 +241,7 @@ func (l *listener) Read(ctx context.Context, points []int, out []mappers.Result)
 // Write implements mappers.Device.
 func (l *listener) Write(ctx context.Context, writes []mappers.WriteRequest) []error {
 	l.ear.start()
-	return writeAll(writes, func(w mappers.WriteRequest) *mappers.Failure { return l.write(ctx, w) })
+	return mappers.WriteInTurn(writes, func(w mappers.WriteRequest) *mappers.Failure { return l.write(ctx, w) })
 }
 
 func (l *listener) write(ctx context.Context, w mappers.WriteRequest) *mappers.Failure {

@@ -197,7 +197,7 @@ func TestSerialAnswers(t *testing.T) {
 // units and other requests do not.
 func TestLateAnswers(t *testing.T) {
 	eachFraming(t, func(t *testing.T, ascii bool) {
-		const timeout = 200 * time.Millisecond
+		const timeout = 500 * time.Millisecond
 		p := newPeer(t, ascii, "", func(p *peer, nth int, unit byte, pdu []byte) {
 			if b := p.frame(unit, pdu); nth == 0 {
 				time.AfterFunc(timeout*3/2, func() { p.Write(b) })
