@@ -55,7 +55,6 @@ func conforms(t *testing.T, listen string) {
 	}
 	drivertest.Run(t, drivertest.Harness{
 		Driver:     New(),
-		Parallel:   true,
 		BadAddress: json.RawMessage(`{"table": "holding", "register": 70000}`),
 		Ignore:     simulator,
 		Start: func(t *testing.T) drivertest.Device {
