@@ -121,24 +121,30 @@ func (d *Docker) endExec(exec, id string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), endTime) // the caller's has ended
 	defer cancel()
 	began := time.Now()
-	asked := syscall.Signal(0)
+	g := group{container: id}
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		i, err := d.cli.ContainerExecInspect(ctx, exec)
 		if err != nil {
 			return nil // with its container, or the engine, it is gone
 		}
-		if !i.Running && (i.Pid != 0 || asked != 0 || time.Since(began) > endGrace) {
-			return nil // one without a number has not begun yet, or never will
+		if !i.Running && i.Pid == 0 && time.Since(began) > endGrace {
+			return nil // it has not begun, and never will
 		}
-		want := syscall.SIGTERM
-		if time.Since(began) > endGrace {
-			want = syscall.SIGKILL
+		if g.leader == 0 {
+			g.leader = i.Pid
 		}
-		if i.Running && i.Pid != 0 && want != asked {
-			if err := signalGroup(i.Pid, id, want); err != nil {
-				return fmt.Errorf("%w: %w", engine.ErrLeftRunning, err)
+		if g.leader != 0 {
+			want := syscall.SIGTERM
+			if time.Since(began) > endGrace {
+				want = syscall.SIGKILL
 			}
-			asked = want
+			left, err := g.signal(want)
+			switch {
+			case err != nil && i.Running:
+				return fmt.Errorf("%w: %w", engine.ErrLeftRunning, err)
+			case !i.Running && (err != nil || left == 0):
+				return nil
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -7,7 +7,12 @@ import (
 	"syscall"
 )
 
-// signalGroup would signal a process of a container.
-func signalGroup(int, string, syscall.Signal) error {
-	return errors.New("the engine's processes are not this machine's")
+// group would be the processes of a command in a container.
+type group struct {
+	leader    int
+	container string
+}
+
+func (*group) signal(syscall.Signal) (int, error) {
+	return 0, errors.New("the engine's processes are not this machine's")
 }
