@@ -68,7 +68,8 @@ func TestBacklog(t *testing.T) {
 	e.again()
 	var ages []time.Duration
 	most, drained := int64(0), false
-	for deadline := time.Now().Add(30 * time.Minute); !drained; {
+	var took time.Duration
+	for deadline := time.Now().Add(30 * time.Minute); !drained || len(ages) < 10; { // a short one is drained before there are ten looks
 		if time.Now().After(deadline) {
 			t.Fatal("the backlog does not drain")
 		}
@@ -79,14 +80,11 @@ func TestBacklog(t *testing.T) {
 			}
 		}
 		most = max(most, e.rss(t))
-		if len(ages)%50 == 49 || outage < time.Hour {
+		if !drained && (len(ages)%50 == 49 || outage < time.Hour) {
 			drained = fed.drained(t, h, db, plant)
+			took = time.Since(began)
 		}
 		time.Sleep(50 * time.Millisecond) //sleep: samples the age of a live value
-	}
-	took := time.Since(began)
-	if len(ages) < 10 {
-		t.Fatalf("live values were seen %d times only within %v", len(ages), took)
 	}
 	slices.Sort(ages)
 	p99 := ages[len(ages)*99/100]

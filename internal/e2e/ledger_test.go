@@ -205,13 +205,17 @@ func TestLedgerUnderKills(t *testing.T) {
 			}
 		}
 		last := desired[len(desired)-1]
-		d, err := h.twin(hubAPI, "tank-1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if p := d.Properties[a.property]; p.Desired == nil || p.Desired.Version != last.Version || p.Write.ID != last.ID || p.Write.State != last.State || last.Until != nil {
-			t.Errorf("the twin says %+v, %+v; the ledger %+v", p.Desired, p.Write, last)
-		}
+		// The twin follows what is stored in a moment.
+		eventually(t, 10*time.Second, "the twin says what the ledger says", func() error {
+			d, err := h.twin(hubAPI, "tank-1")
+			if err != nil {
+				return err
+			}
+			if p := d.Properties[a.property]; p.Desired == nil || p.Desired.Version != last.Version || p.Write.ID != last.ID || p.Write.State != last.State || last.Until != nil {
+				return fmt.Errorf("the twin says %+v, %+v; the ledger %+v", p.Desired, p.Write, last)
+			}
+			return nil
+		})
 	}
 
 	var states struct {

@@ -494,18 +494,19 @@ func inPTY(t *testing.T, h *hub) {
 
 	// Ctrl-C is the command's, and ends it there.
 	cmd = exec.Command(h.path, "--context", filepath.Join(h.data, "context.json"), "exec", "-it", "talk-0", "-c", "side", "--", "/app", "say=begun", "sleep=1h")
-	if terminal, err = pty.Start(cmd); err != nil {
+	second, err := pty.Start(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
-	defer terminal.Close()
+	defer second.Close()
 	buf := make([]byte, 4096)
 	for text := ""; !strings.Contains(text, "begun"); {
-		n, err := terminal.Read(buf)
+		n, err := second.Read(buf)
 		if text += string(buf[:n]); err != nil {
 			t.Fatalf("%v after %q", err, text)
 		}
 	}
-	if _, err := terminal.WriteString("\x03"); err != nil {
+	if _, err := second.WriteString("\x03"); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err == nil || !asExit(err, &code) || code.ExitCode() != 130 && code.ExitCode() != 2 {
