@@ -30,6 +30,9 @@ func historyCommand() *cobra.Command {
 		Args:              arguments(2, 2, "the name of a device and of one of its properties"),
 		ValidArgsFunction: conn.completeDevice,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("step") && step <= 0 {
+				return Usagef("--step must be more than 0s, got %v; leave it out for the samples themselves", step)
+			}
 			if err := out.check(); err != nil {
 				return err
 			}
