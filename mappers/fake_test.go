@@ -224,6 +224,20 @@ func (s *sink) result(id string) (WriteResult, bool) {
 	return WriteResult{}, false
 }
 
+// told is every state that was told; for a Runner that still runs.
+func (s *sink) told() []stateSeen {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.states)
+}
+
+// reported is every batch; for a Runner that still runs.
+func (s *sink) reported() []Batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.batches)
+}
+
 func (s *sink) state() models.DeviceState {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -150,7 +150,7 @@ func TestReportsOnChangeAndHeartbeat(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
-		for _, b := range out.batches {
+		for _, b := range out.reported() {
 			if !slices.Equal(b.Refreshed, []int{0}) {
 				t.Errorf("refreshed %v", b.Refreshed)
 			}
@@ -248,7 +248,7 @@ func TestDegradedSaysWhy(t *testing.T) {
 		fail(1, "the same in other words") // is not told again
 		fail(0, "worn out")
 		time.Sleep(2 * time.Second)
-		if n := len(out.states); n != 2 {
+		if n := len(out.told()); n != 2 {
 			t.Errorf("told %d times in so short a time", n)
 		}
 		time.Sleep(retell)
@@ -315,8 +315,8 @@ func TestDemotionOnALineOfItsOwn(t *testing.T) {
 				t.Errorf("property %d was reported %v", p, got)
 			}
 		}
-		if got := out.states[len(out.states)-1]; got.state != models.StateOffline || got.reason != models.ReasonTimeout || len(out.states) != 2 {
-			t.Errorf("states %v", out.states)
+		if got := out.told(); len(got) != 2 || got[1].state != models.StateOffline || got[1].reason != models.ReasonTimeout {
+			t.Errorf("states %v", got)
 		}
 		back := time.Now()
 		dev.setFail(nil)
@@ -618,7 +618,7 @@ func TestSubscription(t *testing.T) {
 			t.Errorf("%d reports, want the value and a heartbeat", n)
 		}
 		refreshed := 0
-		for _, b := range out.batches {
+		for _, b := range out.reported() {
 			if slices.Contains(b.Refreshed, 0) {
 				refreshed++
 			}
