@@ -44,15 +44,17 @@ const (
 
 // Reasons of pods, of their containers and of their conditions.
 const (
-	ReasonUnschedulable        = "Unschedulable"      // no node fits; the message says why for each
-	ReasonNotSupportedByNode   = "NotSupportedByNode" // the node's edge is of a release that cannot run apps
-	ReasonNodeLost             = "NodeLost"           // what is shown is the last that the node told
-	ReasonPodScheduled         = "Scheduled"          // the node has not told of it yet
-	ReasonContainerCreating    = "ContainerCreating"  // on its way
-	ReasonErrImagePull         = "ErrImagePull"       // the image is nowhere to be had
-	ReasonImagePullBackOff     = "ImagePullBackOff"   // and will be tried again
-	ReasonCreateContainerError = "CreateContainerError"
-	ReasonCrashLoopBackOff     = "CrashLoopBackOff" // it ends again and again; the next start waits
+	ReasonUnschedulable        = "Unschedulable"        // no node fits; the message says why for each
+	ReasonNotSupportedByNode   = "NotSupportedByNode"   // the node's edge is of a release that cannot run apps
+	ReasonNodeLost             = "NodeLost"             // what is shown is the last that the node told
+	ReasonPodScheduled         = "Scheduled"            // the node has not told of it yet
+	ReasonContainerCreating    = "ContainerCreating"    // on its way
+	ReasonErrImagePull         = "ErrImagePull"         // the image is nowhere to be had
+	ReasonImagePullBackOff     = "ImagePullBackOff"     // and will be tried again
+	ReasonErrImageNeverPull    = "ErrImageNeverPull"    // it is not here, and must not be asked for
+	ReasonCreateContainerError = "CreateContainerError" // the engine cannot make the container
+	ReasonRunContainerError    = "RunContainerError"    // or cannot start it
+	ReasonCrashLoopBackOff     = "CrashLoopBackOff"     // it ends again and again; the next start waits
 	ReasonOOMKilled            = "OOMKilled"
 	ReasonError                = "Error"                      // ended with an exit code that is not 0
 	ReasonCompleted            = "Completed"                  // ended with exit code 0

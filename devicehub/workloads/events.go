@@ -36,7 +36,15 @@ func podHappened(p *models.Pod, before *models.PodStatus, after models.PodStatus
 	}
 	for _, c := range after.ContainerStatuses {
 		if t := c.LastState.Terminated; t != nil && known && c.RestartCount > restarts(before, c.Name) {
-			say(models.SeverityWarning, cmp.Or(t.Reason, models.ReasonError), fmt.Sprintf("container %s ended with code %d on node %s; it has been started again %d times", c.Name, t.ExitCode, p.Spec.NodeName, c.RestartCount))
+			times, why := "once", ""
+			if t.Message != "" {
+				why = ": " + t.Message
+			}
+			if c.RestartCount > 1 {
+				times = fmt.Sprintf("%d times", c.RestartCount)
+			}
+			say(models.SeverityWarning, cmp.Or(t.Reason, models.ReasonError),
+				fmt.Sprintf("container %s ended with code %d on node %s%s; it has been started again %s", c.Name, t.ExitCode, p.Spec.NodeName, why, times))
 		}
 	}
 	if was, is := pulling(before), pulling(&after); is != was {

@@ -290,7 +290,8 @@ func (s *slot) onItsWay(revision int64, someUp bool) bool {
 
 // stuck are the reasons of pods that have failed again and again, or cannot work
 // as they are configured. The node goes on trying.
-var stuck = map[string]bool{models.ReasonCrashLoopBackOff: true, models.ReasonImagePullBackOff: true, models.ReasonCreateContainerError: true, models.ReasonConfigNotFound: true}
+var stuck = map[string]bool{models.ReasonCrashLoopBackOff: true, models.ReasonImagePullBackOff: true, models.ReasonErrImageNeverPull: true, models.ReasonCreateContainerError: true,
+	models.ReasonRunContainerError: true, models.ReasonConfigNotFound: true}
 
 // failure returns what a slot's pod fails by at the current revision, "" when it
 // does not.

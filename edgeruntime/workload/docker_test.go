@@ -283,7 +283,7 @@ func TestDocker(t *testing.T) {
 		st := s.await("none-0", "without an image", func(st *models.PodStatus) bool { return st != nil && st.Reason == models.ReasonImagePullBackOff })
 		t.Log(st.Message)
 		s.await("job-0", "done", func(st *models.PodStatus) bool { return st != nil && st.Phase == models.PodSucceeded })
-		st = s.await("cmd-0", "refused", func(st *models.PodStatus) bool { return st != nil && st.Reason == models.ReasonCreateContainerError })
+		st = s.await("cmd-0", "refused", func(st *models.PodStatus) bool { return st != nil && st.Reason == models.ReasonRunContainerError })
 		if !strings.Contains(st.Message, "/nope") {
 			t.Errorf("status %+v", st)
 		}

@@ -212,6 +212,32 @@ func TestPodLife(t *testing.T) {
 	})
 }
 
+// A listing that began before a container was made does not have it. That is no
+// sign that somebody has removed it.
+func TestSlowEngine(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.fake.Slow = 300 * time.Millisecond
+		var items []store.Item
+		for i := range 12 {
+			items = append(items, w.pod(fmt.Sprintf("web-%d", i), 1, nil))
+		}
+		w.apply(items...)
+		for i := range items {
+			if s := w.readyAt(items[i].Name, 1); s.RestartCount != 0 {
+				t.Errorf("pod %s: %d restarts", items[i].Name, s.RestartCount)
+			}
+		}
+		for _, call := range w.fake.Calls() {
+			if verb, _, _ := strings.Cut(call, " "); verb != "create" && verb != "start" {
+				t.Errorf("the engine was asked to %s", call)
+			}
+		}
+		if got := len(w.fake.Calls()); got != 2*len(items) {
+			t.Errorf("%d calls for %d containers", got, len(items))
+		}
+	})
+}
+
 func TestRestartAfterFailures(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.fake.Behave = func(engine.Spec) enginetest.Behaviour {
@@ -492,7 +518,7 @@ func TestProbes(t *testing.T) {
 		set("ready", 0)
 		set("live", 1)
 		s = w.await("web-0", "started anew", func(s *models.PodStatus) bool { return s.RestartCount == 1 })
-		if last := s.ContainerStatuses[0].LastState.Terminated; last == nil || last.Reason != models.ReasonUnhealthy {
+		if last := s.ContainerStatuses[0].LastState.Terminated; last == nil || last.Reason != models.ReasonUnhealthy || last.Message != "it was stopped: liveness probe: live: exit code 1" {
 			t.Errorf("last state %+v", last)
 		}
 		w.await("web-0", "in back-off", func(s *models.PodStatus) bool { return s.Reason == models.ReasonCrashLoopBackOff })
@@ -717,6 +743,53 @@ func TestCredentials(t *testing.T) {
 		w.await("web-0", "gone", func(s *models.PodStatus) bool { return s == nil })
 		if _, ok := w.m.AppByPassword("default.web-0", password); ok {
 			t.Error("the credentials outlive the pod")
+		}
+	})
+}
+
+// What has failed by its configuration is tried again when that changes.
+func TestConfigsMended(t *testing.T) {
+	inWorld(t, func(w *world) {
+		settings := func(mode string) store.Item {
+			return store.Item{Kind: kindConfigMap, Namespace: "default", Name: "settings", JSON: []byte(`{"data":{"mode":"` + mode + `"}}`)}
+		}
+		w.fake.Behave = func(c engine.Spec) enginetest.Behaviour {
+			switch {
+			case slices.Contains(c.Env, "MODE=refused"):
+				return enginetest.Behaviour{Err: errors.New("no such command")}
+			case slices.Contains(c.Env, "MODE=crash"):
+				return enginetest.Behaviour{Exits: true, Code: 3}
+			}
+			return enginetest.Behaviour{}
+		}
+		pod := w.pod("web-0", 1, func(s *models.PodSpec) {
+			s.Containers[0].Env = []models.EnvVar{{Name: "MODE", ValueFrom: &models.EnvSource{ConfigMapKeyRef: &models.KeyRef{Name: "settings", Key: "mode"}}}}
+		})
+		for mode, reason := range map[string]string{"refused": models.ReasonRunContainerError, "crash": models.ReasonCrashLoopBackOff} {
+			w.apply(pod, settings(mode))
+			w.await("web-0", reason, func(s *models.PodStatus) bool { return s != nil && s.Reason == reason })
+			time.Sleep(10 * time.Minute) // by now it is tried every five
+			w.await("web-0", "waiting", func(s *models.PodStatus) bool { return s.Reason == reason })
+			w.apply(pod, settings("good"))
+			begin := time.Now()
+			w.readyAt("web-0", 1)
+			if took := time.Since(begin); took > 10*time.Second {
+				t.Errorf("%s: ready %v after its configuration was mended", mode, took)
+			}
+			w.apply()
+			w.await("web-0", "gone", func(s *models.PodStatus) bool { return s == nil })
+		}
+	})
+}
+
+func TestNeverPull(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.apply(w.pod("web-0", 1, func(s *models.PodSpec) {
+			s.Containers[0].Image, s.Containers[0].ImagePullPolicy = "none:1", models.PullNever
+		}))
+		s := w.await("web-0", "not to be had", func(s *models.PodStatus) bool { return s != nil && s.Reason == models.ReasonErrImageNeverPull })
+		if s.Phase != models.PodPending || s.Message != "image none:1 is not on the node, and imagePullPolicy is Never" {
+			t.Errorf("status %+v", s)
 		}
 	})
 }

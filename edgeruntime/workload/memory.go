@@ -46,6 +46,7 @@ type generation struct {
 	lives       map[string]*life // by container
 	strays      []string         // ids
 	missing     problem          // what it lacks besides images
+	configs     uint64           // print of the ConfigMaps and Secrets that it names, 0 before it was made
 	suspendedAt time.Time
 	readySince  time.Time // zero while it is not
 	probing     map[string]func()
@@ -57,11 +58,12 @@ type problem struct{ reason, message string }
 // life is what is known of one container, through all its starts.
 type life struct {
 	seen      engine.Container // ID "" when there is none
+	made      time.Time        // when we made it; a listing that began before does not have it
 	known     bool             // its end, if it has ended, is news
 	ended     time.Time        // StartedAt of the life whose end was dealt with
 	removed   bool             // by us: that it is not there is no news
 	broken    bool             // the engine could not start it
-	stopping  string           // why we stopped it, "" when we did not
+	stopping  problem          // why we stopped it, zero when we did not
 	failed    int
 	retryAt   time.Time
 	delay     time.Duration // that led to retryAt
@@ -153,7 +155,7 @@ func (l *life) see(g *generation, name string, c engine.Container, now time.Time
 	case c.State == engine.Running:
 		l.problem, l.broken = problem{}, false
 		if c.StartedAt != before.StartedAt || c.ID != before.ID {
-			l.health, l.stopping = health{}, ""
+			l.health, l.stopping = health{}, problem{}
 		}
 	case (c.State == engine.Exited || c.State == engine.Dead) && !c.StartedAt.IsZero() && l.ended != c.StartedAt:
 		l.ended, changed = c.StartedAt, true
@@ -161,20 +163,20 @@ func (l *life) see(g *generation, name string, c engine.Container, now time.Time
 		if c.FinishedAt.Sub(c.StartedAt) >= r.reset {
 			l.failed = 0
 		}
-		if l.known && (l.stopping == "" || l.stopping == models.ReasonUnhealthy) && again(g.spec().RestartPolicy, c.ExitCode) {
+		if l.known && (l.stopping.reason == "" || l.stopping.reason == models.ReasonUnhealthy) && again(g.spec().RestartPolicy, c.ExitCode) {
 			r.failure(l, now, true)
 		}
-		l.health, l.stopping = health{}, ""
+		l.health, l.stopping = health{}, problem{}
 	}
 	if last := g.Last[name]; c.State == engine.Exited && c.OOMKilled && last.Reason != models.ReasonOOMKilled && last.FinishedAt != nil && last.FinishedAt.Equal(c.FinishedAt) {
-		g.Last[name], changed = terminated(c, ""), true // engines may say so a moment later
+		g.Last[name], changed = terminated(c, problem{}), true // engines may say so a moment later
 	}
 	l.known = true
 	return changed
 }
 
 // terminated says how a container ended.
-func terminated(c engine.Container, stopping string) models.ContainerTerminated {
+func terminated(c engine.Container, stopping problem) models.ContainerTerminated {
 	t := models.ContainerTerminated{ExitCode: int32(c.ExitCode), Reason: models.ReasonCompleted, Message: c.Error}
 	if !c.StartedAt.IsZero() {
 		t.StartedAt = new(c.StartedAt.UTC())
@@ -189,9 +191,9 @@ func terminated(c engine.Container, stopping string) models.ContainerTerminated 
 	case c.OOMKilled:
 		t.Reason = models.ReasonOOMKilled
 		t.Message = "it used more memory than it may"
-	case stopping == models.ReasonUnhealthy:
+	case stopping.reason == models.ReasonUnhealthy:
 		t.Reason = models.ReasonUnhealthy
-		t.Message = "it was stopped because a probe failed"
+		t.Message = "it was stopped: " + cut(stopping.message)
 	case c.ExitCode != 0:
 		t.Reason = models.ReasonError
 	}

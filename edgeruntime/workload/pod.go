@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -166,6 +167,12 @@ type configs interface {
 
 var envName = regexp.MustCompile(`^[-._a-zA-Z][-._a-zA-Z0-9]*$`)
 
+// unfit says that a value cannot be a variable's. The engine would say so, too, but
+// with the value in its words.
+func unfit(what, name, key string) error {
+	return missing(fmt.Sprintf("key %s of %s %s has a zero byte in it, which no variable can have: mount it as a file", key, what, name))
+}
+
 // environment is a container's variables, sorted by name. The edge's own win.
 func environment(namespace string, c *models.Container, from configs, own map[string]string) ([]string, error) {
 	env := map[string]string{}
@@ -184,9 +191,16 @@ func environment(namespace string, c *models.Container, from configs, own map[st
 			return nil, missing(fmt.Sprintf("there is no %s %s", what, ref.Name))
 		}
 		for name, value := range data {
-			if name = e.Prefix + name; envName.MatchString(name) {
-				env[name] = string(value)
+			if !envName.MatchString(e.Prefix + name) {
+				continue
 			}
+			if bytes.IndexByte(value, 0) >= 0 {
+				if e.ConfigMapRef != nil {
+					continue // out of binaryData, which is for files
+				}
+				return nil, unfit(what, ref.Name, name)
+			}
+			env[e.Prefix+name] = string(value)
 		}
 	}
 	for _, e := range c.Env {
@@ -206,6 +220,8 @@ func environment(namespace string, c *models.Container, from configs, own map[st
 		}
 		value, has := data[ref.Key]
 		switch {
+		case bytes.IndexByte(value, 0) >= 0:
+			return nil, unfit(what, ref.Name, ref.Key)
 		case has:
 			env[e.Name] = string(value)
 		case ref.Optional:

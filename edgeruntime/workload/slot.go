@@ -170,7 +170,11 @@ func (s *slot) see(at time.Time, containers []engine.Container) {
 	for _, g := range s.gens {
 		g.strays = strays[g.Hash]
 		for name, l := range g.lives {
-			changed = l.see(g, name, byGen[g.Hash][name], now, s.m.restarting) || changed
+			c := byGen[g.Hash][name]
+			if c.ID == "" && l.made.After(at) {
+				continue // the listing is older than the container
+			}
+			changed = l.see(g, name, c, now, s.m.restarting) || changed
 		}
 		s.probe(g)
 		g.judge(now)
@@ -450,7 +454,7 @@ func (s *slot) remember(g *generation, step Step) {
 	case Suspend:
 		g.Suspended, g.suspendedAt = true, time.Now()
 		for _, l := range g.lives {
-			l.stopping = "suspended"
+			l.stopping = problem{reason: "Suspended"}
 		}
 	case Resume:
 		g.Suspended = false
@@ -505,7 +509,10 @@ func (s *slot) fetch(ctx context.Context, g *generation, name string) {
 				return
 			}
 			reason := models.ReasonErrImagePull
-			if n > 1 {
+			switch {
+			case errors.Is(err, errNeverPull):
+				reason = models.ReasonErrImageNeverPull
+			case n > 1:
 				reason = models.ReasonImagePullBackOff
 			}
 			s.m.cfg.Log.Warn("an image is not to be had; it is tried again", "pod", s.key, "image", c.Image, "error", err)
@@ -576,6 +583,15 @@ func (s *slot) prepare(g *generation) error {
 	defer s.mu.Unlock()
 	before := g.missing
 	g.missing = problem{}
+	configs := s.m.configPrint(s.key.namespace, &pod.Spec)
+	if g.configs != 0 && g.configs != configs {
+		// Whoever has mended the configuration need not wait for a back-off that is
+		// about the former one.
+		for _, l := range g.lives {
+			l.retryAt = time.Time{}
+		}
+	}
+	g.configs = configs
 	if err != nil {
 		g.missing = problem{models.ReasonCreateContainerError, err.Error()}
 		var m missing
@@ -625,7 +641,7 @@ func (s *slot) create(ctx context.Context, g *generation, name string) error {
 		return err
 	}
 	s.mu.Lock()
-	l.seen.ID = id // what start is about
+	l.seen, l.made = engine.Container{ID: id, State: engine.Created}, time.Now() // what start is about
 	s.mu.Unlock()
 	return s.start(ctx, g, name)
 }
@@ -714,7 +730,7 @@ func (s *slot) start(ctx context.Context, g *generation, name string) error {
 	case errors.Is(err, engine.ErrUnavailable), errors.Is(err, engine.ErrNotFound):
 	default:
 		s.m.restarting.failure(l, time.Now(), false)
-		l.problem, l.broken = problem{models.ReasonCreateContainerError, err.Error()}, true
+		l.problem, l.broken = problem{models.ReasonRunContainerError, err.Error()}, true
 	}
 	return err
 }
@@ -723,9 +739,9 @@ func (s *slot) start(ctx context.Context, g *generation, name string) error {
 func (s *slot) stop(ctx context.Context, g *generation, name string) error {
 	s.mu.Lock()
 	l := g.lives[name]
-	l.stopping = "network"
+	l.stopping = problem{reason: "Network"}
 	if l.health.unhealthy {
-		l.stopping = models.ReasonUnhealthy
+		l.stopping = problem{models.ReasonUnhealthy, l.health.problem}
 		s.m.cfg.Log.Warn("a container is started anew", "pod", s.key, "container", name, "reason", l.health.problem)
 	}
 	id := l.seen.ID

@@ -182,7 +182,7 @@ func (s *slot) containers(g *generation, now time.Time) (out []models.ContainerS
 		case g.Suspended:
 			waiting(problem{"Suspended", "it makes room for another revision"})
 		case (seen.State == engine.Exited || seen.State == engine.Dead) && !again(g.spec().RestartPolicy, seen.ExitCode):
-			ended := terminated(seen, "")
+			ended := terminated(seen, problem{})
 			st.State.Terminated = &ended
 			st.LastState = models.ContainerState{}
 		case now.Before(l.retryAt):

@@ -209,7 +209,7 @@ func TestHostPaths(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
-	from := data{maps: map[string]map[string][]byte{"m": {"A": []byte("1"), "not ok": nil, "B": []byte("2")}}, secrets: map[string]map[string][]byte{"s": {"A": []byte("3")}}}
+	from := data{maps: map[string]map[string][]byte{"m": {"A": []byte("1"), "not ok": nil, "B": []byte("2"), "bin": {1, 0}}}, secrets: map[string]map[string][]byte{"s": {"A": []byte("3")}, "z": {"zero": []byte("hid\x00den")}}}
 	c := &models.Container{
 		EnvFrom: []models.EnvFrom{{ConfigMapRef: &models.ObjectRef{Name: "m"}}, {SecretRef: &models.ObjectRef{Name: "s"}}, {ConfigMapRef: &models.ObjectRef{Name: "none", Optional: true}}},
 		Env:     []models.EnvVar{{Name: "B", Value: "over"}, {Name: "C", ValueFrom: &models.EnvSource{SecretKeyRef: &models.KeyRef{Name: "s", Key: "none", Optional: true}}}},
@@ -223,6 +223,14 @@ func TestEnvironment(t *testing.T) {
 		"ConfigMap m has no key k": {Name: "X", ValueFrom: &models.EnvSource{ConfigMapKeyRef: &models.KeyRef{Name: "m", Key: "k"}}},
 	} {
 		if _, err := environment("default", &models.Container{Env: []models.EnvVar{e}}, from, nil); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	// The engine's own words would have the value in them.
+	const want = "key zero of Secret z has a zero byte in it, which no variable can have: mount it as a file"
+	for _, c := range []*models.Container{{EnvFrom: []models.EnvFrom{{SecretRef: &models.ObjectRef{Name: "z"}}}},
+		{Env: []models.EnvVar{{Name: "X", ValueFrom: &models.EnvSource{SecretKeyRef: &models.KeyRef{Name: "z", Key: "zero"}}}}}} {
+		if _, err := environment("default", c, from, nil); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -252,6 +253,27 @@ func (m *Manager) secret(k key) (map[string][]byte, bool) {
 	defer m.mu.Unlock()
 	data, ok := m.want.secrets[k]
 	return data, ok
+}
+
+// configPrint tells one state of what a pod's spec names of ConfigMaps and Secrets
+// from another.
+func (m *Manager) configPrint(namespace string, s *models.PodSpec) uint64 {
+	configMaps, secrets := s.References()
+	h := fnv.New64a()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, kind := range []struct {
+		names map[string]bool
+		data  map[key]map[string][]byte
+	}{{configMaps, m.want.configMaps}, {secrets, m.want.secrets}} {
+		for _, name := range slices.Sorted(maps.Keys(kind.names)) {
+			data := kind.data[key{namespace, name}]
+			for _, k := range slices.Sorted(maps.Keys(data)) {
+				_, _ = fmt.Fprintf(h, "%q %q %q\n", name, k, data[k]) // never fails
+			}
+		}
+	}
+	return max(h.Sum64(), 1)
 }
 
 func (m *Manager) endpointsNow() *endpoints {
@@ -788,7 +810,7 @@ func (m *Manager) fetchImage(ctx context.Context, c *models.Container, pinned st
 			return image, err
 		}
 		if c.ImagePullPolicy == models.PullNever {
-			return image, fmt.Errorf("image %s is not on the node, and imagePullPolicy is Never", c.Image)
+			return image, fmt.Errorf("image %s is not on the node, and %w", c.Image, errNeverPull)
 		}
 	}
 	note(pullText(c.Image, engine.Progress{}))
@@ -831,6 +853,8 @@ func (m *Manager) fetchImage(ctx context.Context, c *models.Container, pinned st
 	}
 	return engine.Image{}, pulled
 }
+
+var errNeverPull = errors.New("imagePullPolicy is Never")
 
 // pullText says how far a pull is.
 func pullText(name string, p engine.Progress) string {

@@ -24,6 +24,9 @@ type Fake struct {
 	// OnExec answers Exec, until ctx ends; nil: it prints nothing and ends with 0. Set
 	// before use.
 	OnExec func(ctx context.Context, c engine.Spec, e engine.ExecSpec) int
+	// Slow is how long an engine that is busy takes: a List after it has looked, a
+	// Start before the container runs. Set before use.
+	Slow time.Duration
 
 	mu         sync.Mutex
 	down       error
@@ -176,6 +179,12 @@ func (f *Fake) enter(ctx context.Context, verb, name string) (func(), error) {
 	return f.mu.Unlock, nil
 }
 
+func (f *Fake) dawdle() {
+	if f.Slow > 0 {
+		time.Sleep(f.Slow)
+	}
+}
+
 // Close implements engine.Engine.
 func (f *Fake) Close() error { return nil }
 
@@ -219,6 +228,7 @@ func (f *Fake) List(ctx context.Context, labels map[string]string) ([]engine.Con
 	if err != nil {
 		return nil, err
 	}
+	defer f.dawdle()
 	defer leave()
 	var out []engine.Container
 	for _, id := range slices.Sorted(maps.Keys(f.containers)) {
@@ -287,6 +297,7 @@ func (f *Fake) Create(ctx context.Context, s engine.Spec) (string, error) {
 
 // Start implements engine.Containers.
 func (f *Fake) Start(ctx context.Context, id string) error {
+	f.dawdle()
 	leave, err := f.enter(ctx, "", "")
 	if err != nil {
 		return err
