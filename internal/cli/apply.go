@@ -31,11 +31,11 @@ use them, in whatever order they stand in the files. An object that is wrong doe
 			if !from.given() {
 				return Usagef("apply needs -f: which file?")
 			}
+			entries, err := from.read(cmd.InOrStdin(), &conn)
+			if err != nil {
+				return err
+			}
 			return conn.with(cmd, func(ctx context.Context, h hub) error {
-				entries, err := from.read(cmd.InOrStdin(), conn.namespace, cmd.Flags().Changed("namespace"))
-				if err != nil {
-					return err
-				}
 				return eachEntry(cmd, entries, func(o models.Object) error { return applyOne(ctx, cmd, h, o) })
 			})
 		},
@@ -125,12 +125,12 @@ func deleteCommand() *cobra.Command {
 				return Usagef("delete needs either KIND NAME or -f FILE")
 			}
 			if from.given() {
+				entries, err := from.read(cmd.InOrStdin(), &conn)
+				if err != nil {
+					return err
+				}
+				slices.Reverse(entries)
 				return conn.with(cmd, func(ctx context.Context, h hub) error {
-					entries, err := from.read(cmd.InOrStdin(), conn.namespace, cmd.Flags().Changed("namespace"))
-					if err != nil {
-						return err
-					}
-					slices.Reverse(entries)
 					return eachEntry(cmd, entries, func(o models.Object) error {
 						return deleteOne(ctx, cmd, h, models.KeyOf(o), ignore)
 					})
@@ -152,7 +152,7 @@ func deleteCommand() *cobra.Command {
 					if r.tokens {
 						err = deleteToken(ctx, cmd, h, r.name, ignore)
 					} else {
-						err = deleteOne(ctx, cmd, h, conn.key(r.info, r.name), ignore)
+						err = deleteOne(ctx, cmd, h, r.key, ignore)
 					}
 					if err != nil && !answered(err) {
 						return err
@@ -233,12 +233,12 @@ The exit code is 0 when there is no difference, 1 when there is one, and 2 when 
 			if !from.given() {
 				return Usagef("diff needs -f: which file?")
 			}
+			entries, err := from.read(cmd.InOrStdin(), &conn)
+			if err != nil {
+				return exitCode{exitDiffFailed, err}
+			}
 			differs := false
-			err := conn.with(cmd, func(ctx context.Context, h hub) error {
-				entries, err := from.read(cmd.InOrStdin(), conn.namespace, cmd.Flags().Changed("namespace"))
-				if err != nil {
-					return err
-				}
+			err = conn.with(cmd, func(ctx context.Context, h hub) error {
 				return eachEntry(cmd, entries, func(o models.Object) error {
 					text, err := diffOne(ctx, h, o)
 					if err == nil && len(text) > 0 {

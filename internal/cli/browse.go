@@ -65,14 +65,14 @@ With --model it prints a DeviceModel, for apply -f -, and says on stderr what is
 						return Usagef("--%s goes with a URL: a device has a connection of its own", f)
 					}
 				}
-				if err := conn.with(cmd, func(ctx context.Context, h hub) error {
+				if err := conn.withDevice(cmd, args[0], func(ctx context.Context, h hub, device models.Key) error {
 					if model != "" {
 						var err error
-						if protocol, err = protocolOf(ctx, h, conn.namespace, args[0]); err != nil {
+						if protocol, err = protocolOf(ctx, h, device); err != nil {
 							return err
 						}
 					}
-					return deviceError(h.BrowseDevice(ctx, conn.namespace, args[0], gather), conn.namespace, args[0])
+					return deviceError(h.BrowseDevice(ctx, device.Namespace, device.Name, gather), device)
 				}); err != nil {
 					return err
 				}
@@ -93,12 +93,12 @@ With --model it prints a DeviceModel, for apply -f -, and says on stderr what is
 	return cmd
 }
 
-func protocolOf(ctx context.Context, h hub, namespace, device string) (string, error) {
-	o, err := h.Get(ctx, models.Key{Kind: "Device", Namespace: namespace, Name: device})
+func protocolOf(ctx context.Context, h hub, device models.Key) (string, error) {
+	o, err := h.Get(ctx, device)
 	if err != nil {
-		return "", deviceError(err, namespace, device)
+		return "", deviceError(err, device)
 	}
-	o, err = h.Get(ctx, models.Key{Kind: "DeviceModel", Namespace: namespace, Name: o.(*models.Device).Spec.Model})
+	o, err = h.Get(ctx, models.Key{Kind: "DeviceModel", Namespace: device.Namespace, Name: o.(*models.Device).Spec.Model})
 	if err != nil {
 		return "", err
 	}

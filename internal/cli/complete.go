@@ -102,10 +102,10 @@ func (c *connection) completeDevice(cmd *cobra.Command, args []string, typed str
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	var names []string
-	err := c.with(cmd, func(ctx context.Context, h hub) error {
+	err := c.withDevice(cmd, args[0], func(ctx context.Context, h hub, key models.Key) error {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		d, err := h.Get(ctx, models.Key{Kind: "Device", Namespace: c.namespace, Name: args[0]})
+		d, err := h.Get(ctx, key)
 		if err != nil {
 			return err
 		}
@@ -113,7 +113,7 @@ func (c *connection) completeDevice(cmd *cobra.Command, args []string, typed str
 		if !ok {
 			return nil
 		}
-		m, err := h.Get(ctx, models.Key{Kind: "DeviceModel", Namespace: c.namespace, Name: device.Spec.Model})
+		m, err := h.Get(ctx, models.Key{Kind: "DeviceModel", Namespace: key.Namespace, Name: device.Spec.Model})
 		if err != nil {
 			return err
 		}

@@ -8,8 +8,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/whimbrel-edge/whimbrel/models"
 )
@@ -18,10 +20,12 @@ import (
 type connection struct {
 	context, server, token, ca string
 	namespace                  string
+	flags                      *pflag.FlagSet
 }
 
 func (c *connection) addFlags(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
+	c.flags = f
 	f.StringVar(&c.context, "context", "", "context file that says which hub to talk to (default ./whimbrel-data/context.json, else the one in your config folder)")
 	f.StringVar(&c.server, "server", "", "URL of the hub, instead of the context's")
 	f.StringVar(&c.token, "token", "", "API token, instead of the context's")
@@ -148,11 +152,47 @@ func kindOf(name string) (models.KindInfo, error) {
 	return info, nil
 }
 
+// explicit reports whether a person chose the namespace.
+func (c *connection) explicit() bool { return c.flags.Changed("namespace") }
+
+// device names a device. Beside NAME it takes NAMESPACE.NAME, as edges and their
+// topics say it: the name of a device has no dot.
+func (c *connection) device(name string) (models.Key, error) {
+	key := models.Key{Kind: "Device", Namespace: c.namespace, Name: name}
+	namespace, rest, qualified := strings.Cut(name, ".")
+	if !qualified {
+		return key, nil
+	}
+	if c.explicit() && namespace != c.namespace {
+		return key, Usagef("%s is a device of namespace %s, but --namespace is %s", name, namespace, c.namespace)
+	}
+	key.Namespace, key.Name = namespace, rest
+	for _, part := range []string{namespace, rest} {
+		if wrong := models.CheckLabelName(part); wrong != "" {
+			return key, Usagef("a device is NAME or NAMESPACE.NAME, got %q: %s", name, wrong)
+		}
+	}
+	return key, nil
+}
+
 // key names an object of a kind in the namespace that was asked for.
-func (c *connection) key(info models.KindInfo, name string) models.Key {
+func (c *connection) key(info models.KindInfo, name string) (models.Key, error) {
 	key := models.Key{Kind: info.Kind, Name: name}
-	if info.Namespaced {
+	switch {
+	case info.Kind == "Device":
+		return c.device(name)
+	case info.Namespaced:
 		key.Namespace = c.namespace
 	}
-	return key
+	return key, nil
+}
+
+// withDevice calls do with the hub that the flags mean and the device that an
+// argument names.
+func (c *connection) withDevice(cmd *cobra.Command, name string, do func(ctx context.Context, h hub, device models.Key) error) error {
+	key, err := c.device(name)
+	if err != nil {
+		return err
+	}
+	return c.with(cmd, func(ctx context.Context, h hub) error { return do(ctx, h, key) })
 }

@@ -35,9 +35,16 @@ For a device: its conditions, its properties with their desired and reported val
 			if err != nil {
 				return err
 			}
+			var keys []models.Key
+			for _, name := range args[1:] {
+				key, err := conn.key(info, name)
+				if err != nil {
+					return err
+				}
+				keys = append(keys, key)
+			}
 			return conn.with(cmd, func(ctx context.Context, h hub) error {
-				for i, name := range args[1:] {
-					key := conn.key(info, name)
+				for i, key := range keys {
 					o, err := h.Get(ctx, key)
 					if models.KindOf(err) == models.KindNotFound {
 						return notFound(key)

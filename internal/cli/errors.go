@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/url"
 	"strings"
@@ -50,11 +49,19 @@ func explain(err error) []string {
 		}
 		return lines
 	}
-	var file *fs.PathError
-	if errors.As(err, &file) { // of the files to apply, say: the hub was not asked
+	if !silent(err) {
 		return explainAnswer(err)
 	}
 	return explainSilence(err, l.target)
+}
+
+// silent reports whether an error is that of a connection: whatever else goes
+// wrong in a command, say with a file, is not for want of an answer.
+func silent(err error) bool {
+	var request *url.Error
+	var network *net.OpError
+	return errors.As(err, &request) || errors.As(err, &network) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // explainAnswer puts what a hub answered, or a mistake in a file, into lines.

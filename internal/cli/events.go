@@ -45,7 +45,14 @@ func (f *getFlags) eventOptions(cmd *cobra.Command, now time.Time) (o client.Eve
 		}
 		o.Kind, o.Name = kind, name
 		if info, known := models.KindByName(kind); known {
-			o.Kind = info.Kind
+			key, err := f.key(info, name)
+			if err != nil {
+				return o, err
+			}
+			o.Kind, o.Name = info.Kind, key.Name
+			if key.Name != name {
+				o.Namespace = key.Namespace
+			}
 		}
 	}
 	switch {

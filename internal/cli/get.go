@@ -19,6 +19,7 @@ type ref struct {
 	info   models.KindInfo
 	tokens bool // info is empty: tokens are no objects
 	name   string
+	key    models.Key // of the object, where there is a name
 }
 
 func (r ref) plural() string {
@@ -37,7 +38,14 @@ func (c *connection) parseRefs(args []string) (refs []ref, err error) {
 			return nil
 		}
 		info, err := kindOf(kind)
-		refs = append(refs, ref{info: info, name: name})
+		if err != nil {
+			return err
+		}
+		r := ref{info: info, name: name}
+		if name != "" {
+			r.key, err = c.key(info, name)
+		}
+		refs = append(refs, r)
 		return err
 	}
 	if strings.Contains(args[0], "/") {
@@ -87,7 +95,8 @@ func getCommand() *cobra.Command {
 		Use:     "get KIND [NAME…]",
 		GroupID: GroupObjects,
 		Short:   "Show objects in a table, or whole",
-		Long: `Shows objects in a table, or whole with -o yaml or -o json.
+		Long: `Shows objects in a table, or whole with -o yaml or -o json. A device of another namespace can be named NAMESPACE.NAME, as edges
+and their topics say it, here and with every other command.
 
 Kinds are devices, devicemodels, nodes, mappers, deployments, pods, services, configmaps, controllerrevisions, users,
 tokens and events, also in the singular or as dev, dm, no, deploy, po, svc, cm, ev. Events are those of all that you may see,
@@ -201,10 +210,9 @@ func (f *getFlags) fetch(ctx context.Context, h hub, r ref) (found, error) {
 			return out, models.Errorf(models.KindNotFound, "token/%s not found", r.name)
 		}
 	case r.name != "":
-		key := f.key(r.info, r.name)
-		o, err := h.Get(ctx, key)
+		o, err := h.Get(ctx, r.key)
 		if models.KindOf(err) == models.KindNotFound {
-			return out, notFound(key)
+			return out, notFound(r.key)
 		}
 		if err != nil {
 			return out, err
@@ -221,8 +229,8 @@ func (f *getFlags) fetch(ctx context.Context, h hub, r ref) (found, error) {
 }
 
 func (f *getFlags) selection(r ref) selection {
-	o := selection{kind: r.info.Kind, selector: f.selector}
-	if r.info.Namespaced && !f.all {
+	o := selection{kind: r.info.Kind, selector: f.selector, namespace: r.key.Namespace}
+	if r.name == "" && r.info.Namespaced && !f.all {
 		o.namespace = f.namespace
 	}
 	return o
@@ -322,11 +330,8 @@ func (f *getFlags) follow(ctx context.Context, cmd *cobra.Command, h hub, r ref)
 		return err
 	}
 	p := changePrinter{f: f, w: w, ref: r}
-	if r.name != "" {
-		key := f.key(r.info, r.name)
-		if !contains(l.Items, key) {
-			return notFound(key)
-		}
+	if r.name != "" && !contains(l.Items, r.key) {
+		return notFound(r.key)
 	}
 	for _, object := range l.Items {
 		p.add(models.Event{Type: models.Added, Object: object})
@@ -377,7 +382,7 @@ func (p *changePrinter) add(ev models.Event) {
 }
 
 func (p *changePrinter) wanted(ev models.Event) bool {
-	return p.ref.name == "" || ev.Object.Meta().Name == p.ref.name
+	return p.ref.name == "" || models.KeyOf(ev.Object) == p.ref.key
 }
 
 // begin prints what there is already.

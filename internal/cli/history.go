@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strconv"
 	"strings"
@@ -44,12 +45,12 @@ func historyCommand() *cobra.Command {
 				return Usagef("--limit must not be negative")
 			}
 			q.Limit, q.UID = limit, uid
-			return conn.with(cmd, func(ctx context.Context, h hub) error {
-				err := history(ctx, cmd.OutOrStdout(), h, conn.namespace, args[0], args[1], q, out)
+			return conn.withDevice(cmd, args[0], func(ctx context.Context, h hub, device models.Key) error {
+				err := history(ctx, cmd.OutOrStdout(), h, device, args[1], q, out)
 				if models.KindOf(err) == models.KindNotFound && (q.UID != "" || strings.Contains(err.Error(), "property")) {
 					return err
 				}
-				return deviceError(err, conn.namespace, args[0])
+				return deviceError(err, device)
 			})
 		},
 	}
@@ -96,12 +97,12 @@ func historyQuery(now time.Time, since, step time.Duration, from, to, agg string
 	return q, nil
 }
 
-func history(ctx context.Context, w io.Writer, h hub, namespace, device, property string, q models.HistoryQuery, out output) error {
+func history(ctx context.Context, w io.Writer, h hub, device models.Key, property string, q models.HistoryQuery, out output) error {
 	switch out.format {
 	case "csv":
-		return h.ExportHistory(ctx, namespace, device, property, q, client.CSV, w)
+		return h.ExportHistory(ctx, device.Namespace, device.Name, property, q, client.CSV, w)
 	case "json":
-		return historyDocument(ctx, w, h, namespace, device, property, q, out)
+		return historyDocument(ctx, w, h, device, property, q, out)
 	}
 	titles := []string{"TIME!", "VALUE", "QUALITY"}
 	if q.Step > 0 {
@@ -112,7 +113,7 @@ func history(ctx context.Context, w io.Writer, h hub, namespace, device, propert
 	}
 	var lines *stream
 	left := q.Limit
-	err := h.History(ctx, namespace, device, property, q, func(page models.History) error {
+	err := h.History(ctx, device.Namespace, device.Name, property, q, func(page models.History) error {
 		if lines == nil {
 			t := &table{titles: titles}
 			addHistory(t.row, page, q.Agg)
@@ -133,17 +134,13 @@ func history(ctx context.Context, w io.Writer, h hub, namespace, device, propert
 	return err
 }
 
-type enough struct{}
-
-func (enough) Error() string { return "enough" }
-
 // errEnough ends the reading of pages.
-var errEnough error = enough{}
+var errEnough = errors.New("enough")
 
 // historyDocument prints all pages as one.
-func historyDocument(ctx context.Context, w io.Writer, h hub, namespace, device, property string, q models.HistoryQuery, out output) error {
+func historyDocument(ctx context.Context, w io.Writer, h hub, device models.Key, property string, q models.HistoryQuery, out output) error {
 	var all *models.History
-	err := h.History(ctx, namespace, device, property, q, func(page models.History) error {
+	err := h.History(ctx, device.Namespace, device.Name, property, q, func(page models.History) error {
 		if all == nil {
 			all = &page
 		} else {

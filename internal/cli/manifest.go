@@ -42,9 +42,9 @@ type entry struct {
 
 // read returns the objects of all files in the order in which they are to be
 // applied; those that cannot be read come first. An object that names no
-// namespace gets the given one; explicit says that a person gave it, and that
-// objects of another one are refused.
-func (f *files) read(stdin io.Reader, namespace string, explicit bool) ([]entry, error) {
+// namespace gets that of the connection; where a person gave it, objects of
+// another one are refused.
+func (f *files) read(stdin io.Reader, conn *connection) ([]entry, error) {
 	var entries []entry
 	for _, name := range f.names {
 		paths, err := f.expand(name)
@@ -52,7 +52,7 @@ func (f *files) read(stdin io.Reader, namespace string, explicit bool) ([]entry,
 			return nil, err
 		}
 		for _, path := range paths {
-			more, err := readFile(path, stdin, namespace, explicit)
+			more, err := readFile(path, stdin, conn)
 			if err != nil {
 				return nil, err
 			}
@@ -60,7 +60,7 @@ func (f *files) read(stdin io.Reader, namespace string, explicit bool) ([]entry,
 		}
 	}
 	if len(entries) == 0 {
-		return nil, fmt.Errorf("there are no objects in %s", strings.Join(f.names, ", "))
+		return nil, fmt.Errorf("there are no objects in %s: nothing but blanks and comments, or no .yaml, .yml or .json file in a folder (-R looks in folders inside, too)", strings.Join(f.names, ", "))
 	}
 	slices.SortStableFunc(entries, func(a, b entry) int { return rank(a) - rank(b) })
 	return entries, nil
@@ -100,7 +100,7 @@ func (f *files) expand(name string) ([]string, error) {
 	return paths, err
 }
 
-func readFile(path string, stdin io.Reader, namespace string, explicit bool) ([]entry, error) {
+func readFile(path string, stdin io.Reader, conn *connection) ([]entry, error) {
 	var text []byte
 	var err error
 	if path == "-" {
@@ -114,7 +114,7 @@ func readFile(path string, stdin io.Reader, namespace string, explicit bool) ([]
 	}
 	var entries []entry
 	for _, doc := range split(text) {
-		o, err := decode(doc, namespace, explicit)
+		o, err := decode(doc, conn)
 		if err != nil {
 			err = fmt.Errorf("%s: %w", path, err)
 		}
@@ -136,7 +136,7 @@ func number(entries []entry) {
 	}
 }
 
-func decode(doc []byte, namespace string, explicit bool) (models.Object, error) {
+func decode(doc []byte, conn *connection) (models.Object, error) {
 	o, err := models.DecodeObject(doc)
 	if err != nil {
 		return nil, named(doc, err)
@@ -149,9 +149,9 @@ func decode(doc []byte, namespace string, explicit bool) (models.Object, error) 
 	_ = yaml.Unmarshal(doc, &head) // it was decoded above already
 	switch meta := o.Meta(); {
 	case head.Metadata.Namespace == "":
-		meta.Namespace = namespace
-	case explicit && meta.Namespace != namespace:
-		return nil, named(doc, models.Invalid("/metadata/namespace", "is %s, but --namespace is %s", meta.Namespace, namespace))
+		meta.Namespace = conn.namespace
+	case conn.explicit() && meta.Namespace != conn.namespace:
+		return nil, named(doc, models.Invalid("/metadata/namespace", "is %s, but --namespace is %s", meta.Namespace, conn.namespace))
 	}
 	return o, nil
 }

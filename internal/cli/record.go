@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/recording"
 )
 
@@ -40,7 +41,7 @@ The file holds what is written to the device and what it says, as it is; of its 
 			if length > maxRecord {
 				return Usagef("--for must be at most 24h, got %s: record several times, with -o", length)
 			}
-			return conn.with(cmd, func(ctx context.Context, h hub) error {
+			return conn.withDevice(cmd, args[0], func(ctx context.Context, h hub, device models.Key) error {
 				w, name := cmd.OutOrStdout(), "-"
 				if path != "-" {
 					if name = path; name == "" {
@@ -53,12 +54,12 @@ The file holds what is written to the device and what it says, as it is; of its 
 					defer file.Close()
 					w = file
 				}
-				err := h.RecordDevice(ctx, conn.namespace, args[0], length, w)
+				err := h.RecordDevice(ctx, device.Namespace, device.Name, length, w)
 				if interrupted(ctx, err) {
 					err = nil
 				}
 				if path == "-" {
-					return deviceError(err, conn.namespace, args[0])
+					return deviceError(err, device)
 				}
 				said, readErr := summary(name)
 				switch {
@@ -69,7 +70,7 @@ The file holds what is written to the device and what it says, as it is; of its 
 				default:
 					fmt.Fprintln(cmd.OutOrStdout(), said)
 				}
-				return deviceError(err, conn.namespace, args[0])
+				return deviceError(err, device)
 			})
 		},
 	}

@@ -72,7 +72,7 @@ func makeArchive(ts *testscript.TestScript, _ bool, args []string) {
 
 // playHub is what happens at the hub meanwhile:
 //
-//	hub report DEVICE PROPERTY VALUE [QUALITY REASON]
+//	hub report [NAMESPACE.]DEVICE PROPERTY VALUE [QUALITY REASON]
 //	hub behave DEVICE confirms|refuses|silent
 //	hub away DEVICE
 //	hub raise TYPE REASON KIND/NAME MESSAGE
@@ -93,7 +93,11 @@ func playHub(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Check(s.Quality.UnmarshalText([]byte(args[4])))
 			s.Reason = models.Reason(args[5])
 		}
-		h.Report("default", args[1], args[2], s)
+		namespace, device, qualified := strings.Cut(args[1], ".")
+		if !qualified {
+			namespace, device = "default", args[1]
+		}
+		h.Report(namespace, device, args[2], s)
 	case "behave":
 		h.Behave("default", args[1], map[string]cloudapitest.Behaviour{
 			"confirms": cloudapitest.Confirms, "refuses": cloudapitest.Refuses, "silent": cloudapitest.Silent}[args[2]])

@@ -31,13 +31,8 @@ A device whose server is not trusted says in its status which fingerprint the se
 			if err != nil {
 				return err
 			}
-			return conn.with(cmd, func(ctx context.Context, h hub) error {
-				key := models.Key{Kind: "Device", Namespace: conn.namespace, Name: args[0]}
-				// As edges name devices of other namespaces than default.
-				if ns, name, ok := strings.Cut(args[0], "."); ok && !cmd.Flags().Changed("namespace") {
-					key.Namespace, key.Name = ns, name
-				}
-				return trust(ctx, cmd, h, key, fingerprint)
+			return conn.withDevice(cmd, args[0], func(ctx context.Context, h hub, device models.Key) error {
+				return trust(ctx, cmd, h, device, fingerprint)
 			})
 		},
 	}

@@ -56,16 +56,16 @@ func twinGetCommand() *cobra.Command {
 			if uid != "" && when == "" {
 				return Usagef("--uid needs --at: a device that was deleted has a twin only in the past")
 			}
-			return conn.with(cmd, func(ctx context.Context, h hub) error {
+			return conn.withDevice(cmd, args[0], func(ctx context.Context, h hub, device models.Key) error {
 				if when != "" {
-					return twinAt(ctx, cmd.OutOrStdout(), h, conn.namespace, args[0], uid, at, out)
+					return twinAt(ctx, cmd.OutOrStdout(), h, device, uid, at, out)
 				}
 				if watch {
-					return followTwin(ctx, cmd, h, conn.namespace, args[0], out)
+					return followTwin(ctx, cmd, h, device, out)
 				}
-				doc, err := h.Twin(ctx, conn.namespace, args[0])
+				doc, err := h.Twin(ctx, device.Namespace, device.Name)
 				if err != nil {
-					return deviceError(err, conn.namespace, args[0])
+					return deviceError(err, device)
 				}
 				w := cmd.OutOrStdout()
 				if out.document() {
@@ -99,8 +99,8 @@ func pastTime(text string, now time.Time) (time.Time, error) {
 	return t, nil
 }
 
-func twinAt(ctx context.Context, w io.Writer, h hub, namespace, device, uid string, at time.Time, out output) error {
-	doc, err := h.TwinAt(ctx, namespace, device, uid, at)
+func twinAt(ctx context.Context, w io.Writer, h hub, device models.Key, uid string, at time.Time, out output) error {
+	doc, err := h.TwinAt(ctx, device.Namespace, device.Name, uid, at)
 	if err != nil {
 		return err
 	}
@@ -139,21 +139,21 @@ twin get shows what was reported last and asks nobody.`,
 			if wait <= 0 {
 				return Usagef("--wait must be above 0s")
 			}
-			return conn.with(cmd, func(ctx context.Context, h hub) error {
+			return conn.withDevice(cmd, args[0], func(ctx context.Context, h hub, device models.Key) error {
 				var names []string
 				if len(args) > 1 {
 					names = args[1:]
 				}
-				read, err := h.ReadDevice(ctx, conn.namespace, args[0], names, wait)
+				read, err := h.ReadDevice(ctx, device.Namespace, device.Name, names, wait)
 				if err != nil {
-					return deviceError(err, conn.namespace, args[0])
+					return deviceError(err, device)
 				}
 				w := cmd.OutOrStdout()
 				if out.document() {
-					return out.print(w, models.Readings{Device: args[0], Properties: read})
+					return out.print(w, models.Readings{Device: device.Name, Properties: read})
 				}
 				units := map[string]string{}
-				if doc, err := h.Twin(ctx, conn.namespace, args[0]); err == nil { // without it, values without units
+				if doc, err := h.Twin(ctx, device.Namespace, device.Name); err == nil { // without it, values without units
 					for name, p := range doc.Properties {
 						units[name] = p.Unit
 					}
@@ -180,9 +180,9 @@ twin get shows what was reported last and asks nobody.`,
 
 // deviceError says that a device is not there in the words of all commands; of one
 // that was deleted the hub knows more.
-func deviceError(err error, namespace, device string) error {
+func deviceError(err error, device models.Key) error {
 	if models.KindOf(err) == models.KindNotFound && !strings.Contains(err.Error(), "uid=") {
-		return notFound(models.Key{Kind: "Device", Namespace: namespace, Name: device})
+		return notFound(device)
 	}
 	return err
 }
@@ -206,22 +206,22 @@ func twinTable(doc twin.Document, order []string, now time.Time) *table {
 }
 
 // followTwin shows a twin and then what changes of it, until it is interrupted.
-func followTwin(ctx context.Context, cmd *cobra.Command, h hub, namespace, device string, out output) error {
-	doc, err := h.Twin(ctx, namespace, device)
+func followTwin(ctx context.Context, cmd *cobra.Command, h hub, device models.Key, out output) error {
+	doc, err := h.Twin(ctx, device.Namespace, device.Name)
 	if err != nil {
-		return deviceError(err, namespace, device)
+		return deviceError(err, device)
 	}
 	w := cmd.OutOrStdout()
 	p := twinPrinter{w: w, out: out, state: doc.State, shown: doc.Properties}
 	if err := p.begin(doc); err != nil {
 		return err
 	}
-	err = h.StreamTwins(ctx, selection{kind: "Device", namespace: namespace}, func(c twin.StreamChange) error {
+	err = h.StreamTwins(ctx, selection{kind: "Device", namespace: device.Namespace}, func(c twin.StreamChange) error {
 		switch {
-		case c.Document.Device != device:
+		case c.Document.Device != device.Name:
 			return nil
 		case c.Deleted:
-			return models.Errorf(models.KindNotFound, "device/%s was deleted", device)
+			return models.Errorf(models.KindNotFound, "%s was deleted", short(device))
 		}
 		return p.change(c.Document)
 	})
@@ -336,8 +336,8 @@ With --wait the exit code is 0 only when the device has confirmed every value in
 			if err != nil {
 				return err
 			}
-			return conn.with(cmd, func(ctx context.Context, h hub) error {
-				return set(ctx, cmd, h, conn.namespace, args[0], patch, opts, out)
+			return conn.withDevice(cmd, args[0], func(ctx context.Context, h hub, device models.Key) error {
+				return set(ctx, cmd, h, device, patch, opts, out)
 			})
 		},
 	}
@@ -378,10 +378,10 @@ func parseValue(text string) models.Value {
 	return models.String(text)
 }
 
-func set(ctx context.Context, cmd *cobra.Command, h hub, namespace, device string, patch map[string]models.Value, opts setOptions, out output) error {
-	doc, known, err := h.PatchDesired(ctx, namespace, device, patch, opts)
+func set(ctx context.Context, cmd *cobra.Command, h hub, device models.Key, patch map[string]models.Value, opts setOptions, out output) error {
+	doc, known, err := h.PatchDesired(ctx, device.Namespace, device.Name, patch, opts)
 	if !known {
-		return deviceError(err, namespace, device)
+		return deviceError(err, device)
 	}
 	w := cmd.OutOrStdout()
 	if out.document() {

@@ -35,8 +35,8 @@ what became of it. Writes made at the edge are there, too.`,
 			if since > 0 {
 				q.Since = time.Now().Add(-since)
 			}
-			return conn.with(cmd, func(ctx context.Context, h hub) error {
-				entries, next, err := h.Writes(ctx, conn.namespace, args[0], q)
+			return conn.withDevice(cmd, args[0], func(ctx context.Context, h hub, device models.Key) error {
+				entries, next, err := h.Writes(ctx, device.Namespace, device.Name, q)
 				if err != nil {
 					return err
 				}
