@@ -53,18 +53,19 @@ func (c Caller) may(need models.Role, namespace string) error {
 	if where && rank(c.Role) >= rank(need) && rank(need) >= 0 {
 		return nil
 	}
-	return c.lacks(need, namespace)
+	return c.lacks(string(need) + " in " + placeOf(namespace))
 }
 
-func (c Caller) lacks(need models.Role, namespace string) error {
-	place := func(ns string) string {
-		if ns == "" || ns == models.AllNamespaces {
-			return "all namespaces"
-		}
-		return "namespace " + ns
+// lacks says which role, and where, a caller would need.
+func (c Caller) lacks(need string) error {
+	return models.Errorf(models.KindForbidden, "this needs the role %s; %s has the role %s in %s", need, c.Name, c.Role, placeOf(c.Namespace))
+}
+
+func placeOf(namespace string) string {
+	if namespace == "" || namespace == models.AllNamespaces {
+		return "all namespaces"
 	}
-	return models.Errorf(models.KindForbidden, "this needs the role %s in %s; %s has the role %s in %s",
-		need, place(namespace), c.Name, c.Role, place(c.Namespace))
+	return "namespace " + namespace
 }
 
 // limits bounds how fast each caller may come.

@@ -195,7 +195,7 @@ func (a *api) mount(h huma.API, r *route) {
 
 func (c *call) run(r *route) (answer, error) {
 	if r.role != "" && rank(c.caller.Role) < rank(r.role) {
-		return answer{}, c.caller.lacks(r.role, c.caller.Namespace)
+		return answer{}, c.caller.lacks(string(r.role))
 	}
 	for _, p := range r.op.Parameters {
 		if p.In == "path" && c.param(p.Name) == "" {

@@ -172,7 +172,7 @@ func showFound(cmd *cobra.Command, all []models.Found, name, protocol string, ou
 	if len(m.Spec.Properties) == 0 {
 		return fmt.Errorf("nothing was found that a model could have")
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "model %s: %d properties\n", name, len(m.Spec.Properties))
+	fmt.Fprintf(cmd.ErrOrStderr(), "model %s: %s\n", name, properties(len(m.Spec.Properties)))
 	return printModel(w, m, out)
 }
 

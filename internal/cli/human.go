@@ -165,6 +165,13 @@ func plural(n int, noun string) string {
 	return strconv.Itoa(n) + " " + noun + "s"
 }
 
+func properties(n int) string {
+	if n == 1 {
+		return "1 property"
+	}
+	return strconv.Itoa(n) + " properties"
+}
+
 // plain makes control characters visible: what a device or a user wrote must
 // not be able to command a terminal.
 func plain(s string) string {

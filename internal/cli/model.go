@@ -217,7 +217,7 @@ func importModel(cmd *cobra.Command, name string, o importer.Options, out output
 	if err != nil {
 		return fmt.Errorf("%s: %w", label, err)
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "model %s: %d properties\n", result.Model.Metadata.Name, len(result.Model.Spec.Properties))
+	fmt.Fprintf(cmd.ErrOrStderr(), "model %s: %s\n", result.Model.Metadata.Name, properties(len(result.Model.Spec.Properties)))
 	return printModel(cmd.OutOrStdout(), result.Model, out)
 }
 
