@@ -122,6 +122,17 @@ func TestPodExec(t *testing.T) {
 		}
 	}
 	// Who leaves, whose token is revoked and whose node is cut off end a command.
+	await := func(what string) {
+		t.Helper()
+		deadline := time.Now().Add(10 * time.Second)
+		for all := ""; !strings.Contains(all, what); all = strings.Join(p.hub.Commands(), "\n") {
+			if time.Now().After(deadline) {
+				t.Fatalf("nothing ended with %q:\n%s", what, all)
+			}
+			time.Sleep(10 * time.Millisecond) //sleep: the record comes after the answer
+		}
+	}
+	await("admin: exit 42: 42 <nil>")
 	for what, end := range map[string]func(cancel func()){
 		"leave":  func(cancel func()) { cancel() },
 		"cut":    func(func()) { p.hub.CutPod("default", "web-0", false) },
@@ -147,15 +158,9 @@ func TestPodExec(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 		cancel()
-	}
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		if all := strings.Join(p.hub.Commands(), "\n"); strings.Count(all, "sleep: 0") == 3 && strings.Contains(all, "admin: sleep: 0 the caller has left") && strings.Contains(all, "admin: exit 42: 42 <nil>") {
-			break
-		} else if time.Now().After(deadline) {
-			t.Fatalf("how commands ended:\n%s", all)
-		}
-		time.Sleep(10 * time.Millisecond) //sleep: the record comes after the answer
+		// Before the next: a cut must not reach whom it is not meant for.
+		await(map[string]string{"leave": "admin: sleep: 0 the caller has left", "cut": "admin: sleep: 0 the connection to the node was lost",
+			"revoke": "second: sleep: 0 the token is not known"}[what])
 	}
 }
 

@@ -53,8 +53,9 @@ func (h *Hub) CutPod(namespace, name string, away bool) {
 	p.cut = make(chan struct{})
 }
 
-// lookInto finds a pod and connects to it.
-func (h *Hub) lookInto(ctx context.Context, namespace, name, container string, serve func(ctx context.Context, conn net.Conn, p *playedPod)) (net.Conn, error) {
+// lookInto finds a pod and connects to it. serve learns how many lines the pod
+// had said by then.
+func (h *Hub) lookInto(ctx context.Context, namespace, name, container string, serve func(ctx context.Context, conn net.Conn, p *playedPod, said int)) (net.Conn, error) {
 	o, err := h.Get(ctx, models.Key{Kind: "Pod", Namespace: namespace, Name: name})
 	if err != nil {
 		return nil, err
@@ -70,10 +71,10 @@ func (h *Hub) lookInto(ctx context.Context, namespace, name, container string, s
 	}
 	near, far := net.Pipe()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	cut := p.cut
+	cut, said := p.cut, len(p.lines)
 	go func() { // ends with the connection
 		defer cancel()
-		serve(ctx, far, p)
+		serve(ctx, far, p, said)
 		_ = far.Close()
 	}()
 	go func() { // ends with the other
@@ -91,14 +92,12 @@ func (h *Hub) OpenLog(ctx context.Context, r podstream.LogRequest, _ string) (ne
 	if r.Previous {
 		return nil, models.Errorf(models.KindNotFound, "no earlier life of container %s of pod %s is known", r.Container, r.Pod)
 	}
-	return h.lookInto(ctx, r.Namespace, r.Pod, r.Container, func(ctx context.Context, conn net.Conn, p *playedPod) {
+	return h.lookInto(ctx, r.Namespace, r.Pod, r.Container, func(ctx context.Context, conn net.Conn, p *playedPod, said int) {
 		_ = podstream.ServeLog(ctx, conn, func(ctx context.Context, w io.Writer) error {
-			h.mu.Lock()
 			at := 0
 			if r.Tail != nil {
-				at = max(0, len(p.lines)-*r.Tail)
+				at = max(0, said-*r.Tail)
 			}
-			h.mu.Unlock()
 			for {
 				h.mu.Lock()
 				lines, changed := slices.Clone(p.lines), p.changed
@@ -132,7 +131,7 @@ func (h *Hub) OpenLog(ctx context.Context, r podstream.LogRequest, _ string) (ne
 // OpenExec implements cloudapi.Pods. A pod knows the commands cat, exit CODE, sleep,
 // size and fail. What ended how is what Commands returns.
 func (h *Hub) OpenExec(ctx context.Context, r podstream.ExecRequest, by, _ string) (net.Conn, func(int, error), error) {
-	conn, err := h.lookInto(ctx, r.Namespace, r.Pod, r.Container, func(ctx context.Context, conn net.Conn, _ *playedPod) {
+	conn, err := h.lookInto(ctx, r.Namespace, r.Pod, r.Container, func(ctx context.Context, conn net.Conn, _ *playedPod, _ int) {
 		_ = podstream.ServeCommand(ctx, conn, func(ctx context.Context, in podstream.Input, stdout, stderr io.Writer) (int, error) {
 			switch r.Command[0] {
 			case "cat":
