@@ -45,6 +45,16 @@ type Meta interface {
 	// microsecond.
 	Date(ctx context.Context) (Date, error)
 	SetDate(ctx context.Context, d Date) error
+	// Versions returns what SetVersions stored last, the zero Versions if nothing.
+	Versions(ctx context.Context) (Versions, error)
+	// SetVersions stores it durably.
+	SetVersions(ctx context.Context, v Versions) error
+}
+
+// Versions is from where the versions of twins count on; see package twins.
+type Versions struct {
+	Era  int64
+	Open bool // a life of the hub has begun whose end was not noted
 }
 
 // Date is how late it is believed to be for what is deleted because it is old; see

@@ -139,6 +139,7 @@ func (s *Store) makePartitions(ctx context.Context, starts []int64) error {
 				return err
 			}
 			_, err := tx.Exec(ctx, `SELECT samples_make_partition($1)`, start)
+			failpoint.Here("history.partition")
 			return err
 		})
 		switch {
@@ -417,6 +418,7 @@ func (s *Store) rewrite(ctx context.Context, now time.Time, step func(pgx.Tx, *r
 		}
 		failpoint.Here("history.compact")
 		gone, err := tx.Exec(ctx, `DELETE FROM samples_batch WHERE id = ANY($1)`, w.ids)
+		failpoint.Here("history.compact.deleted")
 		if err == nil && gone.RowsAffected() != int64(len(w.ids)) {
 			err = errGone
 		}
@@ -426,6 +428,7 @@ func (s *Store) rewrite(ctx context.Context, now time.Time, step func(pgx.Tx, *r
 		return false, err
 	}
 	if len(missing) == 0 {
+		failpoint.Here("history.compacted")
 		s.removed += len(w.ids)
 		return w.more, nil
 	}
@@ -499,7 +502,9 @@ func (s *Store) merge(ctx context.Context, now time.Time) (merged bool, err erro
 		if err := w.write(ctx, tx); err != nil {
 			return err
 		}
+		failpoint.Here("history.merge")
 		gone, err := tx.Exec(ctx, `DELETE FROM samples_young WHERE id = ANY($1)`, w.ids)
+		failpoint.Here("history.merge.deleted")
 		if err == nil && gone.RowsAffected() != int64(len(w.ids)) {
 			err = errGone
 		}

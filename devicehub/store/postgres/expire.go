@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 )
 
 // rules are retention rules by columns, for unnest.
@@ -59,6 +60,7 @@ func expireChunks(ctx context.Context, tx pgx.Tx, r *rules) error {
 			DELETE FROM samples_week w USING gone WHERE w.series = gone.series AND w.start = gone.start`, r.uids, r.before, r.keep); err != nil {
 			return err
 		}
+		failpoint.Here("history.expire")
 	}
 	if !r.anyKeep {
 		return nil
@@ -137,6 +139,7 @@ func (s *Store) dropPartition(ctx context.Context, start int64, r *rules) error 
 		if _, err := tx.Exec(ctx, `DROP TABLE `+name); err != nil {
 			return err
 		}
+		failpoint.Here("history.drop")
 		_, err := tx.Exec(ctx, `DELETE FROM samples_week WHERE start = $1`, start)
 		return err
 	})

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -444,62 +445,24 @@ func TestStrangeDates(t *testing.T) {
 	}
 }
 
-// TestCompactKilled kills the server while it compacts, and wants every sample
-// once.
-func TestCompactKilled(t *testing.T) {
+// TestWorker is the process that TestKilled kills.
+func TestWorker(t *testing.T) {
+	storetest.Worker(t, func(t *testing.T, database string) store.Store { return openAt(t, database) })
+}
+
+// TestKilled kills the process, and the server, at every step that history takes:
+// what has arrived becomes chunks, these are merged, weeks are summed up, partitions made and dropped, chunks expire.
+func TestKilled(t *testing.T) {
 	server := pgtest.StartServer(t, pgtest.Options{})
-	s := openAt(t, server.URL("postgres"))
-	t.Cleanup(func() { s.Close() })
-	f := newFiller(t, s, 20)
-	at, total := time.Now().UnixMicro(), 0
-	for round := range 4 {
-		for range 20 {
-			f.add(t, 10, func(p, i int) store.Sample {
-				return store.Sample{TimeUS: at + int64(i), Kind: uint8(models.KindInt), Int: int64(i * p)}
-			})
-			at += 10
-			total += 10
-			if _, err := s.Compact(t.Context(), time.Now()); err != nil {
+	url := server.URL("postgres")
+	storetest.Killed(t, storetest.Killing{Database: url, Open: func(t *testing.T) store.Store { return openAt(t, url) },
+		Steps: []string{"history.partition", "history.compact", "history.compact.deleted", "history.compacted", "history.merge", "history.merge.deleted", "history.week", "history.drop", "history.expire"},
+		Crash: func(t *testing.T) {
+			t.Helper()
+			if err := errors.Join(server.Kill9(), server.Start()); err != nil {
 				t.Fatal(err)
 			}
-		}
-		done := make(chan error, 1)
-		go func() {
-			for {
-				if _, err := s.Compact(t.Context(), time.Now().Add(time.Hour)); err != nil {
-					done <- err
-					return
-				}
-			}
-		}()
-		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) //sleep: to be killed anywhere within
-		if err := server.Kill9(); err != nil {
-			t.Fatal(err)
-		}
-		<-done
-		if err := server.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := eventually(t.Context(), func() (bool, error) { return s.Compact(t.Context(), time.Now()) }); err != nil {
-			t.Fatal(err)
-		}
-		for p := range f.ids {
-			n, last := 0, int64(math.MinInt64)
-			_, err := eventually(t.Context(), func() (int, error) {
-				n, last = 0, math.MinInt64
-				return 0, s.Samples(t.Context(), "uid-1", fmt.Sprint("p", p), 0, math.MaxInt64, func(v store.Sample) error {
-					if v.TimeUS <= last {
-						return fmt.Errorf("%d after %d", v.TimeUS, last)
-					}
-					n, last = n+1, v.TimeUS
-					return nil
-				})
-			})
-			if err != nil || n != total {
-				t.Fatalf("round %d: property %d has %d samples, want %d, error %v", round, p, n, total, err)
-			}
-		}
-	}
+		}})
 }
 
 // BenchmarkCompact measures how quickly what has arrived becomes chunks, and what

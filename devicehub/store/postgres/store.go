@@ -152,6 +152,22 @@ func (s *Store) SetDate(ctx context.Context, d store.Date) error {
 	return nil
 }
 
+// Versions implements store.Meta.
+func (s *Store) Versions(ctx context.Context) (v store.Versions, err error) {
+	if err := s.pool.QueryRow(ctx, `SELECT twin_era, twin_open FROM hub`).Scan(&v.Era, &v.Open); err != nil {
+		return v, fmt.Errorf("read the era of versions: %w", err)
+	}
+	return v, nil
+}
+
+// SetVersions implements store.Meta.
+func (s *Store) SetVersions(ctx context.Context, v store.Versions) error {
+	if _, err := s.pool.Exec(ctx, `UPDATE hub SET twin_era = $1, twin_open = $2`, v.Era, v.Open); err != nil {
+		return fmt.Errorf("store the era of versions: %w", err)
+	}
+	return nil
+}
+
 // send runs the batch as one transaction in one round trip.
 func (s *Store) send(ctx context.Context, b *pgx.Batch) error {
 	err := s.pool.SendBatch(ctx, b).Close()

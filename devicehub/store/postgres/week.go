@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 )
 
 // week is what the chunks of one series and period in samples_chunk come to by the
@@ -105,6 +106,7 @@ func (s *Store) sumWeeks(ctx context.Context, now time.Time) (more bool, err err
 			if err := sumWeek(ctx, tx, r); err != nil {
 				return err
 			}
+			failpoint.Here("history.week")
 		}
 		return nil
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 )
 
 // Samples implements store.History.
@@ -67,6 +68,7 @@ func (s *Store) expire(ctx context.Context, r store.Retention, property string) 
 		if _, err := tx.Exec(`DELETE FROM rollups WHERE `+those+` AND hour_us < ?3`, r.DeviceUID, property, before); err != nil {
 			return err
 		}
+		failpoint.Here("history.expire")
 		_, err := tx.Exec(`DELETE FROM samples WHERE `+those+` AND time_us < ?3`, r.DeviceUID, property, before)
 		return err
 	})

@@ -127,6 +127,7 @@ func (s *Store) Ingest(ctx context.Context, batches []store.Batch) error {
 		return insertNews(tx, batches)
 	})
 	if err != nil {
+		clear(s.noted) // what was noted in vain is not
 		return fmt.Errorf("ingest: %w", err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 )
 
 // An hour of a series is rolled up when it is over for a while, and again after
@@ -60,6 +61,7 @@ func (s *Store) due(tx *sql.Tx, batches []store.Batch) error {
 				clear(s.noted)
 			}
 			s.noted[h] = struct{}{}
+			failpoint.Here("ingest.due")
 		}
 	}
 	return nil
@@ -93,6 +95,7 @@ func (s *Store) Compact(ctx context.Context, now time.Time) (more bool, err erro
 	if err != nil {
 		return false, fmt.Errorf("roll up history: %w", err)
 	}
+	failpoint.Here("history.compacted")
 	return more, nil
 }
 
@@ -100,6 +103,7 @@ func rollUp(ctx context.Context, tx *sql.Tx, h hour) error {
 	if _, err := tx.Exec(`DELETE FROM rollups_due WHERE hour_us = ? AND series = ?`, h.us, h.series); err != nil {
 		return err
 	}
+	failpoint.Here("history.rollup")
 	var samples []store.Sample
 	if err := each(ctx, tx, func(rows *sql.Rows) error {
 		v, err := scanSample(rows)
@@ -124,6 +128,7 @@ func rollUp(ctx context.Context, tx *sql.Tx, h hour) error {
 		return nil
 	}
 	_, err := tx.Exec(`INSERT OR REPLACE INTO rollups (series, hour_us, minutes, hour) VALUES (?, ?, ?, ?)`, h.series, h.us, minutes, whole)
+	failpoint.Here("history.rollup.written")
 	return err
 }
 

@@ -245,3 +245,16 @@ func BenchmarkIngest(b *testing.B) {
 	}
 	b.ReportMetric(float64(at)/b.Elapsed().Seconds(), "samples/s")
 }
+
+// TestWorker is the process that TestKilled kills.
+func TestWorker(t *testing.T) {
+	storetest.Worker(t, func(t *testing.T, database string) store.Store { return openAt(t, database) })
+}
+
+// TestKilled kills the process at every step that history takes: while late samples
+// take back what their hours came to, while hours are rolled up, while old samples go.
+func TestKilled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hub.db")
+	storetest.Killed(t, storetest.Killing{Database: path, Open: func(t *testing.T) store.Store { return openAt(t, path) },
+		Steps: []string{"ingest.due", "history.rollup", "history.rollup.written", "ingest.due", "history.compacted", "history.expire"}})
+}

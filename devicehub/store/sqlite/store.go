@@ -170,6 +170,22 @@ func (s *Store) SetDate(ctx context.Context, d store.Date) error {
 	return nil
 }
 
+// Versions implements store.Meta.
+func (s *Store) Versions(ctx context.Context) (v store.Versions, err error) {
+	if err := s.read.QueryRowContext(ctx, `SELECT twin_era, twin_open FROM hub`).Scan(&v.Era, &v.Open); err != nil {
+		return v, fmt.Errorf("read the era of versions: %w", err)
+	}
+	return v, nil
+}
+
+// SetVersions implements store.Meta.
+func (s *Store) SetVersions(ctx context.Context, v store.Versions) error {
+	if _, err := s.write.ExecContext(ctx, `UPDATE hub SET twin_era = ?, twin_open = ?`, v.Era, v.Open); err != nil {
+		return fmt.Errorf("store the era of versions: %w", err)
+	}
+	return nil
+}
+
 // tx runs f in a writing transaction. Statements in f take no context, which
 // would cost a goroutine each: when ctx ends the transaction is rolled back and
 // the next statement fails.

@@ -33,6 +33,7 @@ type Memory struct {
 type data struct {
 	revision int64
 	date     store.Date
+	versions store.Versions
 	objects  map[objectKey]store.Object
 	desired  map[string]store.Desired
 	twins    map[string][]byte
@@ -170,6 +171,17 @@ func (m *Memory) SetDate(ctx context.Context, d store.Date) error {
 		m.data.date = store.Date{Time: micro(d.Time), Doubted: d.Doubted.Truncate(time.Microsecond)}
 		return nil
 	})
+}
+
+// Versions implements store.Meta.
+func (m *Memory) Versions(ctx context.Context) (v store.Versions, err error) {
+	err = m.do(ctx, "Versions", func() error { v = m.data.versions; return nil })
+	return v, err
+}
+
+// SetVersions implements store.Meta.
+func (m *Memory) SetVersions(ctx context.Context, v store.Versions) error {
+	return m.do(ctx, "SetVersions", func() error { m.data.versions = v; return nil })
 }
 
 // Load implements store.Objects.

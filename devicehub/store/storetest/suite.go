@@ -53,7 +53,7 @@ func Run(t *testing.T, create func(t *testing.T) Database) {
 		test func(*testing.T, *subject)
 	}{
 		{"lineage", lineage},
-		{"date", date},
+		{"date", date}, {"versions", versions},
 		{"objects", objects},
 		{"objects replaced and deleted in one group", replacedInGroup},
 		{"commit conflicts", commitConflicts},
@@ -71,6 +71,7 @@ func Run(t *testing.T, create func(t *testing.T) Database) {
 		{"samples expire", samplesExpire},
 		{"ingest conflicts", ingestConflicts},
 		{"ingest is whole or not", ingestAtomic},
+		{"ingest again of what is late", ingestLateAgain},
 		{"ingest of many nodes", ingestManyNodes},
 		{"ingest of one epoch by many", ingestContended},
 		{"gaps", gaps},
@@ -297,6 +298,18 @@ func date(t *testing.T, s *subject) {
 		got, err := s.Date(t.Context())
 		if must(t, err); !got.Time.Equal(want.Time) || got.Doubted != want.Doubted {
 			t.Fatalf("got %+v, want %+v", got, want)
+		}
+	}
+}
+
+func versions(t *testing.T, s *subject) {
+	for _, want := range []store.Versions{{}, {Era: 3, Open: true}, {Era: 1 << 40}} {
+		if want != (store.Versions{}) {
+			must(t, s.SetVersions(t.Context(), want))
+			s.reopen(t)
+		}
+		if got, err := s.Versions(t.Context()); err != nil || got != want {
+			t.Fatalf("got %+v, %v; want %+v", got, err, want)
 		}
 	}
 }
@@ -761,6 +774,29 @@ func ingestAtomic(t *testing.T, s *subject) {
 	}
 	must(t, s.Ingest(ctx, call))
 	wantSame(t, "after the repair", counts(), [4]uint64{1000, 2, 3, 3})
+}
+
+// ingestLateAgain: what hours come to has all that comes late for them, also where
+// the store did not take it the first time.
+func ingestLateAgain(t *testing.T, s *subject) {
+	began := time.Now().UnixMicro()
+	want, have := killedWork{NewMemory(), began}, killedWork{s, began}
+	for round := range 6 {
+		must(t, want.ingest(t.Context(), round))
+		if round >= 3 { // late for what is rolled up
+			repair := s.db.Break(t, "gaps")
+			err := have.ingest(t.Context(), round)
+			repair()
+			if err == nil {
+				t.Fatal("a broken store takes it")
+			}
+		}
+		must(t, have.ingest(t.Context(), round))
+		if round >= 2 {
+			must(t, have.compact(t.Context()))
+			compareHistory(t, fmt.Sprint("round ", round), s, want.Store)
+		}
+	}
 }
 
 func ingestManyNodes(t *testing.T, s *subject) {
