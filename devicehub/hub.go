@@ -63,6 +63,9 @@ type Config struct {
 	// such as hub.example.com:8080. An image whose name begins so is the hub's.
 	ImageHosts func(host string) bool
 	Mappers    []*models.Mapper
+	// ComeBack is how long nodes have, after a start, to be there again until it is an
+	// event that they are not. Default a minute.
+	ComeBack   time.Duration
 	Log        *slog.Logger
 	Now        func() time.Time
 	Registerer prometheus.Registerer // may be nil
@@ -77,6 +80,7 @@ type Hub struct {
 	server   *pki.ServerCert
 	listener net.Listener
 	lineage  string
+	started  time.Time
 	ready    chan struct{}
 
 	Identity  *identity.Service
@@ -99,6 +103,7 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	if h.now == nil {
 		h.now = time.Now
 	}
+	h.started = h.now()
 	var err error
 	if h.lineage, err = cfg.Store.Lineage(ctx); err != nil {
 		return nil, fmt.Errorf("read the database's lineage: %w", err)
@@ -198,7 +203,8 @@ func (h *Hub) Ready() <-chan struct{} { return h.ready }
 
 // Run runs the hub until ctx ends or a part of it fails for good. Its loops:
 // the registry's sequencer, the twins' checkpoints, the keeper of history, the
-// book of events, the tidying, the ingester, the workloads' controller, the link's server.
+// book of events, the tidying, the ingester, the workloads' controller, what tells of nodes
+// that do not come back, the link's server.
 func (h *Hub) Run(ctx context.Context) error {
 	// The parts end in an order: sessions first, so that what they handed over is
 	// committed; then ingest; then what it needs.
@@ -226,6 +232,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	start(&baseWait, base, "tidying", h.tidy)
 	start(&middleWait, middle, "ingest", h.ingest.Run)
 	start(&middleWait, middle, "workloads", h.workloads.Run)
+	start(&middleWait, middle, "absences", h.absences)
 	err := h.Registry.Seed(ctx, h.cfg.Mappers)
 	if err == nil {
 		err = h.serveLink(ctx, failed)

@@ -46,6 +46,8 @@ type hub struct {
 	key  pki.SealKey
 	log  *syncBuffer
 	stop func()
+
+	comeBack time.Duration
 }
 
 // syncBuffer is where the log goes.
@@ -81,7 +83,7 @@ func (h *hub) open() {
 		t.Fatal(err)
 	}
 	h.db = db
-	h.Hub, err = devicehub.New(context.Background(), devicehub.Config{Store: db, Key: h.key, LinkAddr: "127.0.0.1:0", Hosts: []string{"127.0.0.1"},
+	h.Hub, err = devicehub.New(context.Background(), devicehub.Config{Store: db, Key: h.key, LinkAddr: "127.0.0.1:0", Hosts: []string{"127.0.0.1"}, ComeBack: h.comeBack,
 		Log: log, Registerer: prometheus.NewRegistry(), Mappers: []*models.Mapper{{Metadata: models.ObjectMeta{Name: "m"}, Spec: models.MapperSpec{Version: "1"}}}})
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/whimbrel-edge/whimbrel/devicehub/sessions/sessionstest"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
@@ -31,6 +32,48 @@ func TestRouteNews(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// TestAbsentNodes: a node that was there when the hub ended, and is not there soon
+// after it has started, is told of once; one that comes back is not.
+func TestAbsentNodes(t *testing.T) {
+	h := start(t)
+	h.plant()
+	told := func(node, reason string) (n int64, message string) {
+		t.Helper()
+		list, err := h.Events(t.Context(), models.EventOptions{Kind: "Node", Name: node, Reason: reason, Limit: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list.Items {
+			n, message = n+e.Count, e.Message
+		}
+		return n, message
+	}
+	edges := map[string]*sessionstest.Edge{"n1": h.join("n1"), "n2": h.join("n2"), "n3": h.join("n3")}
+	for _, node := range []string{"n1", "n2"} { // n3 never connects
+		l := edges[node].Connect(t, edges[node].Hello("E1"))
+		l.FullSync()
+		if n, _ := told(node, "NodeReady"); n != 1 {
+			t.Errorf("%s is there, and %d events say so", node, n)
+		}
+	}
+	h.comeBack = 300 * time.Millisecond
+	for range 2 {
+		h.stop()
+		h.open()
+		edges["n2"].URL = h.LinkURL()
+		edges["n2"].Connect(t, edges["n2"].Hello("E1")).FullSync()
+		h.until("the event", func() bool { n, _ := told("n1", "NodeNotReady"); return n > 0 })
+	}
+	if n, message := told("n1", "NodeNotReady"); n != 1 || !strings.Contains(message, "has not come back since the hub started") {
+		t.Errorf("told %d times: %s", n, message)
+	}
+	for _, node := range []string{"n2", "n3"} {
+		if n, message := told(node, "NodeNotReady"); n != 0 {
+			t.Errorf("%s: told %d times: %s", node, n, message)
+		}
+	}
 }
 
 // TestTokensOfDeletedUser: tokens that go with their user are in the audit, with

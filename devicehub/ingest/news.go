@@ -99,16 +99,27 @@ func (g *Ingester) addNews(p *plan, b *store.Batch, from Origin, r record, now t
 		}
 	}
 	for _, gap := range d.Gaps {
-		if gap.Reason != edgelink.GapOutboxFull && gap.Reason != edgelink.GapUnreadable {
-			continue
+		o := models.Occurrence{Object: models.ObjectReference{Kind: "Node", Name: from.Node, UID: from.NodeUID}, Severity: models.SeverityWarning, Source: source, Time: gap.To}
+		if o.Reason, o.Message = lossOf(gap); o.Reason != "" {
+			b.Events = append(b.Events, events.Of(o, from.Node, now))
 		}
-		o := models.Occurrence{Object: models.ObjectReference{Kind: "Node", Name: from.Node, UID: from.NodeUID}, Severity: models.SeverityWarning, Source: source,
-			Reason: "SamplesDropped", Time: gap.To, Message: fmt.Sprintf("%d samples were dropped%s: the outbox was full", gap.Samples, between(gap.From, gap.To))}
-		if gap.Reason == edgelink.GapUnreadable {
-			o.Reason, o.Message = "LogUnreadable", fmt.Sprintf("records %d to %d of the node's log could not be read: %d samples or more are lost", gap.FirstSeq, gap.LastSeq, gap.Samples)
-		}
-		b.Events = append(b.Events, events.Of(o, from.Node, now))
 	}
+}
+
+// lossOf is the event of a gap record, "" for one that has an event of its own.
+func lossOf(gap edgelink.Gap) (reason, message string) {
+	why := map[string]string{
+		edgelink.GapOutboxFull: "its outbox was full (--outbox-bytes)",
+		edgelink.GapOutboxAge:  "they were in its outbox for longer than --outbox-age",
+		edgelink.GapDiskFull:   "its disk was full or failed",
+	}[gap.Reason]
+	switch {
+	case why != "":
+		return "SamplesDropped", fmt.Sprintf("%d samples%s were dropped by the edge and will be missing in history: %s", gap.Samples, between(gap.From, gap.To), why)
+	case gap.Reason == edgelink.GapUnreadable:
+		return "LogUnreadable", fmt.Sprintf("records %d to %d of the node's log could not be read: %d samples or more%s are lost", gap.FirstSeq, gap.LastSeq, gap.Samples, between(gap.From, gap.To))
+	}
+	return "", ""
 }
 
 func between(from, to time.Time) string {

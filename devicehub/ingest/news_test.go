@@ -98,7 +98,7 @@ func TestNewsOnce(t *testing.T) {
 		"DeviceMisconfigured": "Device name-of-d0  1 13 n0 configuration",
 		"WriteFailed":         "Device name-of-d0 p 1 03 n0 no",
 		"WriteConflict":       "Device name-of-d0 p 1 02 n0 a write made at the edge by panel was superseded: the property was changed at the hub meanwhile, and the hub's value stands",
-		"SamplesDropped":      "Node n0  1 01 n0 30 samples were dropped (from 2026-03-04T05:00:00Z to 2026-03-04T05:01:00Z): the outbox was full",
+		"SamplesDropped":      "Node n0  1 01 n0 30 samples (from 2026-03-04T05:00:00Z to 2026-03-04T05:01:00Z) were dropped by the edge and will be missing in history: its outbox was full (--outbox-bytes)",
 	})
 	if len(found) != 7 { // online in two windows
 		t.Errorf("%d events", len(found))

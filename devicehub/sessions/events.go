@@ -20,8 +20,8 @@ type Events interface {
 
 // Reasons of events that are not conditions' too.
 const (
-	nodeReady    = "NodeReady"
-	nodeNotReady = "NodeNotReady"
+	NodeReady    = "NodeReady"
+	NodeNotReady = "NodeNotReady"
 	clockOffset  = "ClockOffset"
 )
 
@@ -48,10 +48,10 @@ func (s *session) ended(err error) {
 	switch {
 	case bye != nil && bye.Reason == edgelink.GoodbyeShutdown:
 	case bye != nil:
-		s.m.raise(s.id.Name, s.id.UID, models.SeverityWarning, nodeNotReady, "disconnected: %s", bye.Message)
+		s.m.raise(s.id.Name, s.id.UID, models.SeverityWarning, NodeNotReady, "disconnected: %s", bye.Message)
 	case errors.Is(err, errReplaced): // it is there again already
 	default:
-		s.m.raise(s.id.Name, s.id.UID, models.SeverityWarning, nodeNotReady, "disconnected: %s", cut(err.Error()))
+		s.m.raise(s.id.Name, s.id.UID, models.SeverityWarning, NodeNotReady, "disconnected: %s", cut(err.Error()))
 	}
 }
 

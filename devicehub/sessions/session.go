@@ -133,9 +133,11 @@ func (m *Manager) serve(conn *edgelink.Conn, cert Certificate, id identity.NodeI
 		sayGoodbye(conn, &pb.Goodbye{Reason: edgelink.GoodbyeShutdown, Message: "the hub cannot take the log now", RetryAfterS: 5})
 		return
 	}
+	if m.Events != nil { // stored before anybody sees the node
+		m.Events.Note(ctx, occurrence(id.Name, id.UID, models.SeverityNormal, NodeReady, fmt.Sprintf("connected from %s, version %s", remote, cut(hello.Version))))
+	}
 	m.arrived(s, hello, remote)
 	defer m.left(id.Name)
-	m.raise(id.Name, id.UID, models.SeverityNormal, nodeReady, "connected from %s, version %s", remote, cut(hello.Version))
 	s.judgeClock()
 	log.Info("node connected", "remote", remote, "version", cut(hello.Version), "epoch", s.epoch)
 	err = s.run(ctx, hello, &pb.Frame{Re: helloID, Body: &pb.Frame_Welcome{Welcome: welcome}})

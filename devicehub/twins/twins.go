@@ -21,6 +21,7 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/internal/failpoint"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/twin"
 )
@@ -52,9 +53,17 @@ type Registry interface {
 	Withdraw(ctx context.Context, deviceUID, property, id string) error
 }
 
+// Store is what a cache needs of the store.
+type Store interface {
+	store.Twins
+	Versions(ctx context.Context) (store.Versions, error)
+	SetVersions(ctx context.Context, v store.Versions) error
+	DesiredAt(ctx context.Context, deviceUID string, at time.Time) ([]store.Write, error)
+}
+
 // Config is what a Cache needs.
 type Config struct {
-	Store    store.Twins
+	Store    Store
 	History  History // may be nil: then a restart shows what was checkpointed
 	Registry Registry
 	Now      func() time.Time
@@ -63,13 +72,15 @@ type Config struct {
 
 // Cache holds the shadows. Its methods are safe for concurrent use.
 type Cache struct {
-	store    store.Twins
+	store    Store
 	history  History
 	registry Registry
 	now      func() time.Time
 	log      *slog.Logger
 	boot     string    // names this life of the cache in cursors
 	started  time.Time // and when it began
+	era      int64     // of versions
+	unread   []string  // uids of devices whose writes may be further than the checkpoint says; Run's own
 
 	mu      sync.Mutex // protects all below; held only for memory work
 	devices map[string]*device
@@ -124,6 +135,7 @@ func Open(ctx context.Context, cfg Config) (*Cache, error) {
 		c.now = time.Now
 	}
 	c.started = c.now()
+	highest := uint64(0)
 	err := cfg.Store.LoadTwins(ctx, func(cp store.Checkpoint) error {
 		if _, there := c.registry.DeviceByUID(cp.DeviceUID); !there {
 			return nil // deleted while it was being stored
@@ -134,11 +146,17 @@ func Open(ctx context.Context, cfg Config) (*Cache, error) {
 			return nil
 		}
 		c.devices[cp.DeviceUID] = &device{uid: cp.DeviceUID, shadow: s.Shadow, assignment: s.Assignment, stateSince: s.StateSince}
+		highest = max(highest, s.Version)
 		return nil
 	})
+	if err == nil {
+		err = c.beginVersions(ctx, highest)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("load twins: %w", err)
 	}
+	c.unread = c.unsettled()
+	c.readWrites(ctx) // mostly all there is to read
 	return c, nil
 }
 
@@ -162,22 +180,28 @@ func (c *Cache) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
-			c.checkpoint(last, true)
+			if c.checkpoint(last, true) {
+				c.endVersions(last)
+			}
 			return ctx.Err()
 		case <-timer.C:
 			began := time.Now()
 			c.checkpoint(ctx, false)
 			took := time.Since(began)
-			c.expire(ctx)
+			if c.readWrites(ctx) { // else what looks overdue may be confirmed
+				c.expire(ctx)
+			}
 			timer.Reset(max(checkpointEvery, 10*took))
 		}
 	}
 }
 
 // checkpoint stores the shadows that changed, and of those of which history has the
-// changes all, or those whose turn it is. What fails is tried again with the next.
-func (c *Cache) checkpoint(ctx context.Context, all bool) {
+// changes all, or those whose turn it is. It reports whether that worked; what fails
+// is tried again with the next.
+func (c *Cache) checkpoint(ctx context.Context, all bool) bool {
 	uids := c.due(all)
+	failpoint.Here("twins.checkpoint")
 	for len(uids) > 0 {
 		part := uids[:min(len(uids), checkpointPart)]
 		batch := c.encode(part)
@@ -189,11 +213,12 @@ func (c *Cache) checkpoint(ctx context.Context, all bool) {
 					c.dirty[uid] = struct{}{}
 				}
 				c.mu.Unlock()
-				return
+				return false
 			}
 		}
 		uids = uids[len(part):]
 	}
+	return true
 }
 
 // due takes the devices that the next checkpoint stores.
@@ -320,8 +345,9 @@ func (c *Cache) deviceLocked(view registry.DeviceView) *device {
 	uid := view.Device.Metadata.UID
 	d := c.devices[uid]
 	if d == nil {
-		d = &device{uid: uid, assignment: view.Assignment, stateSince: c.now()}
+		d = &device{uid: uid, assignment: view.Assignment, stateSince: c.now(), shadow: twin.Shadow{Version: c.firstVersion()}}
 		c.devices[uid] = d
+		c.dirty[uid] = struct{}{}
 	}
 	if p := view.Properties; len(p) > 0 && d.first != &p[0] {
 		d.first = &p[0]

@@ -160,9 +160,10 @@ func (c *counters) eventuallyLive(t testing.TB, h *hub) {
 }
 
 // neverBack follows the stream of twins and complains when a good value goes
-// back to an older one, as far as one life of the hub goes.
+// back to an older one, as far as one life of the hub goes, or a version, ever.
 func neverBack(ctx context.Context, t testing.TB, h *hub) {
 	complaints := 0
+	versions := map[string]uint64{} // by device
 	follow := func() error {
 		req, err := http.NewRequestWithContext(ctx, "GET", h.url+hubAPI+"/twins/stream", nil)
 		if err != nil {
@@ -190,6 +191,12 @@ func neverBack(ctx context.Context, t testing.TB, h *hub) {
 				t.Errorf("stream: %s: %v", data, err)
 				return nil
 			}
+			if was := versions[d.Device]; d.Version < was {
+				if complaints++; complaints <= 5 {
+					t.Errorf("the twin of %s went back from version %d to %d", d.Device, was, d.Version)
+				}
+			}
+			versions[d.Device] = d.Version
 			for prop, p := range d.Properties {
 				if prop[0] != 'c' || p.Reported == nil || p.Reported.Quality != "good" {
 					continue

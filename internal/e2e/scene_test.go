@@ -80,8 +80,8 @@ var campaigners = []string{"east", "west"}
 // steps are where processes die, beside anywhere. Starting says that a step is one
 // of the start.
 var steps = map[string][]string{
-	"hub":      {"ingest.commit", "ingest.committed", "history.compact", "registry.commit", "registry.committed", "migration.step"},
-	"postgres": {"ingest.commit", "history.compact", "registry.commit"},
+	"hub":      {"ingest.commit", "ingest.committed", "history.compact", "history.compact.deleted", "history.merge", "twins.checkpoint", "registry.commit", "registry.committed", "migration.step"},
+	"postgres": {"ingest.commit", "history.compact", "history.compact.deleted", "twins.checkpoint", "registry.commit"},
 	"east":     {"outbox.append", "outbox.stored", "outbox.trim", "sync.apply", "sync.stored", "outbox.open", "migration.step"},
 }
 
