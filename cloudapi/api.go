@@ -28,7 +28,7 @@ const (
 	DefaultBurst = 400
 	// AppRate is how many times as many requests to apps a caller may make. They cost
 	// the hub less than its own, and an app's page may need a hundred at once.
-	AppRate          = 25
+	AppRate          = 50
 	DefaultHeartbeat = 15 * time.Second
 	// DefaultWriteTimeout is for one write: an answer, or a line of a stream.
 	DefaultWriteTimeout = 30 * time.Second

@@ -22,6 +22,10 @@ type Services interface {
 	// Refusal. KindNotFound: there is no such Service, node or port;
 	// KindUnavailable: no pod is ready, or its node is offline.
 	DialService(ctx context.Context, node, namespace, name, port, trace string) (net.Conn, error)
+	// ServicePlace chooses a pod for a request that may go over a kept connection, for
+	// the same arguments. false: it is DialService that is to be asked, also why there
+	// is none.
+	ServicePlace(node, namespace, name, port, trace string) (appproxy.Place, bool)
 }
 
 // proxied is what the path of a request to an app says.
@@ -98,6 +102,8 @@ func (c *call) proxy(p proxied) {
 		c.send(answer{}, err)
 	}, Dial: func(ctx context.Context) (net.Conn, error) {
 		return c.api.Services.DialService(ctx, p.node, to.Namespace, to.Name, to.Port, c.trace)
+	}, Place: func() (appproxy.Place, bool) {
+		return c.api.Services.ServicePlace(p.node, to.Namespace, to.Name, to.Port, c.trace)
 	}})
 }
 

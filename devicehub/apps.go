@@ -28,15 +28,7 @@ func (h *Hub) DialService(ctx context.Context, node, namespace, name, port, trac
 }
 
 func (h *Hub) dialService(ctx context.Context, to bulk.ServiceTarget, trace string, on func(node string) bool) (net.Conn, error) {
-	o, err := h.Registry.Get(ctx, models.Key{Kind: "Service", Namespace: to.Namespace, Name: to.Name})
-	if err != nil {
-		return nil, err
-	}
-	service, ok := o.(*models.Service)
-	if !ok {
-		return nil, fmt.Errorf("service %s is a %T", to.Name, o)
-	}
-	if _, err := appproxy.ServicePort(&service.Spec, to.Port); err != nil {
+	if _, err := h.service(ctx, to); err != nil {
 		return nil, err
 	}
 	var ready, live, away []string
@@ -47,7 +39,7 @@ func (h *Hub) dialService(ctx context.Context, to bulk.ServiceTarget, trace stri
 			away = append(away, node)
 		default:
 			live = append(live, node)
-			if shown, ok := h.workloads.WorkloadStatus(p).(*models.Pod); ok && shown.Status != nil && shown.Status.Ready {
+			if is, _ := h.workloads.PodServes(p); is {
 				ready = append(ready, node)
 			}
 		}
@@ -68,6 +60,52 @@ func (h *Hub) dialService(ctx context.Context, to bulk.ServiceTarget, trace stri
 	}
 	rand.Shuffle(len(ready), func(i, j int) { ready[i], ready[j] = ready[j], ready[i] })
 	return h.firstOf(ctx, unique(ready), head)
+}
+
+// service returns a Service that has the port.
+func (h *Hub) service(ctx context.Context, to bulk.ServiceTarget) (*models.Service, error) {
+	o, err := h.Registry.Get(ctx, models.Key{Kind: "Service", Namespace: to.Namespace, Name: to.Name})
+	if err != nil {
+		return nil, err
+	}
+	service, ok := o.(*models.Service)
+	if !ok {
+		return nil, fmt.Errorf("service %s is a %T", to.Name, o)
+	}
+	_, err = appproxy.ServicePort(&service.Spec, to.Port)
+	return service, err
+}
+
+// ServicePlace chooses a pod by chance among those that are ready, for a request that
+// may go over a connection that another one has left behind. false: there is none
+// whose node lets pods be named.
+func (h *Hub) ServicePlace(node, namespace, name, port, trace string) (appproxy.Place, bool) {
+	to := bulk.ServiceTarget{Namespace: namespace, Name: name, Port: port}
+	service, err := h.service(context.Background(), to)
+	if err != nil {
+		return appproxy.Place{}, false
+	}
+	pods := slices.Clone(h.Registry.ServicePods(namespace, name))
+	rand.Shuffle(len(pods), func(i, j int) { pods[i], pods[j] = pods[j], pods[i] })
+	for _, p := range pods {
+		if node != "" && node != p.Spec.NodeName {
+			continue
+		}
+		if ready, named := h.workloads.PodServes(p); !ready || !named {
+			continue
+		}
+		to.Pod = p.Metadata.Name
+		// What another generation of pod or Service answers is asked anew.
+		key := strings.Join([]string{p.Metadata.UID, p.Metadata.ResourceVersion, service.Metadata.UID, service.Metadata.ResourceVersion, port}, "-")
+		return appproxy.Place{Pool: h.kept, Key: strings.ToLower(key), Dial: func(ctx context.Context) (net.Conn, error) {
+			head, err := bulk.NewHeader(bulk.KindService, trace, to)
+			if err != nil {
+				return nil, err
+			}
+			return h.sessions.Stream(ctx, p.Spec.NodeName, head)
+		}}, true
+	}
+	return appproxy.Place{}, false
 }
 
 // unique returns each name once, where it comes first.

@@ -34,6 +34,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/devicehub/twins"
 	"github.com/whimbrel-edge/whimbrel/devicehub/workloads"
+	"github.com/whimbrel-edge/whimbrel/internal/appproxy"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
@@ -92,6 +93,7 @@ type Hub struct {
 	calendar  *calendar.Calendar
 	workloads *workloads.Controller
 	routing   *routing.Router
+	kept      *appproxy.Pool // connections to apps
 	images    *images.Store
 	looking   looking
 }
@@ -155,8 +157,10 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	if h.workloads, err = workloads.New(ctx, workloads.Config{Registry: h.Registry, Store: cfg.Store, Events: h.events, Now: h.now, Log: h.log}); err != nil {
 		return nil, err
 	}
+	h.kept = appproxy.NewPool()
 	h.sessions = sessions.New(sessions.Config{Registry: h.Registry, Ingest: h.ingest, Twins: h.twins, Workloads: h.workloads, Log: cfg.Store, Identity: h.Identity, Routes: h.routing,
 		Streams: map[string]sessions.StreamHandler{bulk.KindService: h.streamService, bulk.KindImage: h.streamImage},
+		Crowded: h.kept.Close,
 		Events:  h.events, Lineage: h.lineage, Now: h.now, Logger: h.log})
 	h.routing.SetNodes(h.sessions)
 	h.Registry.SetStatuses(statuses{h})
@@ -239,6 +243,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 	_ = h.listener.Close()
 	h.sessions.Close()
+	h.kept.Close()
 	stopMiddle(nil)
 	middleWait.Wait()
 	stopBase(nil)

@@ -3,6 +3,7 @@ package devicehub_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/sessions/sessionstest"
+	"github.com/whimbrel-edge/whimbrel/internal/appproxy"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/bulk"
@@ -28,6 +30,7 @@ type serving struct {
 	t     testing.TB
 	serve bulk.Handler
 	asked atomic.Int64 // streams
+	more  []string     // capabilities
 
 	link *sessionstest.Link
 	stop func() // ends the second connection, and waits
@@ -55,7 +58,7 @@ func (h *hub) serveApps(node string, serve bulk.Handler) *serving {
 func (s *serving) connect(epoch string) {
 	s.t.Helper()
 	hello := s.Hello(epoch)
-	hello.Capabilities = append(edgelink.Capabilities(), edgelink.CapabilityWorkloads, edgelink.MethodBulk)
+	hello.Capabilities = append(edgelink.Capabilities(), append([]string{edgelink.CapabilityWorkloads, edgelink.MethodBulk}, s.more...)...)
 	link := s.Connect(s.t, hello)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wait sync.WaitGroup
@@ -130,6 +133,101 @@ func TestServiceOnAnotherNode(t *testing.T) {
 			}
 		})
 	}
+}
+
+// say tells how the pods of the node are.
+func (s *serving) say(h *hub, ready bool) {
+	s.t.Helper()
+	l, err := h.List(s.t.Context(), models.ListOptions{Kind: "Pod"})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	m := &pb.PodStatuses{Full: true, Engine: &pb.Engine{Ready: true}}
+	for _, o := range l.Items {
+		if p, ok := o.(*models.Pod); ok && p.Spec.NodeName == s.Node {
+			text, err := json.Marshal(models.PodStatus{Phase: models.PodRunning, Ready: ready})
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			m.Pods = append(m.Pods, &pb.PodState{Namespace: "default", Name: p.Metadata.Name, Uid: p.Metadata.UID, Json: text})
+		}
+	}
+	s.link.Say(&pb.Frame{Body: &pb.Frame_PodStatuses{PodStatuses: m}})
+}
+
+// TestServicePlace chooses pods whose connections may be kept.
+func TestServicePlace(t *testing.T) {
+	h := start(t)
+	wanted := make(chan bulk.ServiceTarget, 8)
+	tell := func(_ context.Context, head bulk.Header, s *bulk.Stream) error {
+		var to bulk.ServiceTarget
+		if err := json.Unmarshal(head.Body, &to); err != nil {
+			return err
+		}
+		wanted <- to
+		return s.Accept()
+	}
+	n1, n2 := h.serveApps("n1", tell), h.serveApps("n2", tell)
+	h.app()
+	n1.say(h, true)
+	n2.say(h, true)
+	h.until("ready pods", func() bool {
+		l, err := h.List(t.Context(), models.ListOptions{Kind: "Pod"})
+		return err == nil && len(l.Items) == 2 && l.Items[0].(*models.Pod).Status.Ready && l.Items[1].(*models.Pod).Status.Ready
+	})
+	if p, ok := h.ServicePlace("", "default", "web", "", ""); ok {
+		t.Errorf("a pod may not be named to edges of before, but %q is a place", p.Key)
+	}
+	n1.stop()
+	n1.more = []string{edgelink.CapabilityServicePod}
+	n1.connect("E2")
+	n1.say(h, true)
+	var key string
+	h.until("a place", func() bool {
+		p, ok := h.ServicePlace("", "default", "web", "", "")
+		key = p.Key
+		return ok
+	})
+	for range 20 {
+		p, ok := h.ServicePlace("", "default", "web", "", "")
+		if !ok || p.Key != key || p.Pool == nil {
+			t.Fatalf("another place: %v %q", ok, p.Key)
+		}
+	}
+	p, _ := h.ServicePlace("n1", "default", "web", "80", "")
+	conn, err := p.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if to := <-wanted; to.Name != "web" || to.Port != "80" || !strings.HasPrefix(to.Pod, "web-") {
+		t.Errorf("%+v", to)
+	}
+	if p.Key == key {
+		t.Error("another port is the same place")
+	}
+	for name, f := range map[string]func() (appproxy.Place, bool){
+		"another node":      func() (appproxy.Place, bool) { return h.ServicePlace("n2", "default", "web", "", "") },
+		"no such service":   func() (appproxy.Place, bool) { return h.ServicePlace("", "default", "nix", "", "") },
+		"no such port":      func() (appproxy.Place, bool) { return h.ServicePlace("", "default", "web", "81", "") },
+		"another namespace": func() (appproxy.Place, bool) { return h.ServicePlace("", "other", "web", "", "") },
+	} {
+		if p, ok := f(); ok {
+			t.Errorf("%s: %q", name, p.Key)
+		}
+	}
+	// A Service that is changed is another one; a pod that is not ready is none.
+	h.apply(`{kind: Service, apiVersion: v1, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}}`)
+	if p, ok := h.ServicePlace("", "default", "web", "", ""); !ok || p.Key == key {
+		t.Errorf("after a change: %v %q", ok, p.Key)
+	}
+	h.apply(`{kind: Service, apiVersion: v1, metadata: {name: web}, spec: {selector: {app: none}, ports: [{port: 80}]}}`)
+	if p, ok := h.ServicePlace("", "default", "web", "", ""); ok {
+		t.Errorf("with another selector: %q", p.Key)
+	}
+	h.apply(`{kind: Service, apiVersion: v1, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80}]}}`)
+	n1.say(h, false)
+	h.until("no place", func() bool { _, ok := h.ServicePlace("", "default", "web", "", ""); return !ok })
 }
 
 // TestServiceWhileItsSessionEnds has sessions end while a stream goes through them.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 
+	"github.com/whimbrel-edge/whimbrel/internal/appproxy"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -31,4 +32,9 @@ func (h *Hub) DialService(ctx context.Context, node, namespace, name, _, _ strin
 	}
 	var d net.Dialer
 	return d.DialContext(ctx, "tcp", addr)
+}
+
+// ServicePlace implements cloudapi.Services: nothing is kept.
+func (h *Hub) ServicePlace(_, _, _, _, _ string) (appproxy.Place, bool) {
+	return appproxy.Place{}, false
 }

@@ -87,25 +87,26 @@ type Registry struct {
 	opened     int64         // the revision when it was loaded
 	doubt      *stage        // the sequencer's own: a group that may or may not be stored
 
-	mu        sync.RWMutex // protects all below; held only for memory work
-	revision  int64
-	objects   map[models.Key]*entry
-	byUID     map[string]*entry              // devices
-	byModel   map[models.Key]map[string]bool // DeviceModel to uids of its devices
-	byNode    map[string]map[string]bool     // node name to uids of its devices
-	pods      map[string]map[string]*entry   // node name to its pods by uid
-	users     map[models.Key]map[string]int  // ConfigMap or Secret to the nodes that use it, and by how many objects there
-	services  map[string]map[models.Key]bool // namespace to its Services
-	desired   map[string]desiredEntry        // by device uid
-	expiring  map[string]map[string]Expiring // by device uid and property: desired values that may expire
-	events    []event                        // oldest first, bounded by eventsKept and eventBytes
-	size      int                            // of the documents in events
-	floor     int64                          // revision before the oldest event kept
-	watchers  map[*watcher]struct{}
-	statusAt  map[models.Key]int64              // the revision there was when an object's status last changed
-	follower  map[string]map[*Follower]struct{} // by node name
-	listeners map[*Changes]struct{}
-	places    map[string]map[models.Key]*entry // routes, nodes and pods, by kind
+	mu          sync.RWMutex // protects all below; held only for memory work
+	revision    int64
+	objects     map[models.Key]*entry
+	byUID       map[string]*entry              // devices
+	byModel     map[models.Key]map[string]bool // DeviceModel to uids of its devices
+	byNode      map[string]map[string]bool     // node name to uids of its devices
+	pods        map[string]map[string]*entry   // node name to its pods by uid
+	users       map[models.Key]map[string]int  // ConfigMap or Secret to the nodes that use it, and by how many objects there
+	services    map[string]map[models.Key]bool // namespace to its Services
+	desired     map[string]desiredEntry        // by device uid
+	expiring    map[string]map[string]Expiring // by device uid and property: desired values that may expire
+	events      []event                        // oldest first, bounded by eventsKept and eventBytes
+	size        int                            // of the documents in events
+	floor       int64                          // revision before the oldest event kept
+	watchers    map[*watcher]struct{}
+	statusAt    map[models.Key]int64              // the revision there was when an object's status last changed
+	follower    map[string]map[*Follower]struct{} // by node name
+	listeners   map[*Changes]struct{}
+	places      map[string]map[models.Key]*entry // routes, nodes and pods, by kind
+	servicePods servicePods
 	// placesRevision is of the last change of a node, pod or service: what routes
 	// are depends on them. It may be lower after a start, which does no harm.
 	placesRevision int64
@@ -149,7 +150,7 @@ func Open(ctx context.Context, cfg Config) (*Registry, error) {
 		stopped: make(chan struct{}), objects: map[models.Key]*entry{}, byUID: map[string]*entry{},
 		byModel: map[models.Key]map[string]bool{}, byNode: map[string]map[string]bool{}, desired: map[string]desiredEntry{}, expiring: map[string]map[string]Expiring{},
 		watchers: map[*watcher]struct{}{}, statusAt: map[models.Key]int64{}, follower: map[string]map[*Follower]struct{}{},
-		pods: map[string]map[string]*entry{}, users: map[models.Key]map[string]int{}, services: map[string]map[models.Key]bool{}, listeners: map[*Changes]struct{}{}, places: map[string]map[models.Key]*entry{}}
+		pods: map[string]map[string]*entry{}, users: map[models.Key]map[string]int{}, services: map[string]map[models.Key]bool{}, listeners: map[*Changes]struct{}{}, servicePods: servicePods{of: map[string]map[string][]*models.Pod{}}, places: map[string]map[models.Key]*entry{}}
 	if r.now == nil {
 		r.now = time.Now
 	}

@@ -3,6 +3,7 @@ package registry
 import (
 	"encoding/json"
 	"slices"
+	"sync"
 
 	"github.com/whimbrel-edge/whimbrel/models"
 )
@@ -27,11 +28,31 @@ func (r *Registry) indexRoute(e *entry) {
 	case *models.Node, *models.Pod, *models.Service:
 		r.placesRevision = max(r.placesRevision, e.revision)
 	}
+	r.servicesChangedLocked(e)
+}
+
+// servicesChangedLocked forgets which pods the Services of a namespace have.
+func (r *Registry) servicesChangedLocked(e *entry) {
+	switch e.object.(type) {
+	case *models.Pod, *models.Service:
+		r.servicePods.mu.Lock()
+		defer r.servicePods.mu.Unlock()
+		delete(r.servicePods.of, e.object.Meta().Namespace)
+	}
+}
+
+// servicePods is what Services' selectors choose, by namespace and Service: each is
+// looked for once after a change. Its lock is taken with Registry.mu held, which
+// whoever changes pods holds alone.
+type servicePods struct {
+	mu sync.Mutex
+	of map[string]map[string][]*models.Pod
 }
 
 func (r *Registry) unindexRoute(e *entry) {
 	key := models.KeyOf(e.object)
 	delete(r.places[key.Kind], key)
+	r.servicesChangedLocked(e)
 }
 
 // routeChangedLocked marks what a change means for the routes that nodes hold.
@@ -149,6 +170,7 @@ func (r *Registry) serviceNodesLocked(namespace, name string) (nodes []string) {
 }
 
 // ServicePods returns the pods of a Service that have a node, without their status.
+// The slice is shared and must not be changed.
 func (r *Registry) ServicePods(namespace, name string) []*models.Pod {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -160,6 +182,15 @@ func (r *Registry) servicePodsLocked(namespace, name string) (pods []*models.Pod
 	if e == nil {
 		return nil
 	}
+	r.servicePods.mu.Lock()
+	defer r.servicePods.mu.Unlock()
+	if pods, ok := r.servicePods.of[namespace][name]; ok {
+		return pods
+	}
+	if r.servicePods.of[namespace] == nil {
+		r.servicePods.of[namespace] = map[string][]*models.Pod{}
+	}
+	defer func() { r.servicePods.of[namespace][name] = pods }()
 	selector := e.object.(*models.Service).Spec.Selector
 	for key, e := range r.places["Pod"] {
 		if key.Namespace != namespace {

@@ -179,6 +179,7 @@ func (m *Manager) bulk(w http.ResponseWriter, r *http.Request) {
 // used it for a while.
 func (m *Manager) serveSecond(s *session, conn *bulk.Conn) {
 	defer conn.Close()
+	conn.Crowded = m.Crowded
 	if !s.second.put(conn) {
 		return
 	}

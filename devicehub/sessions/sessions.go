@@ -82,6 +82,9 @@ type Config struct {
 	Routes    Routes // nil: none
 	// Streams serve what nodes open on their second connections, by kind.
 	Streams map[string]StreamHandler
+	// Crowded is called when streams to a node's apps wait for others to end; see
+	// bulk.Conn. nil: it is not.
+	Crowded func()
 	Lineage string // the database's
 	Window  uint32 // bytes of the log lane that may be on the way, default DefaultWindow
 	Now     func() time.Time

@@ -39,10 +39,11 @@ type told struct {
 
 // nodeState is what a node's last session says.
 type nodeState struct {
-	live      bool
-	since     time.Time // live or not
-	cannotRun string    // why it cannot run pods, "" when it can
-	engine    *pb.Engine
+	live        bool
+	since       time.Time // live or not
+	cannotRun   string    // why it cannot run pods, "" when it can
+	servesNamed bool      // streams to its pods may name them
+	engine      *pb.Engine
 }
 
 // report is what a node told of a pod.
@@ -94,6 +95,7 @@ func (c *Controller) NodeLive(node string, live bool, capabilities []string) {
 		if !slices.Contains(capabilities, edgelink.CapabilityWorkloads) {
 			n.cannotRun = "runs an edge that cannot run apps"
 		}
+		n.servesNamed = slices.Contains(capabilities, edgelink.CapabilityServicePod)
 	}
 	b.nodes[node] = n
 	b.told.nodes[node] = true
@@ -186,6 +188,18 @@ func (b *book) live(name string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.nodes[name].live
+}
+
+// PodServes reports whether a pod is ready as its node says, which is connected, and
+// whether streams to it may name it: else the node chooses among a Service's.
+func (c *Controller) PodServes(p *models.Pod) (ready, named bool) {
+	b := &c.book
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r, told := b.reports[p.Metadata.UID]
+	n := b.nodes[p.Spec.NodeName]
+	ready = told && r.node == p.Spec.NodeName && n.live && n.cannotRun == "" && r.status.Ready
+	return ready, n.servesNamed
 }
 
 // nodeState returns why a node cannot run pods, and why it is to get no new ones.

@@ -53,7 +53,7 @@ func Answer[Q, A any](f func(ctx context.Context, q Q) (A, error)) Handler {
 func (c *Config) capabilities() []string {
 	all := slices.Concat(edgelink.Capabilities(), slices.Sorted(maps.Keys(c.Handlers)))
 	if c.Streams != nil {
-		all = append(all, edgelink.MethodBulk)
+		all = append(all, edgelink.MethodBulk, edgelink.CapabilityServicePod)
 	}
 	if c.Pods != nil {
 		all = append(all, edgelink.CapabilityWorkloads)

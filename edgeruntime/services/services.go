@@ -79,8 +79,9 @@ func (s *Services) Apply(items []store.Item) {
 	s.table = table
 }
 
-// addresses returns where a Service's port is, the best first.
-func (s *Services) addresses(namespace, name, port string) ([]string, error) {
+// addresses returns where a Service's port is, the best first; of one pod only when
+// it is named.
+func (s *Services) addresses(namespace, name, port, pod string) ([]string, error) {
 	s.mu.Lock()
 	spec := s.table[key{namespace, name}]
 	s.mu.Unlock()
@@ -94,6 +95,9 @@ func (s *Services) addresses(namespace, name, port string) ([]string, error) {
 	var out []string
 	unnamed := ""
 	for _, b := range s.pods.Backends(namespace, spec.Selector) {
+		if pod != "" && pod != b.Pod {
+			continue
+		}
 		number := target.Number
 		if target.Name != "" {
 			if number = b.Ports[target.Name]; number == 0 {
@@ -105,6 +109,9 @@ func (s *Services) addresses(namespace, name, port string) ([]string, error) {
 	}
 	if len(out) == 0 && unnamed != "" {
 		return nil, models.Errorf(models.KindUnavailable, "no container of pod %s names a port %q, which is the targetPort of service %s", unnamed, target.Name, name)
+	}
+	if len(out) == 0 && pod != "" {
+		return nil, models.Errorf(models.KindUnavailable, "pod %s of service %s is not ready on this node", pod, name)
 	}
 	if len(out) == 0 {
 		return nil, models.Errorf(models.KindUnavailable, "service %s has no ready pod on this node", name)
@@ -122,7 +129,12 @@ func (s *Services) addresses(namespace, name, port string) ([]string, error) {
 // KindUnavailable: there is no ready pod here. KindRefused: there is, and its port
 // takes no connections. KindTimeout: nor does it say so.
 func (s *Services) Dial(ctx context.Context, namespace, name, port string) (net.Conn, error) {
-	addresses, err := s.addresses(namespace, name, port)
+	return s.dial(ctx, bulk.ServiceTarget{Namespace: namespace, Name: name, Port: port})
+}
+
+func (s *Services) dial(ctx context.Context, to bulk.ServiceTarget) (net.Conn, error) {
+	name := to.Name
+	addresses, err := s.addresses(to.Namespace, name, to.Port, to.Pod)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +200,7 @@ func (s *Services) Stream(ctx context.Context, h bulk.Header, stream *bulk.Strea
 	if err := json.Unmarshal(h.Body, &to); err != nil {
 		return models.Errorf(models.KindMalformed, "the hub's request cannot be read: %v", err)
 	}
-	conn, err := s.Dial(ctx, to.Namespace, to.Name, to.Port)
+	conn, err := s.dial(ctx, to)
 	if err != nil {
 		return err
 	}

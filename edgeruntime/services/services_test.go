@@ -17,6 +17,7 @@ import (
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/workload"
 	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/bulk"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -97,6 +98,18 @@ func TestDial(t *testing.T) {
 	t.Run("one that takes none", func(t *testing.T) {
 		for range 4 {
 			_ = dial("one", "http").Close()
+		}
+	})
+	t.Run("the one that is named", func(t *testing.T) {
+		for range 3 {
+			c, err := s.dial(t.Context(), bulk.ServiceTarget{Namespace: "default", Name: "two", Pod: "b"})
+			if err != nil || c.RemoteAddr().String() != b.Listener.Addr().String() {
+				t.Fatalf("%v %v", c, err)
+			}
+			defer c.Close()
+		}
+		if _, err := s.dial(t.Context(), bulk.ServiceTarget{Namespace: "default", Name: "two", Pod: "c"}); models.KindOf(err) != models.KindUnavailable || !strings.Contains(err.Error(), "pod c") {
+			t.Errorf("one that is not there: %v", err)
 		}
 	})
 	for _, c := range []struct {

@@ -42,6 +42,10 @@ const (
 	WriteTimeout = time.Minute
 
 	maxAnswerHeader = 256 << 10
+
+	// flushAfter is how long the beginning of an answer of known length waits for what
+	// comes right behind it: a short answer is then one packet. Others do not wait.
+	flushAfter = time.Millisecond
 )
 
 // Headers between the caller and the proxy, and from there to the app.
@@ -130,7 +134,11 @@ type Request struct {
 	Target Target
 	User   string // who asks, as the app is told
 	Prefix string // what comes before the app's part of the path, as the caller wrote it
-	Dial   func(ctx context.Context) (net.Conn, error)
+	// Dial connects to whatever may take the request, for it alone.
+	Dial func(ctx context.Context) (net.Conn, error)
+	// Place says where a request is to go that may go over a kept connection; false:
+	// to where Dial connects it. nil: none are kept.
+	Place func() (Place, bool)
 	// Fail writes an error as the answer. Errors are *models.Error, or of the context.
 	Fail func(w http.ResponseWriter, err error)
 	Log  *slog.Logger
@@ -167,15 +175,20 @@ func Serve(w http.ResponseWriter, r *http.Request, q Request) {
 		r.Body = body
 		defer body.end(control)
 	}
-	transport := &transport{dial: q.Dial, headerTimeout: wait, idle: cmp.Or(q.Idle, Idle)}
+	out := &patient{ResponseWriter: w, control: control}
+	transport := &transport{dial: q.Dial, place: q.Place, headerTimeout: wait, idle: cmp.Or(q.Idle, Idle)}
 	defer transport.close()
 	proxy := httputil.ReverseProxy{
 		Transport:     transport,
-		FlushInterval: -1, // what the app says now is not for later
+		FlushInterval: flushAfter, // what the app says now is not for later
+		BufferPool:    &buffers,
 		ErrorLog:      slog.NewLogLogger(q.Log.Handler(), slog.LevelDebug),
 		Rewrite:       func(p *httputil.ProxyRequest) { rewrite(p, &q) },
 		ModifyResponse: func(res *http.Response) error {
 			res.Header.Set(HeaderAnswer, "app")
+			if res.StatusCode != http.StatusSwitchingProtocols {
+				res.Body = &breaking{ReadCloser: res.Body, control: http.NewResponseController(out)}
+			}
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
@@ -185,7 +198,7 @@ func Serve(w http.ResponseWriter, r *http.Request, q Request) {
 			q.Fail(w, transport.judge(r.Context(), err, q.Target.Name, wait))
 		},
 	}
-	proxy.ServeHTTP(&patient{ResponseWriter: w, control: control}, r)
+	proxy.ServeHTTP(out, r)
 }
 
 func tooLarge() error {
@@ -274,11 +287,44 @@ func (l *limited) end(control *http.ResponseController) {
 type patient struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	mu      sync.Mutex // of Write and Flush, which come from different goroutines
 }
 
 func (w *patient) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	_ = w.control.SetWriteDeadline(time.Now().Add(WriteTimeout)) // a test's recorder has none
 	return w.ResponseWriter.Write(p)
+}
+
+// FlushError is for http.ResponseController.
+func (w *patient) FlushError() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.control.Flush()
+}
+
+// breaking has the beginning of an answer sent before who asks is told that there is
+// no more: the status may say why.
+type breaking struct {
+	io.ReadCloser
+	control *http.ResponseController
+	err     error
+}
+
+func (b *breaking) Read(p []byte) (n int, err error) {
+	if n, err = 0, b.err; err == nil {
+		n, err = b.ReadCloser.Read(p)
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return n, err
+	}
+	if n > 0 { // it is written first
+		b.err = err
+		return n, nil
+	}
+	_ = b.control.Flush() // the error that is told is the app's
+	return 0, err
 }
 
 // Unwrap is for http.ResponseController.
@@ -287,19 +333,34 @@ func (w *patient) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // refuser is a connection that is known to be none only when it is read from.
 type refuser interface{ Refusal() error }
 
-// transport sends one request over one connection: which pod takes a request is
-// decided for each.
+// transport sends one request: over a connection of its own, or over one that is
+// kept for requests like it.
 type transport struct {
 	dial          func(ctx context.Context) (net.Conn, error)
+	place         func() (Place, bool) // nil: nothing is kept
 	headerTimeout time.Duration
 	idle          time.Duration // 0: for ever
 	http          *http.Transport
 	dialErr       error
-	conn          net.Conn
+	conn          net.Conn // the last one that the request went to
+	done          func()   // ends a request over a kept connection
 }
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if t.place != nil && t.idle == Idle && keeps(r) {
+		if place, ok := t.place(); ok {
+			res, err := t.overKept(r, place)
+			if err == nil || !t.elsewhere(r) {
+				return res, err
+			}
+		}
+	}
+	return t.overOwn(r)
+}
+
+// overOwn sends a request over a connection that is dialled for it.
+func (t *transport) overOwn(r *http.Request) (*http.Response, error) {
 	if t.conn, t.dialErr = t.dial(r.Context()); t.dialErr != nil {
 		return nil, t.dialErr
 	}
@@ -361,9 +422,13 @@ func (c *awake) Write(p []byte) (int, error) {
 }
 
 func (t *transport) close() {
-	if t.http != nil {
-		t.http.CloseIdleConnections()
+	if t.done != nil {
+		t.done()
 	}
+	if t.http == nil { // the connection, if any, is the pool's
+		return
+	}
+	t.http.CloseIdleConnections()
 	if t.conn != nil {
 		_ = t.conn.Close()
 	}
@@ -383,7 +448,7 @@ func (t *transport) judge(ctx context.Context, err error, name string, wait time
 		return err
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case errors.Is(err, errLate) || errors.As(err, &timeout) && timeout.Timeout():
 		return models.Errorf(models.KindTimeout, "service %s did not answer in %s", name, wait)
 	}
 	return models.Errorf(models.KindRefused, "service %s broke off before it had answered: %v", name, err)

@@ -127,6 +127,17 @@ func app(t *testing.T) *httptest.Server {
 
 // front serves requests to an app at /p/SERVICE/PATH.
 func front(t *testing.T, dial func(ctx context.Context) (net.Conn, error)) *httptest.Server {
+	return frontOf(t, dial, nil)
+}
+
+// keeping is a place whose connections are kept until the test ends.
+func keeping(t *testing.T, dial func(ctx context.Context) (net.Conn, error)) func() (Place, bool) {
+	pool := NewPool()
+	t.Cleanup(pool.Close)
+	return func() (Place, bool) { return Place{Pool: pool, Key: "pod-1", Dial: dial}, true }
+}
+
+func frontOf(t *testing.T, dial func(ctx context.Context) (net.Conn, error), place func() (Place, bool)) *httptest.Server {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fail := func(w http.ResponseWriter, err error) {
 			p := models.ProblemOf(err)
@@ -142,7 +153,7 @@ func front(t *testing.T, dial func(ctx context.Context) (net.Conn, error)) *http
 			fail(w, err)
 			return
 		}
-		Serve(w, r, Request{Idle: idleOf(r), Target: to, User: "olga", Prefix: "/p/" + name, Dial: dial, Fail: fail, Log: slog.New(slog.DiscardHandler), Query: r.URL.RawQuery})
+		Serve(w, r, Request{Idle: idleOf(r), Target: to, User: "olga", Prefix: "/p/" + name, Dial: dial, Place: place, Fail: fail, Log: slog.New(slog.DiscardHandler), Query: r.URL.RawQuery})
 	}))
 	t.Cleanup(server.Close)
 	return server
@@ -187,8 +198,18 @@ type readerFunc func([]byte) (int, error)
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func TestServe(t *testing.T) {
+	t.Run("own connections", func(t *testing.T) { testServe(t, false) })
+	t.Run("kept connections", func(t *testing.T) { testServe(t, true) })
+}
+
+func testServe(t *testing.T, kept bool) {
 	behind := app(t)
-	f := front(t, dialTo(behind.Listener.Addr().String()))
+	dial := dialTo(behind.Listener.Addr().String())
+	var place func() (Place, bool)
+	if kept {
+		place = keeping(t, dial)
+	}
+	f := frontOf(t, dial, place)
 	t.Run("as it is", func(t *testing.T) {
 		res, text := ask(t, "PUT", f.URL+"/p/plant.web:http/a%20b//c;x=1/%E2%82%AC?q=%2F&q=2&b;c", "body", "X-Own", "1", "Authorization", "Bearer hub", "Cookie", "c=1",
 			"X-Forwarded-For", "6.6.6.6", "X-Forwarded-Prefix", "/evil", "X-Whimbrel-User", "root", "X_Whimbrel_User", "root", "X-Real-Ip", "6.6.6.6", "Connection", "X-Own2", "X-Own2", "1", "Keep-Alive", "x", "Te", "gzip")

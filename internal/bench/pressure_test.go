@@ -362,7 +362,7 @@ func TestBadNeighbours(t *testing.T) {
 // malformed, or records that cannot be read.
 func insult(ctx context.Context, t *testing.T, e *sessionstest.Edge) (times int) {
 	for ctx.Err() == nil {
-		ws, err := edgelink.DialWebSocket(ctx, e.URL, edgelink.PathLink, edgelink.Subprotocol, e.TLS(), nil)
+		ws, err := edgelink.DialWebSocket(ctx, e.URL, edgelink.PathLink, edgelink.Subprotocol, e.TLS(), nil, nil)
 		if err != nil {
 			if ctx.Err() == nil {
 				t.Errorf("an edge with a good certificate is not let in: %v", err)

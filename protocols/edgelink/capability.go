@@ -27,6 +27,10 @@ const CapabilitySecrets = "secrets"
 // Pod, ConfigMap, Secret and Service, and sends PodStatuses.
 const CapabilityWorkloads = "workloads"
 
+// CapabilityServicePod is of an edge that connects a stream of the kind service
+// with the pod that its header names, and with no other.
+const CapabilityServicePod = "service-pod"
+
 // MaxPodStatus bounds one pod's status in PodStatuses. The hub leaves a longer
 // one out; what a container says of its end is cut by the edge.
 const MaxPodStatus = 64 << 10

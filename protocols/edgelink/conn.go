@@ -51,7 +51,7 @@ func newConn(ws *websocket.Conn) *Conn {
 // Dial opens the link to a hub. url is the hub's link URL, https://host:port. A
 // server that answers with anything but the link is a *RefusedError.
 func Dial(ctx context.Context, url string, tlsConfig *tls.Config) (*Conn, error) {
-	ws, err := DialWebSocket(ctx, url, PathLink, Subprotocol, tlsConfig, nil)
+	ws, err := DialWebSocket(ctx, url, PathLink, Subprotocol, tlsConfig, nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,10 @@ func Dial(ctx context.Context, url string, tlsConfig *tls.Config) (*Conn, error)
 
 // DialWebSocket opens a WebSocket to a path of a hub's link server. A server that
 // answers with anything else is a *RefusedError.
-func DialWebSocket(ctx context.Context, url, path, subprotocol string, tlsConfig *tls.Config, header http.Header) (*websocket.Conn, error) {
+//
+// What is written to it during a call of together's Do is sent at once; nil: nothing is
+// to be.
+func DialWebSocket(ctx context.Context, url, path, subprotocol string, tlsConfig *tls.Config, header http.Header, together *Together) (*websocket.Conn, error) {
 	// HTTP/2 has no upgrade, and a link is never made twice over one connection.
 	transport := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -70,8 +73,12 @@ func DialWebSocket(ctx context.Context, url, path, subprotocol string, tlsConfig
 		DisableKeepAlives:     true,
 	}
 	defer transport.CloseIdleConnections()
+	var tripper http.RoundTripper = transport
+	if together != nil {
+		tripper = together.roundTripper(transport)
+	}
 	ws, resp, err := websocket.Dial(ctx, strings.TrimSuffix(url, "/")+path, &websocket.DialOptions{
-		HTTPClient:      &http.Client{Transport: transport, CheckRedirect: noRedirect},
+		HTTPClient:      &http.Client{Transport: tripper, CheckRedirect: noRedirect},
 		HTTPHeader:      header,
 		Subprotocols:    []string{subprotocol},
 		CompressionMode: websocket.CompressionDisabled,

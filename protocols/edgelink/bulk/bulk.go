@@ -72,6 +72,9 @@ type ServiceTarget struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	Port      string `json:"port,omitempty"` // name or number of one of the Service's; "" for the first
+	// Pod is the name of the one that is meant, "" for any. Edges without
+	// edgelink.CapabilityServicePod do not know it.
+	Pod string `json:"pod,omitempty"`
 }
 
 // ImageWanted is the body of a KindImage. FORMAT.md says what may be asked for.
@@ -136,6 +139,11 @@ type Handler func(ctx context.Context, h Header, s *Stream) error
 
 // Conn is one connection. Its methods may be called from any goroutine, Serve once.
 type Conn struct {
+	// Crowded is called when a stream of KindService has to wait for another one to
+	// end, so that those may be closed which nobody uses. It must not block. nil: it
+	// is not.
+	Crowded func()
+
 	mux     *yamux.Session
 	opens   atomic.Int32  // streams that this end has opened
 	turns   chan struct{} // a token for each of KindService
@@ -157,8 +165,8 @@ func config() *yamux.Config {
 	return c
 }
 
-func newConn(ws *websocket.Conn, open func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (*Conn, error) {
-	conn := gather(websocket.NetConn(context.Background(), ws, websocket.MessageBinary))
+func newConn(ws *websocket.Conn, together *edgelink.Together, open func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (*Conn, error) {
+	conn := gather(websocket.NetConn(context.Background(), ws, websocket.MessageBinary), together)
 	mux, err := open(conn, config())
 	if err != nil {
 		_ = conn.Close()
@@ -170,11 +178,12 @@ func newConn(ws *websocket.Conn, open func(io.ReadWriteCloser, *yamux.Config) (*
 // Dial opens the connection to a hub. epoch is that of the Hello with which this
 // edge's link began.
 func Dial(ctx context.Context, url string, tlsConfig *tls.Config, epoch string) (*Conn, error) {
-	ws, err := edgelink.DialWebSocket(ctx, url, edgelink.PathBulk, edgelink.BulkSubprotocol, tlsConfig, http.Header{edgelink.HeaderEpoch: {epoch}})
+	together := &edgelink.Together{}
+	ws, err := edgelink.DialWebSocket(ctx, url, edgelink.PathBulk, edgelink.BulkSubprotocol, tlsConfig, http.Header{edgelink.HeaderEpoch: {epoch}}, together)
 	if err != nil {
 		return nil, err
 	}
-	return newConn(ws, yamux.Client)
+	return newConn(ws, together, yamux.Client)
 }
 
 // Accept takes over a request to PathBulk. When it fails it has answered the
@@ -184,7 +193,7 @@ func Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newConn(ws, yamux.Server)
+	return newConn(ws, nil, yamux.Server)
 }
 
 // Done is closed when the connection is.
@@ -217,6 +226,9 @@ func (c *Conn) OpenService(ctx context.Context, h Header) (*Stream, error) {
 	select {
 	case c.turns <- struct{}{}:
 	default:
+		if c.Crowded != nil {
+			c.Crowded()
+		}
 		if err := c.await(ctx); err != nil {
 			return nil, err
 		}

@@ -4,6 +4,8 @@ import (
 	"net"
 	"runtime"
 	"sync"
+
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 )
 
 // maxGathered is how many bytes wait while others are being written; beyond, Write
@@ -16,6 +18,7 @@ const maxGathered = 256 << 10
 // next: nothing waits for more to come.
 type gathered struct {
 	net.Conn
+	together *edgelink.Together // nil: Conn makes few writes of its own accord
 
 	mu      sync.Mutex
 	changed sync.Cond // of mu
@@ -24,8 +27,8 @@ type gathered struct {
 	done    chan struct{}
 }
 
-func gather(conn net.Conn) *gathered {
-	g := &gathered{Conn: conn, done: make(chan struct{})}
+func gather(conn net.Conn, together *edgelink.Together) *gathered {
+	g := &gathered{Conn: conn, together: together, done: make(chan struct{})}
 	g.changed.L = &g.mu
 	go g.run() // ends with Close
 	return g
@@ -65,11 +68,19 @@ func (g *gathered) run() {
 		writing, g.pending = g.pending, writing[:0]
 		g.changed.Broadcast()
 		g.mu.Unlock()
-		if _, err := g.Conn.Write(writing); err != nil {
+		if err := g.write(writing); err != nil {
 			g.fail(err)
 			return
 		}
 	}
+}
+
+func (g *gathered) write(p []byte) error {
+	write := func() error { _, err := g.Conn.Write(p); return err }
+	if g.together == nil {
+		return write()
+	}
+	return g.together.Do(write)
 }
 
 func (g *gathered) fail(err error) {

@@ -25,7 +25,7 @@ func (c *counting) Write(p []byte) (int, error) {
 func TestGather(t *testing.T) {
 	a, b := net.Pipe() // a Write waits for the Read of it
 	under := &counting{Conn: a}
-	g := gather(under)
+	g := gather(under, nil)
 	const n = 5000
 	done := make(chan error, 1)
 	go func() { // ends with its writes
@@ -79,7 +79,7 @@ func TestGather(t *testing.T) {
 	// What cannot be written is told to who writes next.
 	a, b = net.Pipe()
 	_ = b.Close()
-	g = gather(a)
+	g = gather(a, nil)
 	defer g.Close()
 	_, _ = g.Write([]byte("x"))
 	<-g.done

@@ -188,8 +188,24 @@ func (s *Stream) SetWriteDeadline(t time.Time) error {
 func Splice(a, b net.Conn) {
 	var wait sync.WaitGroup
 	end := func() { _ = a.Close(); _ = b.Close() }
-	wait.Go(func() { _, _ = io.Copy(a, b); end() })
-	_, _ = io.Copy(b, a)
+	wait.Go(func() { carry(a, b); end() })
+	carry(b, a)
 	end()
 	wait.Wait()
 }
+
+// carry copies in pieces of a length at which little is lost between them.
+func carry(to, from net.Conn) {
+	b := pieces.Get().(*[pieceBytes]byte)
+	defer pieces.Put(b)
+	_, _ = io.CopyBuffer(writerOnly{to}, readerOnly{from}, b[:])
+}
+
+const pieceBytes = 64 << 10
+
+var pieces = sync.Pool{New: func() any { return new([pieceBytes]byte) }}
+
+// writerOnly and readerOnly hide what would have io.CopyBuffer take buffers of its own.
+type writerOnly struct{ io.Writer }
+
+type readerOnly struct{ io.Reader }
