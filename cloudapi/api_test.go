@@ -232,6 +232,9 @@ func (s *spec) check(t testing.TB, req *http.Request, resp *http.Response, text 
 	}
 	status := jsonInt(resp.StatusCode)
 	response, _ := dig(op, "responses", status).(map[string]any)
+	if resp.Header.Get("X-Whimbrel-Answer") != "" && dig(op, "responses", "default") != nil {
+		return // somebody else's: it may be anything
+	}
 	if response == nil {
 		t.Errorf("%s %s answers %s, which its description does not have: %s", req.Method, template, status, text)
 		return

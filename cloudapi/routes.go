@@ -40,14 +40,15 @@ func (a *api) routeRoutes() []route {
 
 // routeTaken is how a message is answered that has no answer of its own.
 type routeTaken struct {
-	ID      string `json:"id,omitempty"` // the Idempotency-Key that its target sees
-	Matched bool   `json:"matched"`      // false: the route's when was not, and nothing is sent
-	Detail  string `json:"detail,omitempty"`
+	ID        string `json:"id,omitempty"`        // the Idempotency-Key that its target sees
+	Matched   bool   `json:"matched"`             // false: the route's when was not, and nothing is sent
+	Published bool   `json:"published,omitempty"` // it is on the brokers of all nodes that it is for
+	Detail    string `json:"detail,omitempty"`    // why it waits
 }
 
 // publishRoute answers what the target does, with its status, when it does so in
 // time; else 202: the message is queued. Who asks to wait is told with 503
-// or 504 that there was no answer.
+// or 504 that there was no answer, or with 502 that there will be none.
 func (a *api) publishRoute(c *call) (answer, error) {
 	namespace, name, err := c.device(models.Operator)
 	if err != nil {
@@ -79,11 +80,9 @@ func (a *api) publishRoute(c *call) (answer, error) {
 		case !reply.Matched:
 			return answer{status: http.StatusOK, body: routeTaken{}}, nil
 		case insists && reply.Error != "":
-			kind := models.KindUnavailable
-			if reply.Late {
-				kind = models.KindTimeout
-			}
-			return answer{}, models.Errorf(kind, "%s", reply.Error)
+			return answer{}, models.Errorf(reply.Kind, "%s", reply.Error)
+		case reply.Published:
+			return answer{status: http.StatusOK, body: routeTaken{ID: reply.Key, Matched: true, Published: true}}, nil
 		}
 		return answer{status: http.StatusAccepted, body: routeTaken{ID: reply.Key, Matched: true, Detail: reply.Error}}, nil
 	})
@@ -152,6 +151,9 @@ func (a *api) replayDeadLetters(c *call) (answer, error) {
 		if err := models.DecodeInto(text, &req); err != nil {
 			return answer{}, malformed(err)
 		}
+		if req.IDs != nil && len(req.IDs) == 0 {
+			return answer{}, models.Invalid("/ids", "names none; leave it out for all of the route")
+		}
 	}
 	return c.once(text, func() (answer, error) {
 		n, err := a.Routes.ReplayDeadLetters(c.Context(), namespace, name, req.IDs)
@@ -165,7 +167,8 @@ func (a *api) dropDeadLetters(c *call) (answer, error) {
 		return answer{}, err
 	}
 	var ids []int64
-	if text := c.query.Get("ids"); text != "" {
+	if c.query.Has("ids") {
+		text := c.query.Get("ids")
 		for part := range strings.SplitSeq(text, ",") {
 			id, err := strconv.ParseInt(part, 10, 64)
 			if err != nil {
@@ -181,15 +184,16 @@ func (a *api) dropDeadLetters(c *call) (answer, error) {
 func (s schemas) publishOp() huma.Operation {
 	o := op(http.MethodPost, Prefix+"/routes/{name}/publish", "publishRoute", "Give a route a message", []*huma.Param{
 		namePath(), oneNamespace(), idempotencyHeader(),
-		param("query", "wait", `Wait up to this long for the target's answer, at most 5m, and tell it with 503 or 504 when there is none; "0s": do not wait. Left out: up to 10s, and then 202.`, durationValue{}.Schema(nil)),
+		param("query", "wait", `Wait up to this long for the target's answer, at most 5m, and tell it with 502, 503 or 504 when there is none; "0s": do not wait. Left out: up to 10s, and then 202.`, durationValue{}.Schema(nil)),
 	}, map[string]*huma.Response{
-		"200": ok("The target's own answer, with its own status and the header X-Whimbrel-Answer: target; or matched false: the route does not want the message.", schemaFor[routeTaken](s)),
-		"202": ok("Queued; it will be delivered.", schemaFor[routeTaken](s)),
+		"200":     ok("The target's own answer (see default); or published true: it is on the brokers that the route is for, which give no answer; or matched false: the route does not want the message.", schemaFor[routeTaken](s)),
+		"202":     ok("Queued; it will be delivered.", schemaFor[routeTaken](s)),
+		"default": {Description: "The target's own answer, with its own status, type and body, and the header X-Whimbrel-Answer: target."},
 	})
 	o.Tags = []string{"routes"}
-	o.RequestBody = &huma.RequestBody{Description: "The message, of any content type, at most 1 MiB. 503: no node or target is there. 504: no answer in time; the message stays queued.",
+	o.RequestBody = &huma.RequestBody{Description: "The message, of any content type, at most 1 MiB. 502: the target cannot be given it. 503: no node or target is there. 504: no answer in time. After 503 and 504 the message stays queued.",
 		Content: content(text(), "application/octet-stream")}
-	return s.problems(o, 404, 409, 413, 422, 429, 503, 504)
+	return s.problems(o, 404, 409, 413, 422, 429, 502, 503, 504)
 }
 
 func (s schemas) deadLettersOp() huma.Operation {
@@ -205,7 +209,7 @@ func (s schemas) replayOp() huma.Operation {
 	o.Tags = []string{"routes"}
 	o.RequestBody = body(schemaFor[replayRequest](s), "Which ones; without ids all of the route.")
 	o.RequestBody.Required = false
-	return s.problems(o, 404, 409, 413)
+	return s.problems(o, 404, 409, 413, 422)
 }
 
 func (s schemas) dropDeadLettersOp() huma.Operation {

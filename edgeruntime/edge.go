@@ -57,6 +57,8 @@ import (
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/mappers/bridge"
+	"github.com/whimbrel-edge/whimbrel/models"
+	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
 
 // Defaults of Config.
@@ -239,7 +241,7 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 	e.services = services.New(e.apps, cfg.Log)
 	e.desk = attach.New(e.apps, cfg.Log)
 	if e.routes, err = routes.Open(context.Background(), routes.Config{Path: filepath.Join(cfg.DataDir, "routes.db"), Node: cfg.Node,
-		Publish:  func(topic string, payload []byte, retain bool) error { return e.broker.Publish(topic, payload, retain) },
+		Publish:  e.publishRouted,
 		Live:     func() bool { return e.link.Status().Connected },
 		Services: e.services, NewID: newID, Log: cfg.Log}); err != nil {
 		return err
@@ -277,6 +279,16 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 	return errors.Join(
 		writeSecret(filepath.Join(cfg.DataDir, contextName), contextFile{Server: "http://" + e.APIAddr(), Token: token}),
 		writeSecret(filepath.Join(cfg.DataDir, mqttName), admin))
+}
+
+// publishRouted publishes a message of a route. Subscribers with MQTT 5 see the key
+// that all its copies have.
+func (e *Edge) publishRouted(topic string, m *pb.RouteMessage, to *models.RouteMQTT) error {
+	p := broker.Message{Payload: m.Payload, QoS: 1, Retain: to.Retain, ContentType: m.ContentType, Properties: [][2]string{{"Idempotency-Key", m.Key}}}
+	if to.QoS != nil {
+		p.QoS = byte(*to.QoS)
+	}
+	return e.broker.PublishMessage(topic, p)
 }
 
 // register registers the metrics and returns what shows them.

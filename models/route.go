@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -66,7 +68,7 @@ type RouteHTTP struct {
 	Method      string            `json:"method,omitempty"` // POST, PUT or PATCH; default POST
 	Headers     map[string]string `json:"headers,omitempty"`
 	HeadersFrom *SecretRef        `json:"headersFrom,omitempty"` // each key of the Secret is a header's name
-	Timeout     Duration          `json:"timeout,omitzero"`      // for the whole request; default 10s
+	Timeout     *Duration         `json:"timeout,omitempty"`     // for the whole request; default 10s
 }
 
 // SecretRef names a Secret of the same namespace.
@@ -94,10 +96,10 @@ type RouteMQTT struct {
 
 // RouteService is a request to an app beside the devices.
 type RouteService struct {
-	Name    string   `json:"name"`           // a Service of the same namespace
-	Path    string   `json:"path,omitempty"` // default /
-	Method  string   `json:"method,omitempty"`
-	Timeout Duration `json:"timeout,omitzero"` // for the whole request; default 10s
+	Name    string    `json:"name"`           // a Service of the same namespace
+	Path    string    `json:"path,omitempty"` // default /
+	Method  string    `json:"method,omitempty"`
+	Timeout *Duration `json:"timeout,omitempty"` // for the whole request; default 10s
 }
 
 // RouteBroker is another MQTT broker. The edge connects to it.
@@ -112,10 +114,24 @@ type RouteBroker struct {
 	CAFrom       *SecretKeyRef `json:"caFrom,omitempty"` // PEM of who signed the broker's certificate; default: the system's
 }
 
+// Patience is how long the request may take. It may be asked of what another
+// release has written.
+func (h *RouteHTTP) Patience() time.Duration { return patience(h.Timeout) }
+
+// Patience is how long the request may take.
+func (s *RouteService) Patience() time.Duration { return patience(s.Timeout) }
+
+func patience(timeout *Duration) time.Duration {
+	if timeout == nil {
+		return DefaultRouteTimeout
+	}
+	return timeout.Std()
+}
+
 // RouteDelivery says how long to try.
 type RouteDelivery struct {
-	TTL     Duration `json:"ttl,omitzero"`      // a message older than this is a dead letter; default 1h
-	Retries *int     `json:"retries,omitempty"` // attempts after the first that a target refused; default 5
+	TTL     *Duration `json:"ttl,omitempty"`     // a message older than this is a dead letter; default 1h
+	Retries *int      `json:"retries,omitempty"` // attempts after the first that a target refused; default 5
 }
 
 // Limits and defaults of routes.
@@ -157,12 +173,12 @@ func (r *Route) Default() {
 			*q = &one
 		}
 	}
-	request := func(method *string, timeout *Duration) {
+	request := func(method *string, timeout **Duration) {
 		if *method == "" {
 			*method = "POST"
 		}
-		if *timeout == 0 {
-			*timeout = Duration(DefaultRouteTimeout)
+		if *timeout == nil {
+			*timeout = new(Duration(DefaultRouteTimeout))
 		}
 	}
 	if b := r.Spec.From.Broker; b != nil {
@@ -181,8 +197,8 @@ func (r *Route) Default() {
 	case to.Broker != nil:
 		qos(&to.Broker.QoS)
 	}
-	if r.Spec.Delivery.TTL == 0 {
-		r.Spec.Delivery.TTL = Duration(DefaultRouteTTL)
+	if r.Spec.Delivery.TTL == nil {
+		r.Spec.Delivery.TTL = new(Duration(DefaultRouteTTL))
 	}
 	if r.Spec.Delivery.Retries == nil {
 		retries := DefaultRouteRetries
@@ -264,8 +280,10 @@ func (v *routeChecks) to(t *RouteTarget) {
 			v.fail("/spec/to/http/url", "must not hold a name and password: put an Authorization header in a Secret and name it in headersFrom")
 		case u.Fragment != "":
 			v.fail("/spec/to/http/url", "must not have a fragment")
+		default:
+			v.host("/spec/to/http/url", u)
 		}
-		v.request("/spec/to/http", h.Method, h.Timeout)
+		v.request("/spec/to/http", h.Method, *h.Timeout)
 		for _, name := range sortedKeys(h.Headers) {
 			v.header("/spec/to/http/headers/"+escapePointer(name), name, h.Headers[name])
 		}
@@ -280,13 +298,13 @@ func (v *routeChecks) to(t *RouteTarget) {
 	if s := t.Service; s != nil {
 		if s.Name == "" {
 			v.fail("/spec/to/service/name", "is required: the name of a Service")
-		} else if msg := CheckSubdomain(s.Name); msg != "" {
-			v.fail("/spec/to/service/name", "%s", msg)
+		} else if msg := CheckLabelName(s.Name); msg != "" {
+			v.fail("/spec/to/service/name", "%s: the name of a Service of the route's own namespace", msg)
 		}
 		if u, err := url.ParseRequestURI(s.Path); err != nil || !strings.HasPrefix(s.Path, "/") || strings.HasPrefix(s.Path, "//") || u.Host != "" {
 			v.fail("/spec/to/service/path", "must be a path that starts with '/', got %s", quoteShort(s.Path))
 		}
-		v.request("/spec/to/service", s.Method, s.Timeout)
+		v.request("/spec/to/service", s.Method, *s.Timeout)
 	}
 	if t.Broker != nil {
 		v.broker("/spec/to/broker", t.Broker)
@@ -304,6 +322,8 @@ func (v *routeChecks) broker(at string, b *RouteBroker) {
 		v.fail(at+"/url", "must not hold a name and password: use username and passwordFrom")
 	case b.CAFrom != nil && (u.Scheme == "mqtt" || u.Scheme == "tcp"):
 		v.fail(at+"/caFrom", "is for mqtts://")
+	default:
+		v.host(at+"/url", u)
 	}
 	v.topic(at, b.Topic, b.QoS)
 	if b.PasswordFrom != nil {
@@ -317,6 +337,32 @@ func (v *routeChecks) broker(at string, b *RouteBroker) {
 	}
 	if len(b.ClientID) > 128 {
 		v.fail(at+"/clientID", "must be at most 128 bytes, got %d", len(b.ClientID))
+	}
+}
+
+// numeric is the last level of what some take for an address.
+var numeric = regexp.MustCompile(`^(?i:[0-9]*|0x[0-9a-f]*)$`)
+
+// host refuses what one resolver takes for an address and another for a name:
+// 2130706433, 0x7f.1 and 127.1 are all 127.0.0.1 to some, and so are digits of other
+// scripts.
+func (v *routeChecks) host(at string, u *url.URL) {
+	host := u.Hostname()
+	if strings.ContainsFunc(host, func(r rune) bool { return r > '~' }) {
+		v.fail(at, "must have an ASCII host: names in other scripts are written as xn--…, got %s", quoteShort(host))
+		return
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		labels := strings.Split(strings.TrimSuffix(host, "."), ".")
+		if numeric.MatchString(labels[len(labels)-1]) {
+			v.fail(at, "must have a name or an address such as 192.0.2.1 as its host, got %s", quoteShort(host))
+			return
+		}
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			v.fail(at, "must have a port from 1 to 65535, got %s", quoteShort(port))
+		}
 	}
 }
 
@@ -446,12 +492,13 @@ type NodeRoute struct {
 type RouteReply struct {
 	Key         string // of the message; "" when it was not taken
 	Matched     bool   // when was true, so it was taken
+	Published   bool   // on the brokers of all nodes that it is for, which give no answer
 	Answered    bool   // the target has answered: Status, ContentType and Body are its
-	Late        bool   // the wait was over before it did
 	Status      int    // HTTP
 	ContentType string
 	Body        []byte
-	Error       string // why there is no answer
+	Error       string    // why there is no answer
+	Kind        ErrorKind // of Error: KindTimeout, KindUnavailable or KindRefused
 }
 
 // DeadLetter is a message of a route that could not be delivered.

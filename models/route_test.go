@@ -33,6 +33,16 @@ func TestRoute(t *testing.T) {
 		{"broker to broker", `from: {broker: {url: "mqtt://a", topic: a}}, to: {broker: {url: "mqtt://b", topic: b}}`, []string{"/spec/to/broker: cannot be the target"}},
 		{"password without a name", `from: {mqtt: a}, to: {broker: {url: "mqtt://b", topic: b, passwordFrom: {secret: s, key: k}}}`, []string{"/spec/to/broker/passwordFrom: needs username"}},
 		{"qos", `from: {rest: true}, to: {mqtt: {topic: x, qos: 3}}`, []string{"/spec/to/mqtt/qos: must be 0, 1 or 2, got 3"}},
+		{"no time at all", `from: {rest: true}, to: {http: {url: "https://x/y", timeout: 0s}}, delivery: {ttl: 0s}`, []string{"/spec/delivery/ttl: must be between 1s and 720h0m0s, got 0s", "/spec/to/http/timeout: must be between 10ms"}},
+		{"host that is a number", `from: {rest: true}, to: {http: {url: "http://2130706433/"}}`, []string{`/spec/to/http/url: must have a name or an address such as 192.0.2.1 as its host, got "2130706433"`}},
+		{"host in octal", `from: {rest: true}, to: {http: {url: "http://0177.0.0.1/"}}`, []string{"/spec/to/http/url: must have a name or an address"}},
+		{"host in hex", `from: {rest: true}, to: {http: {url: "https://0x7f000001./"}}`, []string{"/spec/to/http/url: must have a name or an address"}},
+		{"host cut short", `from: {mqtt: a}, to: {broker: {url: "mqtt://127.1", topic: x}}`, []string{"/spec/to/broker/url: must have a name or an address"}},
+		{"host in other digits", `from: {rest: true}, to: {http: {url: "http://①②⑦.0.0.1/"}}`, []string{"/spec/to/http/url: must have an ASCII host"}},
+		{"names that begin with digits", `from: {rest: true}, to: {http: {url: "http://7th-floor:8080/"}}`, nil},
+		{"address with a zone", `from: {rest: true}, to: {http: {url: "http://[fe80::1%25eth0]/"}}`, nil},
+		{"port", `from: {rest: true}, to: {http: {url: "http://x:70000/"}}`, []string{`/spec/to/http/url: must have a port from 1 to 65535, got "70000"`}},
+		{"service of another namespace", `from: {rest: true}, to: {service: {name: lab.web}}`, []string{"/spec/to/service/name", "of the route's own namespace"}},
 		{"ttl", `from: {rest: true}, to: {mqtt: {topic: x}}, delivery: {ttl: 10ms, retries: 1000}`, []string{"/spec/delivery/ttl", "/spec/delivery/retries"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

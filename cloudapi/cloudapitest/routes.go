@@ -10,8 +10,8 @@ import (
 )
 
 // PublishRoute implements cloudapi.Routes: a route to HTTP answers what it was
-// given with 201, one to MQTT has no answer, and what cannot be asked does not
-// within the wait.
+// given with 201, one to MQTT is published within two minutes, and what cannot be
+// asked does not answer within the wait.
 func (h *Hub) PublishRoute(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error) {
 	o, err := h.Get(ctx, models.Key{Kind: "Route", Namespace: namespace, Name: name})
 	if err != nil {
@@ -27,8 +27,10 @@ func (h *Hub) PublishRoute(ctx context.Context, namespace, name, contentType str
 		return models.RouteReply{}, nil
 	case r.Spec.To.HTTP != nil && wait > 0:
 		reply.Answered, reply.Status, reply.ContentType, reply.Body = true, http.StatusCreated, contentType, payload
+	case r.Spec.To.MQTT != nil && wait > time.Minute:
+		reply.Published = true
 	case wait > 0:
-		reply.Late, reply.Error = true, "no answer"
+		reply.Kind, reply.Error = models.KindTimeout, "no answer"
 	}
 	return reply, nil
 }

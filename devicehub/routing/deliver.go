@@ -1,15 +1,12 @@
 package routing
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/internal/courier"
@@ -17,9 +14,6 @@ import (
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 	"github.com/whimbrel-edge/whimbrel/protocols/mqtt"
 )
-
-// maxReply is how much of a target's answer is handed on.
-const maxReply = 1 << 20
 
 // deliver makes one attempt to bring a message on.
 func (r *Router) deliver(ctx context.Context, c courier.Message) error {
@@ -34,6 +28,14 @@ func (r *Router) deliver(ctx context.Context, c courier.Message) error {
 	r.mu.Lock()
 	r.flying[m.ID] = flightOf(m)
 	r.mu.Unlock()
+	err = r.attempt(ctx, m)
+	if err != nil && ctx.Err() == nil { // who has heard the target's own answer waits no more
+		r.answer(m.Key, courier.NoAnswer(err))
+	}
+	return err
+}
+
+func (r *Router) attempt(ctx context.Context, m *store.RoutedMessage) error {
 	var to models.RouteTarget
 	if err := json.Unmarshal(m.To, &to); err != nil {
 		return &courier.Refused{Final: true, Err: fmt.Errorf("its target cannot be read: %w", err)}
@@ -56,27 +58,23 @@ func (r *Router) deliver(ctx context.Context, c courier.Message) error {
 	r.mu.Lock()
 	r.handed[m.ID] = true
 	r.mu.Unlock()
+	for i := range copies {
+		if node := copies[i].Target[len(nodeTarget):]; !r.Nodes.Live(node) {
+			r.answer(m.Key, courier.NoAnswer(fmt.Errorf("node %s is offline", node)))
+			break
+		}
+	}
 	return nil
 }
 
 // request makes the HTTP request of a message.
 func (r *Router) request(ctx context.Context, m *store.RoutedMessage, to *models.RouteHTTP) error {
-	ctx, cancel := context.WithTimeout(ctx, to.Timeout.Std())
+	timeout, cancel := context.WithTimeout(ctx, to.Patience())
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, to.Method, to.URL, bytes.NewReader(m.Payload))
+	req, err := courier.NewRequest(timeout, to.Method, to.URL, &pb.RouteMessage{Key: m.Key, Namespace: m.Namespace, Name: m.Name, Node: m.Node, Topic: m.Topic,
+		ContentType: m.ContentType, Payload: m.Payload}, m.Accepted)
 	if err != nil {
 		return &courier.Refused{Final: true, Err: err}
-	}
-	req.Header.Set("User-Agent", "whimbrel")
-	if m.ContentType != "" {
-		req.Header.Set("Content-Type", m.ContentType)
-	}
-	req.Header.Set("X-Whimbrel-Route", m.Namespace+"/"+m.Name)
-	req.Header.Set("X-Whimbrel-Time", m.Accepted.UTC().Format(time.RFC3339Nano))
-	for name, value := range map[string]string{"X-Whimbrel-Node": m.Node, "X-Whimbrel-Topic": m.Topic} {
-		if value != "" && models.CheckHeader(name, value) == "" {
-			req.Header.Set(name, value)
-		}
 	}
 	for name, value := range to.Headers {
 		req.Header.Set(name, value)
@@ -93,23 +91,20 @@ func (r *Router) request(ctx context.Context, m *store.RoutedMessage, to *models
 			req.Header.Set(name, string(value))
 		}
 	}
-	req.Header.Set("Idempotency-Key", m.Key)
-	res, err := r.client.do(ctx, req)
+	res, err := r.client.do(req)
+	if err != nil && timeout.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%s did not answer in %v: %w", req.URL.Host, to.Patience(), context.DeadlineExceeded)
+	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", to.Method, err)
+		return err
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxReply+1))
+	a, err := courier.Answer(res)
 	if err != nil {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	judged := courier.Judge(res.StatusCode, req.URL.Host)
-	a := &pb.RouteReply{Status: uint32(res.StatusCode), ContentType: res.Header.Get("Content-Type"), Body: body}
-	if len(body) > maxReply {
-		a = &pb.RouteReply{Error: fmt.Sprintf("the target's answer is longer than %d bytes", maxReply)}
+		return fmt.Errorf("%s: %w", req.URL.Host, err)
 	}
 	r.answer(m.Key, a)
-	return judged
+	return courier.Judge(res.StatusCode, req.URL.Host)
 }
 
 // copies are what nodes get of a message.
@@ -307,7 +302,7 @@ func (r *Router) Sent(ctx context.Context, p Parcel, acks *pb.RouteAcks) (more b
 
 // Replied takes what an app on a node answered.
 func (r *Router) Replied(a *pb.RouteReply) {
-	if len(a.Body) <= maxReply {
+	if len(a.Body) <= courier.MaxReply {
 		r.answer(a.Key, &pb.RouteReply{Status: a.Status, ContentType: cut(a.ContentType), Body: a.Body, Error: cut(a.Error)})
 	}
 }

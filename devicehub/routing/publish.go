@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/internal/courier"
 	"github.com/whimbrel-edge/whimbrel/internal/expression"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
@@ -25,8 +26,12 @@ func Check(o *models.Route, g Guard) []models.FieldError {
 		}
 	}
 	from, to := &o.Spec.From, &o.Spec.To
-	filter := ""
+	filter, has := "", []string{"{topic}", "{#}", "{node}"} // placeholders of topics
 	switch {
+	case from.Twin != nil:
+		has = []string{"{device}", "{property}", "{topic}", "{node}"}
+	case from.REST:
+		has = []string{"{node}"}
 	case from.MQTT != "":
 		filter = from.MQTT
 		fail("/spec/from/mqtt", checkFilter(filter, "use from.twin for what devices report"))
@@ -44,9 +49,9 @@ func Check(o *models.Route, g Guard) []models.FieldError {
 	}
 	switch {
 	case to.MQTT != nil:
-		fail("/spec/to/mqtt/topic", mqtt.Pattern{Topic: to.MQTT.Topic, Filter: filter}.Check())
+		fail("/spec/to/mqtt/topic", mqtt.Pattern{Topic: to.MQTT.Topic, Filter: filter}.Check(has...))
 	case to.Broker != nil:
-		fail("/spec/to/broker/topic", checkOuterTopic(to.Broker.Topic, filter))
+		fail("/spec/to/broker/topic", checkOuterTopic(to.Broker.Topic, filter, has))
 	case to.HTTP != nil:
 		fail("/spec/to/http/url", g.CheckURL(to.HTTP.URL))
 	}
@@ -68,8 +73,8 @@ func checkFilter(filter, instead string) error {
 
 // checkOuterTopic checks a topic of another broker, where Whimbrel keeps none for
 // itself.
-func checkOuterTopic(topic, filter string) error {
-	err := mqtt.Pattern{Topic: "x/" + topic, Filter: filter}.Check()
+func checkOuterTopic(topic, filter string, has []string) error {
+	err := mqtt.Pattern{Topic: "x/" + topic, Filter: filter}.Check(has...)
 	if err == nil && strings.HasPrefix(topic, "$") {
 		err = fmt.Errorf("%s: topics with $ are the other broker's own", topic)
 	}
@@ -136,9 +141,13 @@ func (r *Router) Publish(ctx context.Context, namespace, name, contentType strin
 	defer timer.Stop()
 	select {
 	case a := <-answer:
-		reply.Answered, reply.Status, reply.ContentType, reply.Body, reply.Error = a.Status != 0, int(a.Status), a.ContentType, a.Body, a.Error
+		reply = courier.ReadReply(a)
+		reply.Key = row.Key
+		if to.MQTT != nil && reply.Answered { // by the nodes
+			reply.Answered, reply.Published = false, true
+		}
 	case <-timer.C:
-		reply.Late = true
+		reply.Kind = models.KindTimeout
 		reply.Error = fmt.Sprintf("no answer within %v; the message stays queued", wait)
 		if s := r.Status(route); s.LastError != "" {
 			reply.Error += "; the route's last error: " + s.LastError

@@ -3,6 +3,7 @@ package routing
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store/storetest"
+	"github.com/whimbrel-edge/whimbrel/internal/courier"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
@@ -37,13 +39,14 @@ func TestGuard(t *testing.T) {
 		"127.0.0.1": true, "127.0.0.2": false, "127.9.9.9": true, "::1": true, "::ffff:127.0.0.1": true, "::ffff:127.0.0.2": false, "0.0.0.0": true, "::": true,
 		"169.254.169.254": true, "169.254.7.9": false, "fe80::1": true, "224.0.0.1": true, "ff02::1": true, "255.255.255.255": true,
 		"::7f00:1": true, "::7f00:2": false, "64:ff9b::a9fe:a9fe": true, "2002:7f00:1::1": true, "2002:a00:1::1": false, "64:ff9b::808:808": false, "fe80::1%eth0": true,
-		"10.0.0.1": false, "192.168.1.1": false, "8.8.8.8": false, "2001:db8::1": false,
+		"fd00:ec2::254": true, "fd00:ec2::253": false, "100.100.100.200": true, "168.63.129.16": true, "10.0.0.1": false, "192.168.1.1": false, "8.8.8.8": false, "2001:db8::1": false,
 	} {
 		if err := g.Check(netip.MustParseAddr(addr)); (err != nil) != forbidden {
 			t.Errorf("%s: %v, want forbidden %t", addr, err, forbidden)
 		}
 	}
-	for text, forbidden := range map[string]bool{"http://localhost:80/": true, "http://127.0.0.1/": true, "http://[::1]/": true, "http://erp.example/": false, "https://10.0.0.1:8443/x": false} {
+	for text, forbidden := range map[string]bool{"http://localhost:80/": true, "http://127.0.0.1/": true, "http://[::1]/": true, "http://erp.example/": false, "https://10.0.0.1:8443/x": false,
+		"http://LocalHost./": true, "http://erp.localhost/": true, "http://127.0.0.2./": false, "http://127.0.0.3./": true, "http://[FD00:EC2::254]/": true} {
 		if err := g.CheckURL(text); (err != nil) != forbidden {
 			t.Errorf("%s: %v, want forbidden %t", text, err, forbidden)
 		}
@@ -84,7 +87,7 @@ func TestClient(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		res, err := c.do(t.Context(), req)
+		res, err := c.do(req.WithContext(t.Context()))
 		if err == nil {
 			_ = res.Body.Close()
 			if res.StatusCode != http.StatusTemporaryRedirect {
@@ -93,6 +96,11 @@ func TestClient(t *testing.T) {
 		}
 		if (err != nil) != refused {
 			t.Errorf("%s: %v", url, err)
+		}
+		// There is no use in asking again, unless something else is wrong, too: a resolver may know no such name.
+		var final *courier.Refused
+		if ip := strings.HasPrefix(url, "http://[") || strings.HasPrefix(url, "http://0.0.0.0"); refused && ip && (!errors.As(err, &final) || !final.Final || !strings.Contains(err.Error(), "--route-allow")) {
+			t.Errorf("%s: %v is no final refusal", url, err)
 		}
 	}
 	if n := reached.Load(); n != 0 {
@@ -105,6 +113,7 @@ type objects struct {
 	route *models.Route
 	nodes map[string]map[string]string
 	pods  []string
+	away  []string
 }
 
 func (o *objects) Get(_ context.Context, key models.Key) (models.Object, error) {
@@ -134,7 +143,7 @@ func (o *objects) Watch(ctx context.Context, _ models.ListOptions, _ string, sen
 
 func (o *objects) StatusChanged(models.Key)            {}
 func (o *objects) ServiceNodes(_, _ string) []string   { return o.pods }
-func (o *objects) Live(string) bool                    { return true }
+func (o *objects) Live(node string) bool               { return !slices.Contains(o.away, node) }
 func (o *objects) Reply(node string, a *pb.RouteReply) {}
 
 type bench struct {
@@ -313,7 +322,7 @@ func TestToNodes(t *testing.T) {
 			t.Error(more, err)
 		}
 	}
-	if reply := <-done; !reply.Answered || reply.Status != 200 {
+	if reply := <-done; !reply.Published || reply.Answered || reply.Key == "" {
 		t.Errorf("reply %+v", reply)
 	}
 	if p, err := b.Parcel(t.Context(), "gw-2", 1<<20); err != nil || len(p.Messages) != 0 {
@@ -333,6 +342,46 @@ func TestToNodes(t *testing.T) {
 	}
 	if s := b.Status(b.objects.route); s.DeadLetters != 2 || !strings.Contains(s.LastError, "was not there within the route's ttl") {
 		t.Errorf("status %+v", s)
+	}
+}
+
+// TestWaiting says what who waits for an answer is told when there is none: at once,
+// and of which kind.
+func TestWaiting(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	big := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, courier.MaxReply+1)) }))
+	defer big.Close()
+	for _, c := range []struct {
+		to     string
+		away   []string
+		kind   models.ErrorKind
+		say    string
+		queued uint64 // afterwards
+	}{
+		{`http: {url: "http://127.0.0.1:1/x?key=hidden"}`, nil, models.KindUnavailable, "POST 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused; the message stays queued", 1},
+		{`http: {url: "http://` + silent.Addr().String() + `", timeout: 50ms}`, nil, models.KindTimeout, "did not answer in 50ms", 1},
+		{`http: {url: "` + big.URL + `"}`, nil, models.KindRefused, "answered 200 with more than", 0},
+		{`http: {url: "http://[::1]:9/"}`, nil, models.KindRefused, "is a loopback address, which routes may not reach from the hub", 0},
+		{`service: {name: web}`, nil, models.KindUnavailable, "runs pods of service web", 1},
+		{`mqtt: {topic: x}`, []string{"gw-2"}, models.KindUnavailable, "node gw-2 is offline; the message stays queued", 3},
+		{`mqtt: {topic: x, nodeSelector: {site: nowhere}}`, nil, models.KindUnavailable, "no node matches the target's nodeSelector", 1},
+	} {
+		b := newBench(t, "from: {rest: true}, to: {"+c.to+"}")
+		b.objects.away = c.away
+		begun := time.Now()
+		reply, err := b.Publish(t.Context(), "default", "r", "", []byte("x"), time.Minute)
+		if err != nil || reply.Answered || reply.Published || !reply.Matched || reply.Kind != c.kind || !strings.Contains(reply.Error, c.say) || strings.Contains(reply.Error, "hidden") {
+			t.Errorf("%s: %+v, %v", c.to, reply, err)
+		}
+		if d := time.Since(begun); d > 30*time.Second {
+			t.Errorf("%s: told after %v", c.to, d)
+		}
+		b.eventually(c.to+" is settled", func() bool { return b.Status(b.objects.route).Queued == c.queued })
+		b.stop()
 	}
 }
 

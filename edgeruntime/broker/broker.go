@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -186,18 +187,40 @@ func (b *Broker) Run(ctx context.Context) error {
 // dropped for that subscriber. It does not keep payload. It may be called before
 // Run.
 func (b *Broker) Publish(topic string, payload []byte, retain bool) error {
-	return b.publish(topic, payload, retain, packets.Properties{})
+	return b.publish(topic, payload, 1, retain, packets.Properties{})
 }
 
-func (b *Broker) publish(topic string, payload []byte, retain bool, props packets.Properties) error {
+// Message is one to publish, with what MQTT 5 has besides the payload.
+type Message struct {
+	Payload     []byte
+	QoS         byte // 0, 1 or 2: at most
+	Retain      bool
+	ContentType string
+	Properties  [][2]string // users' own: name, value
+}
+
+// PublishMessage publishes for the edge itself, as Publish does. Subscribers with MQTT
+// 3.1.1 get the payload alone.
+func (b *Broker) PublishMessage(topic string, m Message) error {
+	p := packets.Properties{}
+	if utf8.ValidString(m.ContentType) { // else subscribers could not read the packet; a header of HTTP may have any bytes
+		p.ContentType = m.ContentType
+	}
+	for _, u := range m.Properties {
+		p.User = append(p.User, packets.UserProperty{Key: u[0], Val: u[1]})
+	}
+	return b.publish(topic, m.Payload, m.QoS, m.Retain, p)
+}
+
+func (b *Broker) publish(topic string, payload []byte, qos byte, retain bool, props packets.Properties) error {
 	if err := mqtt.ValidateTopic(topic); err != nil {
 		return fmt.Errorf("mqtt publish to %q: %w", topic, err)
 	}
 	b.sessions.RLock()
 	defer b.sessions.RUnlock()
 	err := b.server.InjectPacket(b.edge, packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1, Retain: retain},
-		PacketID:    1, // asked for with QoS 1, and not used
+		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: qos, Retain: retain},
+		PacketID:    uint16(min(qos, 1)), // asked for from QoS 1 on, and not used
 		TopicName:   topic,
 		Payload:     bytes.Clone(payload),
 		Properties:  props,

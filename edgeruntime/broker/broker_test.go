@@ -94,6 +94,36 @@ func TestAppsAmongThemselves(t *testing.T) {
 	eventually(t, "one client is connected", func() bool { return b.Clients() == 1 })
 }
 
+// What the edge publishes for others has a quality of service, and what MQTT 5 has
+// besides.
+func TestPublishMessage(t *testing.T) {
+	b := start(t, nil)
+	three := pahoConnect(t, b, "", func(o *paho.ClientOptions) { o.SetClientID("three") })
+	got := make(chan paho.Message, 4)
+	done(t, three.Subscribe("m/#", 2, func(_ paho.Client, m paho.Message) { got <- m }))
+	five, _ := connect(t, b, 5, "", "five", nil)
+	five.subscribe(1, "m/#", 0)
+	for qos := range byte(3) {
+		if err := b.PublishMessage("m/x", Message{Payload: []byte("hi"), QoS: qos, ContentType: "text/plain", Properties: [][2]string{{"Idempotency-Key", "k1"}}}); err != nil {
+			t.Fatal(err)
+		}
+		if m := <-got; m.Qos() != qos || string(m.Payload()) != "hi" {
+			t.Errorf("QoS %d of %d", m.Qos(), qos)
+		}
+		pk := five.expect(packets.Publish)
+		if p := pk.Properties; p.ContentType != "text/plain" || len(p.User) != 1 || p.User[0] != (packets.UserProperty{Key: "Idempotency-Key", Val: "k1"}) {
+			t.Errorf("properties %+v", p)
+		}
+	}
+	// A header of HTTP may have what MQTT's texts may not.
+	if err := b.PublishMessage("m/x", Message{ContentType: "text/\xff"}); err != nil {
+		t.Fatal(err)
+	}
+	if pk := five.expect(packets.Publish); pk.Properties.ContentType != "" {
+		t.Errorf("content type %q", pk.Properties.ContentType)
+	}
+}
+
 // Seven bytes that make mochi's decoder index out of range.
 func TestMalformedSubscribe(t *testing.T) {
 	b := start(t, nil)

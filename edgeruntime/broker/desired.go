@@ -41,7 +41,7 @@ func (b *Broker) desired(c *conn, pk packets.Packet, device string) {
 			b.log.Warn("mqtt: desired: response topic not allowed", "device", device, "identity", by.Name, "topic", to)
 		}
 	}
-	if err := b.publish(topic, result, false, packets.Properties{
+	if err := b.publish(topic, result, 1, false, packets.Properties{
 		CorrelationData: pk.Properties.CorrelationData,
 		ContentType:     contentType,
 	}); err != nil {

@@ -23,7 +23,8 @@ const routeWait = 10 * time.Second
 
 // post is a message for a route whose source is REST. The answer is the
 // target's, when it has one and it comes in time; else 202: the message is queued.
-// Who asks to wait is told with 503 or 504 that there was none.
+// Who asks to wait is told with 503 or 504 that there was none, with 502 that there
+// will be none.
 func (s *Server) post(w http.ResponseWriter, r *http.Request) error {
 	q, err := query(r, "wait")
 	if err != nil {
@@ -76,15 +77,16 @@ func writeReply(w http.ResponseWriter, reply models.RouteReply, insists bool) er
 	case !reply.Matched:
 		return writeJSON(w, http.StatusOK, map[string]any{"matched": false})
 	case insists && reply.Error != "":
-		kind := models.KindUnavailable
-		if reply.Late {
-			kind = models.KindTimeout
-		}
-		return models.Errorf(kind, "%s", reply.Error)
+		return models.Errorf(reply.Kind, "%s", reply.Error)
 	}
-	return writeJSON(w, http.StatusAccepted, struct {
-		ID      string `json:"id"`
-		Matched bool   `json:"matched"`
-		Detail  string `json:"detail,omitempty"`
-	}{reply.Key, true, reply.Error})
+	status := http.StatusAccepted
+	if reply.Published {
+		status = http.StatusOK
+	}
+	return writeJSON(w, status, struct {
+		ID        string `json:"id"`
+		Matched   bool   `json:"matched"`
+		Published bool   `json:"published,omitempty"`
+		Detail    string `json:"detail,omitempty"`
+	}{reply.Key, true, reply.Published, reply.Error})
 }

@@ -1,22 +1,15 @@
 package routes
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 
 	"github.com/whimbrel-edge/whimbrel/internal/courier"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
-
-// maxReplyBody is how much of a target's answer is handed on. A longer one is cut
-// off with an error.
-const maxReplyBody = 1 << 20
 
 // deliver makes one attempt to deliver a queued message from this node.
 func (r *Router) deliver(ctx context.Context, c courier.Message) error {
@@ -33,7 +26,11 @@ func (r *Router) deliver(ctx context.Context, c courier.Message) error {
 	}
 	switch {
 	case to.Service != nil:
-		return r.request(ctx, w.m, to.Service)
+		err := r.request(ctx, w, to.Service)
+		if err != nil && ctx.Err() == nil { // who has heard the target's own answer waits no more
+			r.reply(w.m, courier.NoAnswer(err))
+		}
+		return err
 	case to.Broker != nil:
 		return r.bridges.publish(ctx, w.m, to.Broker)
 	}
@@ -41,39 +38,26 @@ func (r *Router) deliver(ctx context.Context, c courier.Message) error {
 }
 
 // request delivers a message to an app of this node.
-func (r *Router) request(ctx context.Context, m *pb.RouteMessage, to *models.RouteService) error {
+func (r *Router) request(ctx context.Context, w *row, to *models.RouteService) error {
 	if r.cfg.Services == nil {
 		return errors.New("this node runs no apps")
 	}
-	ctx, cancel := context.WithTimeout(ctx, to.Timeout.Std())
+	ctx, cancel := context.WithTimeout(ctx, to.Patience())
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, to.Method, to.Path, bytes.NewReader(m.Payload))
+	req, err := courier.NewRequest(ctx, to.Method, to.Path, w.m, w.accepted)
 	if err != nil {
 		return &courier.Refused{Final: true, Err: err}
 	}
-	if m.ContentType != "" {
-		req.Header.Set("Content-Type", m.ContentType)
-	}
-	req.Header.Set("Idempotency-Key", m.Key)
-	if m.Topic != "" {
-		req.Header.Set("X-Whimbrel-Topic", m.Topic)
-	}
-	req.Header.Set("X-Whimbrel-Node", m.Node)
-	res, err := r.cfg.Services.Do(ctx, m.Namespace, to.Name, req)
+	res, err := r.cfg.Services.Do(ctx, w.m.Namespace, to.Name, req)
 	if err != nil {
-		r.reply(m, &pb.RouteReply{Error: err.Error()})
 		return err
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxReplyBody+1))
+	a, err := courier.Answer(res)
 	if err != nil {
-		return err
+		return fmt.Errorf("service %s: %w", to.Name, err)
 	}
-	if len(body) > maxReplyBody {
-		r.reply(m, &pb.RouteReply{Status: uint32(res.StatusCode), Error: fmt.Sprintf("the answer is longer than %d bytes", maxReplyBody)})
-	} else {
-		r.reply(m, &pb.RouteReply{Status: uint32(res.StatusCode), ContentType: res.Header.Get("Content-Type"), Body: body})
-	}
+	r.reply(w.m, a)
 	return courier.Judge(res.StatusCode, to.Name)
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/whimbrel-edge/whimbrel/internal/courier"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink/pb"
 )
@@ -100,7 +101,7 @@ func (r *Router) deliverOne(ctx context.Context, m *pb.RouteMessage) error {
 		if err != nil {
 			return err
 		}
-		return r.cfg.Publish(topic, m.Payload, to.MQTT.Retain)
+		return r.cfg.Publish(topic, m, to.MQTT)
 	}
 	now := r.cfg.Now()
 	accepted := now.Add(-time.Duration(m.AgeMs) * time.Millisecond)
@@ -117,7 +118,7 @@ func (r *Router) deliverOne(ctx context.Context, m *pb.RouteMessage) error {
 func (r *Router) refuse(ctx context.Context, m *pb.RouteMessage, err error) {
 	dead := clone(m)
 	dead.Dead = err.Error()
-	r.reply(m, &pb.RouteReply{Error: dead.Dead})
+	r.reply(m, courier.NoAnswer(&courier.Refused{Final: true, Err: err}))
 	if _, err := r.queue.add(ctx, []*row{{destination: toHub, lane: laneOf(m), accepted: r.cfg.Now(), deadline: r.cfg.Now(), m: dead}}); err != nil {
 		r.log.Error("a dead letter cannot be kept", "route", m.Name, "key", m.Key, "error", err)
 		return

@@ -52,8 +52,8 @@ type Services interface {
 type Config struct {
 	Path string // of the queue's file
 	Node string
-	// Publish publishes on the node's broker. It waits for nobody.
-	Publish  func(topic string, payload []byte, retain bool) error
+	// Publish publishes a message on the node's broker. It waits for nobody.
+	Publish  func(topic string, m *pb.RouteMessage, to *models.RouteMQTT) error
 	Services Services    // nil: none
 	Live     func() bool // whether there is a link to the hub; nil: never
 	NewID    func() string
@@ -309,7 +309,7 @@ func (r *Router) carry(ctx context.Context, ways []way) error {
 		if w.topic == "" {
 			continue
 		}
-		if err := r.cfg.Publish(w.topic, w.m.Payload, w.route.spec.To.MQTT.Retain); err != nil {
+		if err := r.cfg.Publish(w.topic, w.m, w.route.spec.To.MQTT); err != nil {
 			r.drop(w.route, err)
 			continue
 		}
@@ -391,19 +391,22 @@ func (r *Router) Post(ctx context.Context, namespace, name, contentType string, 
 		return models.RouteReply{}, err
 	}
 	if !answers {
+		reply.Published = !slices.ContainsFunc(ways, func(w way) bool { return w.topic == "" })
 		return reply, nil
 	}
 	if rt.beyond && !rt.here && !r.cfg.Live() {
-		reply.Error = "the hub is away; the message is queued"
+		reply.Kind, reply.Error = models.KindUnavailable, "the hub is away; the message is queued"
 		return reply, nil
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case a := <-answer:
-		reply.Answered, reply.Status, reply.ContentType, reply.Body, reply.Error = a.Status != 0, int(a.Status), a.ContentType, a.Body, a.Error
+		key := reply.Key
+		reply = courier.ReadReply(a)
+		reply.Key = key
 	case <-timer.C:
-		reply.Late = true
+		reply.Kind = models.KindTimeout
 		reply.Error = fmt.Sprintf("no answer within %v; the message stays queued", wait)
 	case <-ctx.Done():
 		return reply, models.Errorf(models.KindTimeout, "nobody waits any more; the message stays queued")

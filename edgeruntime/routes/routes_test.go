@@ -39,6 +39,7 @@ type bench struct {
 	published []string
 	answer    func(r *http.Request, body string) (int, string)
 	asked     []string
+	headers   http.Header // of what was asked last
 }
 
 func newBench(t *testing.T) *bench {
@@ -48,6 +49,7 @@ func newBench(t *testing.T) *bench {
 		b.mu.Lock()
 		b.asked = append(b.asked, fmt.Sprintf("%s %s %s key=%t", r.Method, r.URL.Path, body, r.Header.Get("Idempotency-Key") != ""))
 		answer := b.answer
+		b.headers = r.Header.Clone()
 		b.mu.Unlock()
 		status, text := 200, ""
 		if answer != nil {
@@ -74,10 +76,10 @@ func (b *bench) Do(ctx context.Context, namespace, service string, r *http.Reque
 func (b *bench) open() {
 	b.t.Helper()
 	r, err := Open(b.t.Context(), Config{Path: b.path, Node: "gw", NewID: func() string { return ulid.Make().String() }, Services: b, Log: slog.New(slog.DiscardHandler),
-		Publish: func(topic string, payload []byte, retain bool) error {
+		Publish: func(topic string, m *pb.RouteMessage, to *models.RouteMQTT) error {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			b.published = append(b.published, fmt.Sprintf("%s %s %t", topic, payload, retain))
+			b.published = append(b.published, fmt.Sprintf("%s %s %t", topic, m.Payload, to.Retain))
 			return nil
 		}})
 	if err != nil {
@@ -278,7 +280,8 @@ func TestService(t *testing.T) {
 		return 200, "got " + body
 	}
 	b.routes(`here: from: {mqtt: "img/#"}, to: {service: {name: detector, path: /detect, method: PUT}}, delivery: {retries: 0}`,
-		`here: from: {rest: true}, to: {service: {name: detector}}`, `here: from: {mqtt: "none"}, to: {service: {name: absent}}, delivery: {ttl: 1s}`)
+		`here: from: {rest: true}, to: {service: {name: detector}}`, `here: from: {mqtt: "none"}, to: {service: {name: absent}}, delivery: {ttl: 1s}`,
+		`here: from: {rest: true}, to: {service: {name: absent}}`, `here: from: {rest: true}, to: {mqtt: {topic: posted, qos: 2}}`)
 	for _, m := range []string{"1", "poison", "2"} {
 		b.publish("img/x", m)
 	}
@@ -292,6 +295,19 @@ func TestService(t *testing.T) {
 	}
 	eventually(t, "counts", func() bool { return b.count(0).Delivered == 2 && b.count(0).Failed == 1 })
 
+	// Who waits is told at once that there will be no answer soon.
+	if reply, err := b.Post(t.Context(), "default", "r3", "", []byte("x"), time.Minute); err != nil || reply.Answered || reply.Kind != models.KindUnavailable || !strings.Contains(reply.Error, "no ready pod of service absent; the message stays queued") {
+		t.Errorf("no app: %+v, %v", reply, err)
+	}
+	if reply, err := b.Post(t.Context(), "default", "r4", "", []byte("x"), time.Minute); err != nil || !reply.Published || reply.Key == "" {
+		t.Errorf("to the broker: %+v, %v", reply, err)
+	}
+	b.mu.Lock()
+	h := b.headers
+	b.mu.Unlock()
+	if h.Get("X-Whimbrel-Route") != "default/r0" || h.Get("X-Whimbrel-Topic") != "img/x" || h.Get("X-Whimbrel-Node") != "gw" || h.Get("X-Whimbrel-Time") == "" || h.Get("User-Agent") != "whimbrel" {
+		t.Errorf("headers %v", h)
+	}
 	reply, err := b.Post(t.Context(), "default", "r1", "text/plain", []byte("tea"), 5*time.Second)
 	if err != nil || !reply.Answered || reply.Status != 418 || string(reply.Body) != "pot" {
 		t.Errorf("reply %+v, %v", reply, err)
@@ -343,7 +359,7 @@ func TestPostBeyond(t *testing.T) {
 	if err != nil || reply.Status != 201 || string(reply.Body) != "made" {
 		t.Errorf("reply %+v, %v", reply, err)
 	}
-	if reply, err = b.Post(t.Context(), "default", "r0", "", []byte("1"), 20*time.Millisecond); err != nil || reply.Answered || !reply.Late {
+	if reply, err = b.Post(t.Context(), "default", "r0", "", []byte("1"), 20*time.Millisecond); err != nil || reply.Answered || reply.Kind != models.KindTimeout {
 		t.Errorf("no answer: %+v, %v", reply, err)
 	}
 }
@@ -361,7 +377,7 @@ func TestFromHub(t *testing.T) {
 	qos := 1
 	down := []*pb.RouteMessage{
 		{Key: "k1", Route: "u", Payload: []byte("one"), Target: target(models.RouteTarget{MQTT: &models.RouteMQTT{Topic: "recipes/new", QoS: &qos, Retain: true}})},
-		{Key: "k2", Route: "u", Namespace: "default", Payload: []byte("two"), TtlMs: 60000, Target: target(models.RouteTarget{Service: &models.RouteService{Name: "detector", Path: "/", Method: "POST", Timeout: models.Duration(time.Second)}}), Wait: true},
+		{Key: "k2", Route: "u", Namespace: "default", Payload: []byte("two"), TtlMs: 60000, Target: target(models.RouteTarget{Service: &models.RouteService{Name: "detector", Path: "/", Method: "POST", Timeout: new(models.Duration(time.Second))}}), Wait: true},
 		{Key: "k3", Route: "u", Payload: []byte("three"), Target: target(models.RouteTarget{MQTT: &models.RouteMQTT{Topic: "devices/x/desired", QoS: &qos}})},
 		{Key: "k4", Route: "u", Payload: []byte("four"), Target: []byte("not json")},
 	}

@@ -150,6 +150,11 @@ func (d *description) object(ctx context.Context, h hub, o models.Object) error 
 		return d.service(ctx, h, o)
 	case *models.ConfigMap:
 		return d.configMap(o)
+	case *models.Route:
+		if err := d.route(o); err != nil {
+			return err
+		}
+		return d.events(ctx, h, o)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -67,7 +66,7 @@ not answer in time; the message stays queued then.`,
 					fmt.Fprintln(w)
 				}
 				if status >= 300 {
-					return fmt.Errorf("the target answered %d", status)
+					return models.Errorf(models.KindRefused, "the target answered %d", status)
 				}
 				return nil
 			})
@@ -112,7 +111,11 @@ func routeDeadCommand() *cobra.Command {
 					}
 					t.row(strconv.FormatInt(d.ID, 10), since(&d.Accepted, now), orNothing(from), fmt.Sprint(d.Attempts), d.Error, glimpse(d.Payload))
 				}
-				t.write(w, terminalWidth(w), "No dead letters.")
+				if len(items) == 0 {
+					fmt.Fprintln(w, "No dead letters.")
+					return nil
+				}
+				t.write(w, terminalWidth(w), "")
 				return nil
 			})
 		},
@@ -176,7 +179,7 @@ func deadLettersCommand(verb, short, done string, do func(ctx context.Context, h
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%d %s\n", n, done)
 				if n < len(ids) {
-					return errors.New("the others are not there any more")
+					return models.Errorf(models.KindNotFound, "the others are not there any more")
 				}
 				return nil
 			})
@@ -193,4 +196,31 @@ func routeError(err error, namespace, route string) error {
 		return notFound(models.Key{Kind: "Route", Namespace: namespace, Name: route})
 	}
 	return err
+}
+
+// route writes what a route does, and how it is doing.
+func (d *description) route(o *models.Route) error {
+	d.optional("Description", o.Spec.Description)
+	from, to := routeEnds(o)
+	d.field("From", "%s", from)
+	d.optional("On nodes", labels(o.Spec.From.NodeSelector))
+	d.optional("When", o.Spec.When)
+	d.optional("Transform", o.Spec.Transform)
+	d.field("To", "%s", to)
+	if m := o.Spec.To.MQTT; m != nil {
+		d.optional("On nodes", labels(m.NodeSelector))
+	}
+	if del := o.Spec.Delivery; del.TTL != nil && del.Retries != nil {
+		d.field("Delivery", "ttl %s, %d retries", del.TTL.Std(), *del.Retries)
+	}
+	s := models.RouteStatus{}
+	if o.Status != nil {
+		s = *o.Status
+	}
+	d.field("Messages", "%d delivered, %d failed, %d dropped, %d queued, %d dead letters", s.Delivered, s.Failed, s.Dropped, s.Queued, s.DeadLetters)
+	if s.LastError != "" {
+		d.field("Last error", "%s (%s)", s.LastError, ago(s.LastErrorTime, d.now))
+	}
+	d.conditions(s.Conditions)
+	return nil
 }

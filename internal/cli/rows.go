@@ -110,6 +110,9 @@ func routeEnds(o *models.Route) (from, to string) {
 		if s.Twin.LabelSelector != "" {
 			from += " " + string(s.Twin.LabelSelector)
 		}
+		if len(s.Twin.Properties) > 0 {
+			from += " [" + strings.Join(s.Twin.Properties, ",") + "]"
+		}
 	}
 	switch t := &o.Spec.To; {
 	case t.HTTP != nil:

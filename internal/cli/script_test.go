@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,7 @@ func makeArchive(ts *testscript.TestScript, _ bool, args []string) {
 //	hub say POD LINE
 //	hub cut POD [away]
 //	hub back POD
+//	hub dead ID ROUTE ERROR PAYLOAD
 //	hub user NAME ROLE NAMESPACE VARIABLE
 func playHub(ts *testscript.TestScript, _ bool, args []string) {
 	h, ok := ts.Value(hubKey{}).(*cloudapitest.Hub)
@@ -125,6 +127,10 @@ func playHub(ts *testscript.TestScript, _ bool, args []string) {
 		h.CutPod("default", args[1], len(args) > 2)
 	case "back":
 		h.CutPod("default", args[1], false)
+	case "dead":
+		id, err := strconv.ParseInt(args[1], 10, 64)
+		ts.Check(err)
+		h.AddDeadLetter(models.DeadLetter{ID: id, Key: "key", Node: "gateway-1", Topic: "a/b", Payload: []byte(args[4]), Target: "hub", Accepted: time.Now(), Died: time.Now(), Attempts: 1, Error: args[3]})
 	case "user":
 		token, err := h.AddUser(args[1], models.Role(args[2]), args[3])
 		ts.Check(err)

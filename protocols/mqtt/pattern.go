@@ -2,6 +2,8 @@ package mqtt
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -39,8 +41,17 @@ func (p Pattern) rest(topic string) string {
 	return topic
 }
 
-// Check says what is wrong with a pattern whatever it is filled in with.
-func (p Pattern) Check() error {
+// placeholder is what looks as if it were to be filled in.
+var placeholder = regexp.MustCompile(`\{[^{}/]*\}`)
+
+// Check says what is wrong with a pattern whatever it is filled in with. has are the
+// placeholders that messages have something for.
+func (p Pattern) Check(has ...string) error {
+	for _, name := range placeholder.FindAllString(p.Topic, -1) {
+		if !slices.Contains(has, name) {
+			return fmt.Errorf("topic %q: %s is nothing that messages of this source have; they have %s", p.Topic, name, strings.Join(has, ", "))
+		}
+	}
 	_, err := p.Fill(Origin{Topic: "t", Node: "n", Device: "d", Property: "p"})
 	return err
 }

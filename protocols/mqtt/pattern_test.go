@@ -1,6 +1,9 @@
 package mqtt
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestPattern(t *testing.T) {
 	o := Origin{Topic: "alarms/hall/7", Node: "gw-1", Device: "boiler-1", Property: "temperature"}
@@ -21,6 +24,13 @@ func TestPattern(t *testing.T) {
 		got, err := Pattern{c.topic, c.filter}.Fill(o)
 		if got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%s of %s: %q, %v; want %q", c.topic, c.filter, got, err, c.want)
+		}
+	}
+	for topic, good := range map[string]bool{"x": true, "a/{topic}/{#}/{node}": true, "a/{device}": false, "a/{Topic}": false, "a/{}": false, "a/{x{topic}": true, "a{/b}": true} {
+		if err := (Pattern{Topic: topic, Filter: "alarms/#"}).Check("{topic}", "{#}", "{node}"); (err == nil) != good {
+			t.Errorf("%s: %v", topic, err)
+		} else if err != nil && !strings.Contains(err.Error(), "they have {topic}, {#}, {node}") {
+			t.Error(err)
 		}
 	}
 }
