@@ -1,6 +1,7 @@
 package edgeruntime
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -31,11 +32,20 @@ func (e *Edge) runApps(before map[string]string, newID func() string) error {
 		return err
 	}
 	e.gateway = &gateway{e: e}
-	puller := images.New(images.Config{Dir: filepath.Join(cfg.DataDir, "images"), Engine: e.engine, Hub: func() images.Hub { return e.link }, Log: cfg.Log})
+	puller := images.New(images.Config{Dir: filepath.Join(cfg.DataDir, "images"), Engine: e.engine, Hub: func() images.Hub { return e.link }, Room: e.engineRoom, Log: cfg.Log})
 	e.apps, err = workload.New(workload.Config{Engine: e.engine, Store: e.store, Node: cfg.Node, Life: e.life, DataDir: dir,
-		SecretDir: workload.MemoryDir(dir), Listen: e.gateway.listen, Pull: puller.Pull, RestartDelay: cfg.AppRestartDelay, StopAtEnd: cfg.StopApps, Log: cfg.Log,
+		SecretDir: workload.MemoryDir(dir), Listen: e.gateway.listen, Images: puller, RestartDelay: cfg.AppRestartDelay, StopAtEnd: cfg.StopApps, Log: cfg.Log,
 		Local: func() workload.Endpoints { return endpoints("127.0.0.1", e.MQTTAddr(), e.APIAddr()) }})
 	return err
+}
+
+// engineRoom is how much of the disk is free that the engine keeps images on.
+func (e *Edge) engineRoom(ctx context.Context) (free, total uint64, err error) {
+	info, err := e.engine.Info(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	return diskBytes(info.Root)
 }
 
 // endpoints are the edge's two servers as a host finds them.

@@ -112,7 +112,7 @@ type PodUpdate struct {
 type ContainerStatus struct {
 	Name         string         `json:"name"`
 	Image        string         `json:"image"`
-	ImageID      string         `json:"imageID,omitempty"`     // the image's digest
+	ImageID      string         `json:"imageID,omitempty"`     // NAME@DIGEST, as registries call the image; the engine's id for one that none has
 	ContainerID  string         `json:"containerID,omitempty"` // the engine's
 	Ready        bool           `json:"ready"`
 	Started      bool           `json:"started"` // its startup probe has succeeded, or it has none and runs

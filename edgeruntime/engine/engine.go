@@ -68,7 +68,8 @@ type Images interface {
 	// Tag gives an image, by its id or one of its names, one more name. Another image
 	// of that name loses it.
 	Tag(ctx context.Context, image, ref string) error
-	// Untag takes one of its names from an image; with its last one it goes.
+	// Untag takes one of its names from an image; with its last one it goes. One that
+	// has no name is removed by its id. ErrConflict: a container needs it.
 	Untag(ctx context.Context, ref string) error
 	// Load takes in an archive as `docker save` writes it, and returns the names in it.
 	Load(ctx context.Context, archive io.Reader) ([]string, error)
@@ -103,6 +104,7 @@ type Info struct {
 	Memory     int64 // bytes
 	Containers int
 	Images     int
+	Root       string // the folder where it keeps everything; "" when that is not known
 }
 
 // Network is one that containers are in.
@@ -204,6 +206,7 @@ type Container struct {
 // Image is one that is here.
 type Image struct {
 	ID      string   // digest of its configuration
+	Names   []string // NAME:TAG
 	Digests []string // NAME@sha256:…, as registries call it; none for one that was never in any
 	Size    int64
 }

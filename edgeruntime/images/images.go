@@ -63,24 +63,29 @@ type Config struct {
 	Dir    string // of its own
 	Engine Engine
 	Hub    func() Hub
-	Log    *slog.Logger
+	// Room is how much of the engine's disk is free; nil: that is not known.
+	Room func(ctx context.Context) (free, total uint64, err error)
+	Log  *slog.Logger
 }
 
 // Puller pulls images. All methods may be called from any goroutine.
 type Puller struct {
 	cfg   Config
 	retry backoff.Policy
+	book  *book
 
 	mu     sync.Mutex
 	pulls  map[string]*pull // by the secret in the path of their requests
 	server *registry        // while there are pulls
 	parts  map[digest.Digest]chan struct{}
+	busy   map[string]bool // what the engine pulls from us, by the name that it has for it
 }
 
 // New returns a Puller that pulls nothing.
 func New(cfg Config) *Puller {
 	return &Puller{cfg: cfg, retry: backoff.Policy{Min: 200 * time.Millisecond, Max: 10 * time.Second, Factor: 2, Jitter: 0.3},
-		pulls: map[string]*pull{}, parts: map[digest.Digest]chan struct{}{}}
+		book:  &book{path: filepath.Join(cfg.Dir, bookName)},
+		pulls: map[string]*pull{}, parts: map[digest.Digest]chan struct{}{}, busy: map[string]bool{}}
 }
 
 // LocalName is what an image is called in the engine that a pod calls ref. An
@@ -110,10 +115,7 @@ func (p *Puller) Pull(ctx context.Context, name string, progress func(engine.Pro
 	switch models.KindOf(err) {
 	case "":
 	case models.KindNotFound, models.KindRefused: // an older hub refuses
-		if upstream := p.cfg.Engine.Pull(ctx, name, progress); upstream != nil {
-			return fmt.Errorf("the hub has no image %s; asked of its registry: %w", ref, upstream)
-		}
-		return nil
+		return p.pullElsewhere(ctx, ref, progress)
 	case models.KindGone:
 		return errors.New(models.ProblemOf(err).Detail)
 	default:
@@ -121,11 +123,36 @@ func (p *Puller) Pull(ctx context.Context, name string, progress func(engine.Pro
 	}
 	if c := root.parsed.Config; c != nil {
 		if here, err := p.cfg.Engine.Image(ctx, c.Digest.String()); err == nil {
+			p.note(func(g *page) {
+				g.add(here.ID, entry{Names: []string{LocalName(ref)}, Digest: digestName(ref, root.digest), Size: here.Size})
+			})
 			return p.cfg.Engine.Tag(ctx, here.ID, LocalName(ref))
 		}
 	}
 	one.root = root
 	return p.pull(ctx, one, ref, progress)
+}
+
+// digestName is what registries call an image.
+func digestName(ref oci.Reference, d digest.Digest) string { return ref.Name() + "@" + d.String() }
+
+// pullElsewhere has the engine pull what the hub does not have.
+func (p *Puller) pullElsewhere(ctx context.Context, ref oci.Reference, progress func(engine.Progress)) error {
+	before, err := p.cfg.Engine.Image(ctx, ref.String())
+	if err != nil && !errors.Is(err, engine.ErrNotFound) {
+		return err
+	}
+	if err := p.cfg.Engine.Pull(ctx, ref.String(), progress); err != nil {
+		return fmt.Errorf("the hub has no image %s; asked of its registry: %w", ref, err)
+	}
+	if here, err := p.cfg.Engine.Image(ctx, ref.String()); err == nil && here.ID != before.ID {
+		e := entry{Names: []string{ref.String()}, Size: here.Size, Fetched: len(here.Names) <= 1}
+		if len(here.Digests) > 0 {
+			e.Digest = here.Digests[0]
+		}
+		p.note(func(g *page) { g.add(here.ID, e) })
+	}
+	return nil
 }
 
 // pull has the engine pull what the hub has.
@@ -135,6 +162,16 @@ func (p *Puller) pull(ctx context.Context, one *pull, ref oci.Reference, progres
 		return err
 	}
 	name := fmt.Sprintf("%s/%s/image@%s", host, one.secret, one.root.digest)
+	as := arrival{LocalName(ref), digestName(ref, one.root.digest)}
+	p.mu.Lock()
+	p.busy[name] = true
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.busy, name)
+		p.mu.Unlock()
+	}()
+	p.note(func(g *page) { g.Pulls[name] = as })
 	ctx, cancel := context.WithCancel(ctx)
 	one.giveUp = cancel
 	var telling sync.WaitGroup
@@ -159,22 +196,19 @@ func (p *Puller) pull(ctx context.Context, one *pull, ref oci.Reference, progres
 	p.end(one, pulled == nil)
 	ctx = one.ctx
 	if pulled != nil {
+		if _, err := p.cfg.Engine.Image(ctx, name); errors.Is(err, engine.ErrNotFound) {
+			p.note(func(g *page) { delete(g.Pulls, name) })
+		}
 		if err := one.failure(); err != nil {
 			return err // the engine knows only that it got no answer
 		}
 		// The engine's words have a name in them that means nothing to anybody.
 		return rewrite(pulled, name, ref.String())
 	}
-	here, err := p.cfg.Engine.Image(ctx, name)
-	if err != nil {
+	if err := p.arrive(ctx, name, as); err != nil {
 		return rewrite(err, name, ref.String())
 	}
-	if err := p.cfg.Engine.Tag(ctx, here.ID, LocalName(ref)); err != nil {
-		return err
-	}
-	if err := p.cfg.Engine.Untag(ctx, name); err != nil {
-		p.cfg.Log.Warn("images: the engine keeps a name that means nothing", "name", name, "error", err)
-	}
+	p.note(func(g *page) { delete(g.Pulls, name) })
 	return nil
 }
 
@@ -246,7 +280,7 @@ func (p *Puller) tidyLocked(done bool) {
 	}
 	var files []fs.FileInfo
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && e.Name() != bookName {
 			files = append(files, info)
 		}
 	}

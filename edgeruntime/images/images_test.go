@@ -213,7 +213,10 @@ type player struct {
 	layers map[digest.Digest]bool
 	images map[string]string // ids by name
 	pulled []string          // names that were pulled
+	others map[string]string // what other registries have: ids by name
+	inUse  map[string]bool   // ids of images that somebody has containers of
 	err    error             // of other registries
+	die    func()            // is called when an image has come, before anybody hears of it
 }
 
 func newPlayer() *player {
@@ -223,24 +226,66 @@ func newPlayer() *player {
 func (p *player) Image(_ context.Context, ref string) (engine.Image, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for name, id := range p.images {
-		if name == ref || id == ref {
-			return engine.Image{ID: id}, nil
+	id, ok := p.images[ref]
+	for _, is := range p.images {
+		if is == ref {
+			id, ok = ref, true
 		}
 	}
-	return engine.Image{}, engine.ErrNotFound
+	if !ok {
+		return engine.Image{}, engine.ErrNotFound
+	}
+	out := engine.Image{ID: id, Size: 1 << 30}
+	for name, is := range p.images {
+		switch {
+		case is != id || name == "":
+		case strings.Contains(name, "@"):
+			out.Digests = append(out.Digests, name)
+		case !strings.HasPrefix(name, nameless):
+			out.Names = append(out.Names, name)
+		}
+	}
+	return out, nil
 }
+
+// nameless begins what stands for an image that has lost its names to others.
+const nameless = "<none> "
 
 func (p *player) Tag(_ context.Context, id, ref string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.images[ref] = id
+	p.name(ref, id)
 	return nil
+}
+
+// name is under the lock.
+func (p *player) name(ref, id string) {
+	if before := p.images[ref]; before != "" && before != id {
+		p.images[nameless+before] = before
+	}
+	p.images[ref] = id
+	delete(p.images, nameless+id)
 }
 
 func (p *player) Untag(_ context.Context, ref string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	id := p.images[ref]
+	if p.images[nameless+ref] != "" {
+		id, ref = ref, nameless+ref
+	}
+	if id == "" {
+		return engine.ErrNotFound
+	}
+	left := 0
+	for _, is := range p.images {
+		if is == id {
+			left++
+		}
+	}
+	if left == 1 && p.inUse[id] {
+		return engine.ErrConflict
+	}
 	delete(p.images, ref)
 	return nil
 }
@@ -251,6 +296,11 @@ func (p *player) Pull(ctx context.Context, ref string, progress func(engine.Prog
 	p.mu.Unlock()
 	host, rest, _ := strings.Cut(ref, "/")
 	if !strings.HasPrefix(host, "127.0.0.1:") {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if id := p.others[ref]; id != "" {
+			p.name(ref, id)
+		}
 		return p.err
 	}
 	repo, d, _ := strings.Cut(rest, "@")
@@ -306,7 +356,11 @@ func (p *player) Pull(ctx context.Context, ref string, progress func(engine.Prog
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.images[ref] = m.Config.Digest.String()
+	p.name(ref, m.Config.Digest.String())
+	if p.die != nil {
+		p.die()
+		return errors.New("killed")
+	}
 	return nil
 }
 
@@ -340,7 +394,9 @@ func left(t *testing.T, p *Puller) (names []string) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		names = append(names, e.Name())
+		if e.Name() != bookName {
+			names = append(names, e.Name())
+		}
 	}
 	return names
 }
@@ -442,7 +498,7 @@ func TestCuts(t *testing.T) {
 
 func newPullerIn(t *testing.T, old *Puller, h *hub, e Engine) *Puller {
 	p := newPuller(t, h, e)
-	p.cfg.Dir = old.cfg.Dir
+	p.cfg.Dir, p.book = old.cfg.Dir, &book{path: old.book.path}
 	return p
 }
 

@@ -361,6 +361,7 @@ func testVolumes(t *testing.T, s *site) {
 	secret := store.Item{Kind: kindSecret, Namespace: "default", Name: "keys", JSON: []byte(`{"data":{"k":"c2VjcmV0"}}`)}
 	pod := s.pod("vol-0", 1, []string{"write=/empty/a:once", "write=/host/b:there", "write=/memory/c:x", "write=/dev/other-null:x", "serve=8080"}, func(p *models.PodSpec) {
 		limit, _ := models.ParseQuantity("1Mi")
+		p.Containers[0].ReadinessProbe = httpProbe // it is asked as soon as it is ready
 		p.Volumes = []models.Volume{{Name: "settings", ConfigMap: &models.ConfigVolume{Name: "settings"}}, {Name: "keys", Secret: &models.SecretVolume{SecretName: "keys"}},
 			{Name: "empty", EmptyDir: &models.EmptyDir{}}, {Name: "memory", EmptyDir: &models.EmptyDir{Medium: "Memory", SizeLimit: limit}},
 			{Name: "host", HostPath: &models.HostPath{Path: host}}, {Name: "null", HostPath: &models.HostPath{Path: "/dev/null"}}}

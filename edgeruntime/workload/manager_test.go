@@ -70,6 +70,7 @@ type world struct {
 	items  []store.Item
 	life   string
 	listen func(string) (Endpoints, error)
+	images Images
 }
 
 // inWorld runs a test in a bubble.
@@ -93,7 +94,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 // start starts a Manager, with what the store has.
 func (w *world) start() {
 	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	m, err := New(Config{Engine: w.fake, Store: w.store, Node: "node-1", Life: w.life, DataDir: w.dir, Log: log, Listen: w.listen,
+	m, err := New(Config{Engine: w.fake, Store: w.store, Node: "node-1", Life: w.life, DataDir: w.dir, Log: log, Listen: w.listen, Images: w.images,
 		Local: func() Endpoints { return Endpoints{MQTT: "mqtt://127.0.0.1:1883", API: "http://127.0.0.1:9060"} }})
 	if err != nil {
 		w.t.Fatal(err)
@@ -882,19 +883,79 @@ func TestSharedNetwork(t *testing.T) {
 	})
 }
 
+// fetcher is an Images that brings what it is told to.
+type fetcher struct {
+	pull      func(ctx context.Context, ref string, progress func(engine.Progress)) error
+	digest    string
+	recovered int
+	used      map[string]bool // as Collect was told last, by name
+}
+
+func (f *fetcher) Pull(ctx context.Context, ref string, progress func(engine.Progress)) error {
+	return f.pull(ctx, ref, progress)
+}
+
+func (f *fetcher) Digest(string) string { return f.digest }
+
+func (f *fetcher) Recover(context.Context) error {
+	f.recovered++
+	return nil
+}
+
+func (f *fetcher) Collect(_ context.Context, used func(string, []string) bool) error {
+	f.used = map[string]bool{}
+	for _, name := range []string{app, "app:2", "app:sha256-" + strings.Repeat("a", 64), "other:1"} {
+		f.used[name] = used("sha256:"+name, []string{"else:1"}) || used("", []string{name})
+	}
+	return nil
+}
+
+// What pods need is asked for by name and by id, also before it is here and when the
+// name means another image.
+func TestCollectsImages(t *testing.T) {
+	inWorld(t, func(w *world) {
+		f := &fetcher{digest: "app@sha256:1"}
+		w.stop()
+		w.images = f
+		w.start()
+		digest := "app@sha256:" + strings.Repeat("a", 64)
+		w.apply(w.pod("web-0", 1, nil), w.pod("b-0", 1, func(s *models.PodSpec) {
+			s.Containers[0].Image, s.Containers[0].ImagePullPolicy = digest, models.PullNever
+		}))
+		if s := w.readyAt("web-0", 1); s.ContainerStatuses[0].ImageID != "app@sha256:1" {
+			t.Errorf("the image is %+v", s.ContainerStatuses)
+		}
+		if err := w.fake.Tag(t.Context(), "app:2", app); err != nil { // it is still that of before
+			t.Fatal(err)
+		}
+		time.Sleep(2 * w.m.times.collect)
+		synctest.Wait()
+		if got := fmt.Sprint(f.used); f.recovered != 1 || got != fmt.Sprintf("map[app:1:true app:2:false app:sha256-%s:true other:1:false]", strings.Repeat("a", 64)) {
+			t.Errorf("used are %s", got)
+		}
+		w.apply()
+		w.await("web-0", "gone", func(s *models.PodStatus) bool { return s == nil })
+		time.Sleep(2 * w.m.times.collect)
+		synctest.Wait()
+		if f.used[app] {
+			t.Errorf("used are %v", f.used)
+		}
+	})
+}
+
 // Pods that want the same image have it fetched once, and say how far it is.
 func TestImageIsFetchedOnce(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var fetched []string
 		more := make(chan engine.Progress)
-		w.m.cfg.Pull = func(ctx context.Context, ref string, progress func(engine.Progress)) error {
+		w.m.cfg.Images = &fetcher{pull: func(ctx context.Context, ref string, progress func(engine.Progress)) error {
 			fetched = append(fetched, ref) // under the Manager's rule that there is one at a time of a name
 			for p := range more {
 				progress(p)
 			}
 			w.fake.Publish(ref)
 			return w.fake.Pull(ctx, ref, nil)
-		}
+		}}
 		far := func(s *models.PodSpec) { s.Containers[0].Image = "far:1" }
 		w.apply(w.pod("a-0", 1, far), w.pod("b-0", 1, far))
 		message := func(want string) {

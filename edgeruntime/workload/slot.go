@@ -484,11 +484,15 @@ func (s *slot) fetch(ctx context.Context, g *generation, name string) {
 	s.mu.Unlock()
 	s.busy.Go(func() {
 		report := func(state ImageState, note problem, image *engine.Image) bool {
+			digest := ""
+			if image != nil {
+				digest = s.m.digestOf(*image)
+			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			l.image, l.imageNote = state, note
 			if image != nil {
-				l.imageID, g.Images[name] = digestOf(*image), image.ID
+				l.imageID, g.Images[name] = digest, image.ID
 				s.save()
 			}
 			notify(s.wake)
@@ -539,13 +543,6 @@ func (s *slot) fetch(ctx context.Context, g *generation, name string) {
 func find(s *models.PodSpec, name string) *models.Container {
 	i := slices.IndexFunc(s.Containers, func(c models.Container) bool { return c.Name == name })
 	return &s.Containers[i]
-}
-
-func digestOf(i engine.Image) string {
-	if len(i.Digests) > 0 {
-		return i.Digests[0]
-	}
-	return i.ID
 }
 
 // refresh makes the volumes of all generations what they are to be now, and says

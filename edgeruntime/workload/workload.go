@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,21 @@ type Store interface {
 	DropPod(ctx context.Context, namespace, name string) error
 }
 
+// Images brings images into the engine, and takes them away again. *images.Puller is
+// one.
+type Images interface {
+	// Pull returns when the engine has the image under the name that images.LocalName
+	// says. progress is called from one goroutine.
+	Pull(ctx context.Context, ref string, progress func(engine.Progress)) error
+	// Digest is what registries call an image, by the engine's id; "" when that is not known.
+	Digest(id string) string
+	// Recover finishes what a life before has begun.
+	Recover(ctx context.Context) error
+	// Collect removes what was brought here and is not used any more. used answers at
+	// once. It may return without having removed everything that could go.
+	Collect(ctx context.Context, used func(id string, names []string) bool) error
+}
+
 // Config is what a Manager needs.
 type Config struct {
 	Engine engine.Engine
@@ -68,8 +84,8 @@ type Config struct {
 	Listen func(gateway string) (Endpoints, error)
 	// Local says where the edge is for containers in the machine's own network.
 	Local func() Endpoints
-	// Pull fetches an image that is not here; nil: from its registry, by the engine.
-	Pull func(ctx context.Context, ref string, progress func(engine.Progress)) error
+	// Images fetches images that are not here; nil: the engine does, from registries.
+	Images Images
 	// RestartDelay is how long a container that has failed twice waits to be started
 	// again, at first; 0 for 10 s. It doubles up to thirty times that.
 	RestartDelay time.Duration
@@ -87,12 +103,13 @@ type times struct {
 	call     time.Duration // bound of one call to the engine, besides pulling
 	ask      time.Duration // of asking it whether it is there
 	gather   time.Duration // events that come within one are one listing
+	collect  time.Duration // between looks for images that nobody needs
 	oom      time.Duration // how much later than its end the reason of a kill may come
 	retry    backoff.Policy
 }
 
 var defaultTimes = times{list: 10 * time.Second, settle: 2 * time.Second, deadline: 2 * time.Minute, call: 2 * time.Minute, ask: 15 * time.Second,
-	gather: 20 * time.Millisecond, oom: 100 * time.Millisecond, retry: backoff.Policy{Min: 500 * time.Millisecond, Max: 15 * time.Second, Factor: 2, Jitter: 0.3}}
+	gather: 20 * time.Millisecond, collect: 5 * time.Minute, oom: 100 * time.Millisecond, retry: backoff.Policy{Min: 500 * time.Millisecond, Max: 15 * time.Second, Factor: 2, Jitter: 0.3}}
 
 const (
 	// parallelPulls is how many images are fetched at a time: more share one uplink.
@@ -516,6 +533,14 @@ func (m *Manager) session(ctx context.Context, slots *sync.WaitGroup) error {
 			m.look()
 		})
 	})
+	if m.cfg.Images != nil {
+		if err := m.cfg.Images.Recover(ctx); errors.Is(err, engine.ErrUnavailable) {
+			return err
+		} else if err != nil {
+			m.cfg.Log.Warn("what was being fetched before cannot be found again; it is fetched anew", "error", err)
+		}
+		events.Go(func() { m.collectImages(ctx) })
+	}
 	known := map[string]engine.Container{}
 	m.mu.Lock()
 	m.doubt = true // the engine may have forgotten it
@@ -554,6 +579,65 @@ func (m *Manager) session(ctx context.Context, slots *sync.WaitGroup) error {
 			return err
 		}
 	}
+}
+
+// collectImages has images removed that nobody needs any more, until ctx ends.
+func (m *Manager) collectImages(ctx context.Context) {
+	tick := time.NewTicker(m.times.collect)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		used, ok := m.usedImages()
+		if !ok {
+			continue
+		}
+		if err := m.cfg.Images.Collect(ctx, used); err != nil && ctx.Err() == nil {
+			m.cfg.Log.Warn("images that no app needs could not be removed from the engine; that is tried again", "error", err)
+		}
+	}
+}
+
+// usedImages returns what says whether a pod needs an image: one that wants it, or
+// whose containers are of it, also such as are about to be replaced. ok is false
+// before it is known which pods there are.
+func (m *Manager) usedImages() (used func(id string, names []string) bool, ok bool) {
+	ids, names := map[string]bool{}, map[string]bool{}
+	name := func(image string) {
+		names[image] = true
+		if ref, err := oci.ParseReference(image); err == nil {
+			names[ref.String()], names[images.LocalName(ref)] = true, true
+		}
+	}
+	m.mu.Lock()
+	if !m.applied {
+		m.mu.Unlock()
+		return nil, false
+	}
+	for _, p := range m.want.pods {
+		for _, c := range p.Spec.Containers {
+			name(c.Image)
+		}
+	}
+	all := m.allSlots()
+	m.mu.Unlock()
+	for _, s := range all {
+		s.mu.Lock()
+		for _, g := range s.gens {
+			for _, c := range g.spec().Containers {
+				name(c.Image)
+				ids[g.Images[c.Name]], ids[g.lives[c.Name].seen.ImageID] = true, true
+			}
+		}
+		s.mu.Unlock()
+	}
+	delete(ids, "") // of containers that are not there
+	return func(id string, own []string) bool {
+		return ids[id] || slices.ContainsFunc(own, func(n string) bool { return names[n] })
+	}, true
 }
 
 // gatherOOM waits for an engine to say that a container was killed for its memory.
@@ -770,9 +854,21 @@ func (m *Manager) learnDigest(ctx context.Context, id string) {
 	if err != nil {
 		return // it may have been removed under its container; the id says it, too
 	}
+	digest := m.digestOf(image)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.digests[id] = digestOf(image)
+	m.digests[id] = digest
+}
+
+// digestOf is what registries call an image; its id when none does.
+func (m *Manager) digestOf(i engine.Image) (digest string) {
+	if m.cfg.Images != nil {
+		digest = m.cfg.Images.Digest(i.ID)
+	}
+	if len(i.Digests) > 0 {
+		digest = cmp.Or(digest, i.Digests[0])
+	}
+	return cmp.Or(digest, i.ID)
 }
 
 // imageHere looks for what a pod calls an image, without asking anybody else.
@@ -831,9 +927,9 @@ func (m *Manager) fetchImage(ctx context.Context, c *models.Container, pinned st
 		return engine.Image{}, ctx.Err()
 	}
 	defer func() { <-m.pulls }()
-	pull := m.cfg.Pull
-	if pull == nil {
-		pull = m.cfg.Engine.Pull
+	pull := m.cfg.Engine.Pull
+	if m.cfg.Images != nil {
+		pull = m.cfg.Images.Pull
 	}
 	last := ""
 	pulled := pull(ctx, c.Image, func(p engine.Progress) {

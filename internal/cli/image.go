@@ -234,7 +234,7 @@ func imageListCommand() *cobra.Command {
 		Aliases: []string{"list"},
 		Short:   "List the images that the hub keeps",
 		Long: `Lists the images that the hub keeps, those of one repository when it is named. DIGEST is what a template can name, as
-NAME@DIGEST; IMAGE ID is what a node's engine and a pod's status call it.`,
+NAME@DIGEST, and what a pod's status shows; IMAGE ID is what a node's engine calls it.`,
 		Args: arguments(0, 1, "at most the NAME of a repository"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {

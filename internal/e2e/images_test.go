@@ -210,11 +210,32 @@ func TestAppsFromTheHub(t *testing.T) {
 		return h.must("", "image", "push", file)
 	}
 	running := func(s models.PodStatus) bool { return s.Ready }
+	digestOf := func(repository string) string {
+		t.Helper()
+		var list struct {
+			Items []struct{ Repository, Digest string }
+		}
+		if err := json.Unmarshal([]byte(h.must("", "image", "ls", repository, "-o", "json")), &list); err != nil {
+			t.Fatal(err)
+		}
+		if len(list.Items) != 1 {
+			t.Fatalf("of %s there are %+v", repository, list.Items)
+		}
+		return list.Items[0].Digest
+	}
+	idOf := func(pod string) string { // of the image of its container
+		for _, l := range c.list() {
+			if l.Labels["whimbrel.pod"] == pod && l.State == "running" {
+				return l.ImageID
+			}
+		}
+		return ""
+	}
 	parts := filepath.Join(e.data, "images")
 	left := func() (n int64) {
 		entries, _ := os.ReadDir(parts)
 		for _, e := range entries {
-			if info, err := e.Info(); err == nil {
+			if info, err := e.Info(); err == nil && e.Name() != "engine.json" {
 				n += info.Size()
 			}
 		}
@@ -226,7 +247,7 @@ func TestAppsFromTheHub(t *testing.T) {
 		deployImage(h, "first", "example/first:1", "IfNotPresent")
 		st := awaitPod(t, h, "first", "runs", running)
 		here, err := c.engine.Image(t.Context(), "example/first:1")
-		if err != nil || st.ContainerStatuses[0].ImageID != here.ID || len(here.Digests) != 0 {
+		if err != nil || st.ContainerStatuses[0].ImageID != "example/first@"+digestOf("example/first") || len(here.Digests) != 0 || len(here.Names) != 1 {
 			t.Errorf("%+v, the engine has %+v: %v", st.ContainerStatuses, here, err)
 		}
 		if n := left(); n != 0 {
@@ -288,21 +309,14 @@ func TestAppsFromTheHub(t *testing.T) {
 
 	step(t, "by digest", func(t *testing.T) {
 		push(bigApp(t, "example/pinned:1", 2000))
-		digest := ""
-		var list struct {
-			Items []struct{ Repository, Digest string }
-		}
-		if err := json.Unmarshal([]byte(h.must("", "image", "ls", "-o", "json")), &list); err != nil {
-			t.Fatal(err)
-		}
-		for _, i := range list.Items {
-			if i.Repository == "example/pinned" {
-				digest = i.Digest
-			}
-		}
+		digest := digestOf("example/pinned")
 		push(bigApp(t, "example/pinned:1", 3000)) // the tag moves
 		deployImage(h, "pinned", "example/pinned@"+digest, "IfNotPresent")
 		st := awaitPod(t, h, "pinned", "runs", running)
+		if id := st.ContainerStatuses[0].ImageID; id != "example/pinned@"+digest {
+			t.Errorf("it says that it runs %s", id)
+		}
+		before := idOf("pinned-0")
 		// Without the hub another pod of it can be made.
 		h.kill()
 		for _, l := range c.list() {
@@ -313,12 +327,10 @@ func TestAppsFromTheHub(t *testing.T) {
 			}
 		}
 		eventually(t, 30*time.Second, "it is made again", func() error {
-			for _, l := range c.list() {
-				if l.Labels["whimbrel.pod"] == "pinned-0" && l.State == "running" && l.ImageID == st.ContainerStatuses[0].ImageID {
-					return nil
-				}
+			if id := idOf("pinned-0"); id == "" || id != before {
+				return fmt.Errorf("%+v, before it was %s", c.list(), before)
 			}
-			return fmt.Errorf("%+v", c.list())
+			return nil
 		})
 		h.begin()
 		h.awaitReady()
@@ -328,11 +340,12 @@ func TestAppsFromTheHub(t *testing.T) {
 	step(t, "a tag that moves", func(t *testing.T) {
 		push(bigApp(t, "example/moves:1", 100))
 		deployImage(h, "stays", "example/moves:1", "IfNotPresent")
-		before := awaitPod(t, h, "stays", "runs", running).ContainerStatuses[0].ImageID
+		awaitPod(t, h, "stays", "runs", running)
+		before := idOf("stays-0")
 		push(bigApp(t, "example/moves:1", 200))
 		deployImage(h, "follows", "example/moves:1", "Always")
-		after := awaitPod(t, h, "follows", "runs", running).ContainerStatuses[0].ImageID
-		if before == after {
+		awaitPod(t, h, "follows", "runs", running)
+		if after := idOf("follows-0"); before == after {
 			t.Errorf("Always ran %s, which was there", after)
 		}
 		for _, l := range c.list() { // the name is the other's now, and the version stays
@@ -343,13 +356,10 @@ func TestAppsFromTheHub(t *testing.T) {
 			}
 		}
 		eventually(t, 30*time.Second, "it is made again from the same image", func() error {
-			for _, l := range c.list() {
-				if l.Labels["whimbrel.pod"] == "stays-0" && l.State == "running" {
-					if l.ImageID != before {
-						t.Fatalf("it runs %s, before %s", l.ImageID, before)
-					}
-					return nil
-				}
+			if id := idOf("stays-0"); id != "" && id != before {
+				t.Fatalf("it runs %s, before %s", id, before)
+			} else if id != "" {
+				return nil
 			}
 			return errors.New("it does not run")
 		})

@@ -107,7 +107,7 @@ func (d *Docker) Info(ctx context.Context) (engine.Info, error) {
 		return engine.Info{}, wrap("engine info", err)
 	}
 	return engine.Info{Name: "docker", Version: i.ServerVersion, APIVersion: d.cli.ClientVersion(), OS: i.OSType, Arch: i.Architecture, CPUs: i.NCPU,
-		Memory: i.MemTotal, Containers: i.Containers, Images: i.Images}, nil
+		Memory: i.MemTotal, Containers: i.Containers, Images: i.Images, Root: i.DockerRootDir}, nil
 }
 
 // Network implements engine.Engine.
@@ -265,7 +265,7 @@ func (d *Docker) Image(ctx context.Context, ref string) (engine.Image, error) {
 	if err != nil {
 		return engine.Image{}, wrap("inspect image "+ref, err)
 	}
-	return engine.Image{ID: i.ID, Digests: i.RepoDigests, Size: i.Size}, nil
+	return engine.Image{ID: i.ID, Names: i.RepoTags, Digests: i.RepoDigests, Size: i.Size}, nil
 }
 
 // Pull implements engine.Images.

@@ -396,15 +396,23 @@ func (f *Fake) Remove(ctx context.Context, id string) error {
 
 // imageLocked finds an image by a name or its id.
 func (f *Fake) imageLocked(ref string) (engine.Image, bool) {
-	if i, ok := f.images[ref]; ok {
-		return i, true
-	}
+	image, ok := f.images[ref]
 	for _, i := range f.images {
-		if i.ID == ref {
-			return i, true
+		if !ok && i.ID == ref {
+			image, ok = i, true
 		}
 	}
-	return engine.Image{}, false
+	if !ok {
+		return engine.Image{}, false
+	}
+	image.Names = nil
+	for name, i := range f.images {
+		if i.ID == image.ID {
+			image.Names = append(image.Names, name)
+		}
+	}
+	slices.Sort(image.Names)
+	return image, true
 }
 
 // Image implements engine.Images.

@@ -68,8 +68,8 @@ func Suite(t *testing.T, e engine.Engine, archive []byte, loaded string) {
 		if err := e.Tag(t.Context(), i.ID, other); err != nil {
 			t.Error(err)
 		}
-		if again, err := e.Image(t.Context(), other); err != nil || again.ID != i.ID {
-			t.Errorf("by its other name: %+v, %v", again, err)
+		if again, err := e.Image(t.Context(), other); err != nil || again.ID != i.ID || len(i.Names) != 1 || len(again.Names) != 2 || !slices.Contains(again.Names, other) {
+			t.Errorf("by its other name: %+v, before %+v, %v", again, i, err)
 		}
 		if err := e.Untag(t.Context(), other); err != nil {
 			t.Error(err)
