@@ -3,7 +3,9 @@ package cloudapi
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -11,34 +13,18 @@ import (
 
 // Audit is what the audit endpoint needs.
 type Audit interface {
-	// Audit returns at most limit entries, newest first: those with ids below
-	// before, or all when it is 0.
-	Audit(ctx context.Context, before int64, limit int) ([]AuditEntry, error)
-	// WatchAudit calls send with every entry whose id is above after, in the order
-	// of ids, and then with new ones, until ctx ends or send fails.
-	WatchAudit(ctx context.Context, after int64, send func(AuditEntry) error) error
-}
-
-// AuditEntry says who changed an object or token, or ran a command in a pod.
-type AuditEntry struct {
-	ID              string    `json:"id"`
-	Time            time.Time `json:"time"`
-	By              string    `json:"by,omitempty"` // user; left out for the hub itself
-	Action          string    `json:"action"`       // created, changed or deleted; of nodes also joined and renewed, of pods also exec and exec-ended
-	Kind            string    `json:"kind"`         // of an object, or Token
-	Namespace       string    `json:"namespace,omitempty"`
-	Name            string    `json:"name"`          // of a token: its user or node
-	UID             string    `json:"uid,omitempty"` // of a token: its id
-	ResourceVersion string    `json:"resourceVersion,omitempty"`
-	Fields          []string  `json:"fields,omitempty"` // JSON Pointers to what changed
-	// Exec is of the actions exec, before a command starts in a pod, and exec-ended.
-	Exec *models.ExecRecord `json:"exec,omitempty"`
+	// Audit returns at most limit of the entries that are chosen, newest first: those
+	// with ids below before, or all when it is 0.
+	Audit(ctx context.Context, o models.AuditOptions, before int64, limit int) ([]models.AuditEntry, error)
+	// WatchAudit calls send with every entry that is chosen and whose id is above
+	// after, in the order of ids, and then with new ones, until ctx ends or send fails.
+	WatchAudit(ctx context.Context, o models.AuditOptions, after int64, send func(models.AuditEntry) error) error
 }
 
 type auditList struct {
-	Kind     string       `json:"kind"`
-	Metadata listMeta     `json:"metadata"`
-	Items    []AuditEntry `json:"items"`
+	Kind     string              `json:"kind"`
+	Metadata listMeta            `json:"metadata"`
+	Items    []models.AuditEntry `json:"items"`
 }
 
 func (a *api) auditRoutes() []route {
@@ -49,12 +35,16 @@ func (a *api) listAudit(c *call) (answer, error) {
 	if err := c.caller.may(models.Admin, models.AllNamespaces); err != nil {
 		return answer{}, err
 	}
+	opts, err := c.auditOptions()
+	if err != nil {
+		return answer{}, err
+	}
 	watch, err := c.flag("watch")
 	if err != nil {
 		return answer{}, err
 	}
 	if watch {
-		return a.watchAudit(c)
+		return a.watchAudit(c, opts)
 	}
 	if c.query.Has("resourceVersion") {
 		return answer{}, models.Errorf(models.KindMalformed, "resourceVersion is for watch=true")
@@ -69,15 +59,16 @@ func (a *api) listAudit(c *call) (answer, error) {
 			return answer{}, models.Errorf(models.KindMalformed, "continue must be what the page before gave, got %.40q", at)
 		}
 	}
-	entries, err := a.Audit.Audit(c.Context(), before, limit+1) // one more says whether there is more
+	entries, err := a.Audit.Audit(c.Context(), opts, before, limit+1) // one more says whether there is more
 	if err != nil {
 		return answer{}, err
 	}
-	list := auditList{Kind: "AuditList", Items: append([]AuditEntry{}, entries...)}
-	if before == 0 && len(entries) > 0 {
-		list.Metadata.ResourceVersion = entries[0].ID
-	} else if before == 0 {
+	list := auditList{Kind: "AuditList", Items: append([]models.AuditEntry{}, entries...)}
+	if before == 0 {
 		list.Metadata.ResourceVersion = "0"
+		if len(entries) > 0 {
+			list.Metadata.ResourceVersion = entries[0].ID
+		}
 	}
 	if len(entries) > limit {
 		list.Items = list.Items[:limit]
@@ -86,9 +77,21 @@ func (a *api) listAudit(c *call) (answer, error) {
 	return answer{status: http.StatusOK, body: list}, nil
 }
 
+func (c *call) auditOptions() (o models.AuditOptions, err error) {
+	o = models.AuditOptions{By: c.query.Get("by"), Action: c.query.Get("action"), Kind: models.AuditKind(c.query.Get("kind")), Name: c.query.Get("name"), UID: c.query.Get("uid")}
+	if o.Action != "" && !slices.Contains(models.AuditActions, o.Action) {
+		return o, models.Errorf(models.KindInvalid, "action must be one of %s, got %.40q", strings.Join(models.AuditActions, ", "), o.Action)
+	}
+	if o.Namespace, err = c.givenNamespace(); err != nil {
+		return o, err
+	}
+	o.Since, err = c.since(time.Now())
+	return o, err
+}
+
 // watchAudit follows the audit: a version is an entry's id, and every entry is
 // ADDED.
-func (a *api) watchAudit(c *call) (answer, error) {
+func (a *api) watchAudit(c *call, opts models.AuditOptions) (answer, error) {
 	return c.follow("audit", func(ctx context.Context, from string, send func(string, watchEvent) error) error {
 		after := int64(0)
 		if from != "" {
@@ -97,6 +100,6 @@ func (a *api) watchAudit(c *call) (answer, error) {
 				return models.Errorf(models.KindMalformed, "resourceVersion must be one that a list or a watch gave, got %.40q", from)
 			}
 		}
-		return a.Audit.WatchAudit(ctx, after, func(e AuditEntry) error { return send(e.ID, watchEvent{models.Added, e}) })
+		return a.Audit.WatchAudit(ctx, opts, after, func(e models.AuditEntry) error { return send(e.ID, watchEvent{models.Added, e}) })
 	})
 }

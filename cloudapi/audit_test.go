@@ -2,6 +2,7 @@ package cloudapi_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -24,9 +25,22 @@ func TestAudit(t *testing.T) {
 	if first, _ := items[0].(map[string]any); first["id"] == newest["id"] || list.at("metadata", "continue") != "" {
 		t.Errorf("next page %s", list.text)
 	}
+	for query, want := range map[string]string{"kind=Device": "changed created", "kind=devices&action=created": "created", "kind=dm": "created", "name=boiler-1&limit=1": "changed", "name=nix": ""} {
+		var have []string
+		items, _ := p.want(200, "GET", "/api/v1/audit?"+query, "").json["items"].([]any)
+		for _, item := range items {
+			entry, _ := item.(map[string]any)
+			have = append(have, fmt.Sprint(entry["action"]))
+		}
+		if strings.Join(have, " ") != want {
+			t.Errorf("%s: %q, want %q", query, have, want)
+		}
+	}
 	p.want(403, "GET", "/api/v1/audit", "", headers{"as": "operator"})
 	p.want(405, "DELETE", "/api/v1/audit", "")
-	for query, status := range map[string]int{"limit=x": 400, "limit=-1": 400, "continue=x": 400, "limit=100000": 422, "nix=1": 400} {
+	for query, status := range map[string]int{"limit=x": 400, "limit=-1": 400, "continue=x": 400, "limit=100000": 422, "nix=1": 400,
+		"since=x": 400, "since=-1s": 422, "action=made": 422, "namespace=_": 400, "watch=true&limit=1": 400, "resourceVersion=1": 400,
+		"since=1h&by=admin&namespace=default&uid=x": 200} {
 		p.want(status, "GET", "/api/v1/audit?"+query, "")
 	}
 }

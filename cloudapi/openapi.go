@@ -505,8 +505,15 @@ func (s schemas) writesOp() huma.Operation {
 }
 
 func (s schemas) auditOp() huma.Operation {
-	o := op(http.MethodGet, Prefix+"/audit", "listAudit", "Who did what", append(pageParams(), watchParams()...), map[string]*huma.Response{"200": s.followed(
-		"Changes of objects, tokens and identities, and commands in pods, newest first. With watch=true in the order of ids.", "Audit", schemaFor[auditList](s), schemaFor[AuditEntry](s))})
+	params := append([]*huma.Param{param("query", "namespace", "Only of objects in this namespace.", text()),
+		param("query", "by", "Only what this user did.", text()),
+		param("query", "action", "Only this: "+strings.Join(models.AuditActions, ", ")+".", text()),
+		param("query", "kind", "Only of objects of this kind, such as Device, or Token or Image.", text()),
+		param("query", "name", "Only of objects with this name; of a token it is its user or node.", text()),
+		param("query", "uid", "Only of the object with this uid.", text()),
+		sinceParam()}, append(pageParams(), watchParams()...)...)
+	o := op(http.MethodGet, Prefix+"/audit", "listAudit", "Who did what", params, map[string]*huma.Response{"200": s.followed(
+		"Changes of objects, tokens and identities, and commands in pods, newest first. With watch=true in the order of ids.", "Audit", schemaFor[auditList](s), schemaFor[models.AuditEntry](s))})
 	o.Tags = []string{"audit"}
 	return s.problems(o, 422)
 }

@@ -63,22 +63,12 @@ func (c *Client) WatchEvents(ctx context.Context, o EventOptions, resourceVersio
 		set(q, "resourceVersion", resourceVersion)
 		return Request{Method: http.MethodGet, Path: Prefix + "/events", Query: q}
 	}, func(line []byte) error {
-		var ev struct {
-			Type   models.EventType `json:"type"`
-			Object json.RawMessage  `json:"object"`
+		typ, object, err := watched(line)
+		if err != nil {
+			return err
 		}
-		if err := json.Unmarshal(line, &ev); err != nil {
-			return stopped{fmt.Errorf("decode a watch's line: %w", err)}
-		}
-		if ev.Type == "ERROR" {
-			var p models.Problem
-			if err := json.Unmarshal(ev.Object, &p); err != nil {
-				return stopped{fmt.Errorf("decode a watch's error: %w", err)}
-			}
-			return p.Err()
-		}
-		change := models.EventChange{Type: ev.Type}
-		if err := json.Unmarshal(ev.Object, &change.Event); err != nil {
+		change := models.EventChange{Type: typ}
+		if err := json.Unmarshal(object, &change.Event); err != nil {
 			return stopped{fmt.Errorf("decode a watched event: %w", err)}
 		}
 		if err := f(change); err != nil {
@@ -87,4 +77,23 @@ func (c *Client) WatchEvents(ctx context.Context, o EventOptions, resourceVersio
 		resourceVersion = change.Event.Metadata.ResourceVersion
 		return nil
 	})
+}
+
+// watched splits a line of a watch, and returns the error that one is.
+func watched(line []byte) (models.EventType, json.RawMessage, error) {
+	var ev struct {
+		Type   models.EventType `json:"type"`
+		Object json.RawMessage  `json:"object"`
+	}
+	if err := json.Unmarshal(line, &ev); err != nil {
+		return "", nil, stopped{fmt.Errorf("decode a watch's line: %w", err)}
+	}
+	if ev.Type != "ERROR" {
+		return ev.Type, ev.Object, nil
+	}
+	var p models.Problem
+	if err := json.Unmarshal(ev.Object, &p); err != nil {
+		return "", nil, stopped{fmt.Errorf("decode a watch's error: %w", err)}
+	}
+	return "", nil, p.Err()
 }

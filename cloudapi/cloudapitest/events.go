@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/whimbrel-edge/whimbrel/cloudapi"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -86,12 +85,12 @@ func (h *Hub) WatchEvents(ctx context.Context, o models.EventOptions, resourceVe
 }
 
 // WatchAudit implements cloudapi.Audit.
-func (h *Hub) WatchAudit(ctx context.Context, after int64, send func(cloudapi.AuditEntry) error) error {
+func (h *Hub) WatchAudit(ctx context.Context, o models.AuditOptions, after int64, send func(models.AuditEntry) error) error {
 	for {
 		h.mu.Lock()
 		changed := h.changed
 		h.mu.Unlock()
-		all, err := h.Audit(ctx, 0, 1<<30)
+		all, err := h.Audit(ctx, o, 0, 1<<30)
 		if err != nil {
 			return err
 		}

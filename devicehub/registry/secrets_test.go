@@ -98,7 +98,7 @@ func TestSecretsAreSealedAtRest(t *testing.T) {
 	if leaks(text) || !strings.Contains(text, `"sealed"`) {
 		t.Errorf("stored: %s", text)
 	}
-	audit, err := s.AuditPage(t.Context(), 0, 100)
+	audit, err := s.AuditPage(t.Context(), store.AuditQuery{}, 0, 100)
 	if err != nil || leaks(fmt.Sprint(audit)) {
 		t.Errorf("audit: %v, %v", audit, err)
 	}

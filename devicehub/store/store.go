@@ -277,6 +277,19 @@ type AuditEntry struct {
 	Detail                     string // JSON of what it was, where that is no change
 }
 
+// AuditQuery chooses entries of the audit. The zero value is all.
+type AuditQuery struct {
+	By, Action, Kind, Namespace, Name, UID string
+	Since                                  time.Time
+}
+
+// Match reports whether an entry is chosen.
+func (q AuditQuery) Match(e AuditEntry) bool {
+	is := func(asked, has string) bool { return asked == "" || asked == has }
+	return is(q.By, e.By) && is(q.Action, e.Action) && is(q.Kind, e.Kind) && is(q.Namespace, e.Namespace) && is(q.Name, e.Name) && is(q.UID, e.UID) &&
+		!e.Time.Before(q.Since)
+}
+
 // The actions of the audit.
 const (
 	AuditCreated = "created"
@@ -293,9 +306,9 @@ const (
 type Audit interface {
 	// AppendAudit adds entries for what is not part of a Commit.
 	AppendAudit(ctx context.Context, entries []AuditEntry) error
-	// AuditPage returns at most limit entries, newest first: those whose ids are
-	// below before, or all when it is 0.
-	AuditPage(ctx context.Context, before int64, limit int) ([]AuditEntry, error)
+	// AuditPage returns at most limit of the entries that are chosen, newest first:
+	// those whose ids are below before, or all when it is 0.
+	AuditPage(ctx context.Context, q AuditQuery, before int64, limit int) ([]AuditEntry, error)
 	// AuditAfter returns at most limit entries whose ids are above after, in the
 	// order of ids, which is that of commits: whoever asks again from the last one
 	// misses none.

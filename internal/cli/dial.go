@@ -184,6 +184,14 @@ func (r remote) WatchEvents(ctx context.Context, o client.EventOptions, version 
 	return r.c.WatchEvents(ctx, o, version, send)
 }
 
+func (r remote) Audit(ctx context.Context, o client.AuditOptions) (client.AuditPage, error) {
+	return r.c.Audit(ctx, o)
+}
+
+func (r remote) WatchAudit(ctx context.Context, o client.AuditOptions, version string, send func(models.AuditEntry) error) error {
+	return r.c.WatchAudit(ctx, o, version, send)
+}
+
 func (r remote) CreateJoinToken(ctx context.Context, node string, ttl time.Duration) (client.Token, error) {
 	return r.c.CreateJoinToken(ctx, node, ttl)
 }

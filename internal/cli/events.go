@@ -27,33 +27,52 @@ type eventFlags struct {
 }
 
 func (f *eventFlags) addFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.of, "for", "", "only events of this object, such as device/boiler-1")
+	cmd.Flags().StringVar(&f.of, "for", "", "only what is about this object, such as device/boiler-1 (events, audit)")
 	cmd.Flags().StringVar(&f.severity, "type", "", "only events of this type: Normal or Warning")
-	cmd.Flags().DurationVar(&f.since, "since", 0, "only events that happened so long ago at most, such as 1h")
+	cmd.Flags().DurationVar(&f.since, "since", 0, "only what happened so long ago at most, such as 1h (events, audit)")
 }
 
 func (f *eventFlags) given() bool { return f.of != "" || f.severity != "" || f.since != 0 }
+
+// about sets which object --for names, and nothing without it.
+func (f *getFlags) about(kind, namespace, name *string) (err error) {
+	if f.events.of == "" {
+		return nil
+	}
+	var ok bool
+	if *kind, *name, ok = strings.Cut(f.events.of, "/"); !ok || *kind == "" || *name == "" {
+		return Usagef("--for needs KIND/NAME, such as device/boiler-1, got %q", f.events.of)
+	}
+	if info, known := models.KindByName(*kind); known {
+		key, err := f.key(info, *name)
+		if err != nil {
+			return err
+		}
+		if key.Name != *name {
+			*namespace = key.Namespace
+		}
+		*kind, *name = info.Kind, key.Name
+	}
+	return nil
+}
+
+// from is the time that --since says, zero for none.
+func (f *eventFlags) from(now time.Time) (time.Time, error) {
+	switch {
+	case f.since < 0:
+		return time.Time{}, Usagef("--since must not be negative")
+	case f.since == 0:
+		return time.Time{}, nil
+	}
+	return now.Add(-f.since), nil
+}
 
 func (f *getFlags) eventOptions(cmd *cobra.Command, now time.Time) (o client.EventOptions, err error) {
 	if cmd.Flags().Changed("namespace") && !f.all {
 		o.Namespace = f.namespace
 	}
-	if f.events.of != "" {
-		kind, name, ok := strings.Cut(f.events.of, "/")
-		if !ok || kind == "" || name == "" {
-			return o, Usagef("--for needs KIND/NAME, such as device/boiler-1, got %q", f.events.of)
-		}
-		o.Kind, o.Name = kind, name
-		if info, known := models.KindByName(kind); known {
-			key, err := f.key(info, name)
-			if err != nil {
-				return o, err
-			}
-			o.Kind, o.Name = info.Kind, key.Name
-			if key.Name != name {
-				o.Namespace = key.Namespace
-			}
-		}
+	if err := f.about(&o.Kind, &o.Namespace, &o.Name); err != nil {
+		return o, err
 	}
 	switch {
 	case f.events.severity == "":
@@ -64,13 +83,8 @@ func (f *getFlags) eventOptions(cmd *cobra.Command, now time.Time) (o client.Eve
 	default:
 		return o, Usagef("--type must be Normal or Warning, got %q", f.events.severity)
 	}
-	if f.events.since < 0 {
-		return o, Usagef("--since must not be negative")
-	}
-	if f.events.since > 0 {
-		o.Since = now.Add(-f.events.since)
-	}
-	return o, nil
+	o.Since, err = f.events.from(now)
+	return o, err
 }
 
 // showEvents is get for events: the latest is last, as in a log.

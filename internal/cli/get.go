@@ -87,6 +87,8 @@ type getFlags struct {
 	all      bool
 	watch    bool
 	events   eventFlags
+	by       string
+	action   string
 }
 
 func getCommand() *cobra.Command {
@@ -99,13 +101,14 @@ func getCommand() *cobra.Command {
 and their topics say it, here and with every other command.
 
 Kinds are devices, devicemodels, nodes, mappers, deployments, pods, services, configmaps, controllerrevisions, users,
-tokens and events, also in the singular or as dev, dm, no, deploy, po, svc, cm, ev. Events are those of all that you may see,
-unless a namespace is given.`,
+tokens, events and audit, also in the singular or as dev, dm, no, deploy, po, svc, cm, ev. Events are those of all that you may see,
+unless a namespace is given. The audit, who changed what, is for admins of all namespaces.`,
 		Example: `  whimbrel get devices
   whimbrel get devices -l area=hall-a -o wide
   whimbrel get device boiler-1 -o yaml
   whimbrel get nodes -w
-  whimbrel get events --for device/boiler-1 -w`,
+  whimbrel get events --for device/boiler-1 -w
+  whimbrel get audit --by ann --since 24h`,
 		Args:              arguments(1, -1, "a kind, such as devices"),
 		ValidArgsFunction: f.completeObjects(true),
 		RunE:              func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
@@ -116,6 +119,8 @@ unless a namespace is given.`,
 	cmd.Flags().BoolVarP(&f.all, "all-namespaces", "A", false, "objects of every namespace")
 	cmd.Flags().BoolVarP(&f.watch, "watch", "w", false, "go on and show what changes")
 	f.events.addFlags(cmd)
+	cmd.Flags().StringVar(&f.by, "by", "", "only what this user did (audit)")
+	cmd.Flags().StringVar(&f.action, "action", "", "only what was "+strings.Join(models.AuditActions, ", ")+" (audit)")
 	return cmd
 }
 
@@ -123,11 +128,17 @@ func (f *getFlags) run(cmd *cobra.Command, args []string) error {
 	if err := f.output.check(); err != nil {
 		return err
 	}
+	if isAudit(args[0]) {
+		return f.showAudit(cmd, args)
+	}
+	if f.by != "" || f.action != "" {
+		return Usagef("--by and --action are for the audit")
+	}
 	if isEvents(args[0]) {
 		return f.showEvents(cmd, args)
 	}
 	if f.events.given() {
-		return Usagef("--for, --type and --since are for events")
+		return Usagef("--for, --type and --since are for events, and but for --type for the audit")
 	}
 	refs, err := f.parseRefs(args)
 	if err != nil {

@@ -80,6 +80,12 @@ type hub interface {
 	// again.
 	WatchEvents(ctx context.Context, o client.EventOptions, resourceVersion string, send func(models.EventChange) error) error
 
+	// Audit returns the latest entries of the audit that o chooses.
+	Audit(ctx context.Context, o client.AuditOptions) (client.AuditPage, error)
+	// WatchAudit calls send with every entry after a resourceVersion until ctx ends or
+	// send fails. A connection that breaks is made again.
+	WatchAudit(ctx context.Context, o client.AuditOptions, resourceVersion string, send func(models.AuditEntry) error) error
+
 	// Images lists the images that the hub keeps.
 	Images(ctx context.Context) ([]oci.Image, error)
 	// HasBlob reports whether a repository has a blob.

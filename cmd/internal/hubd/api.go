@@ -45,20 +45,20 @@ func (d *Daemon) auditToken(ctx context.Context, action, name, id, by string) er
 }
 
 // Audit implements cloudapi.Audit.
-func (d *Daemon) Audit(ctx context.Context, before int64, limit int) ([]cloudapi.AuditEntry, error) {
-	entries, err := d.store.AuditPage(ctx, before, limit)
+func (d *Daemon) Audit(ctx context.Context, o models.AuditOptions, before int64, limit int) ([]models.AuditEntry, error) {
+	entries, err := d.store.AuditPage(ctx, store.AuditQuery(o), before, limit)
 	if err != nil {
 		return nil, d.unavailable("read the audit", err)
 	}
-	out := make([]cloudapi.AuditEntry, 0, len(entries))
+	out := make([]models.AuditEntry, 0, len(entries))
 	for _, e := range entries {
 		out = append(out, auditEntry(e))
 	}
 	return out, nil
 }
 
-func auditEntry(e store.AuditEntry) cloudapi.AuditEntry {
-	entry := cloudapi.AuditEntry{ID: strconv.FormatInt(e.ID, 10), Time: e.Time, By: e.By, Action: e.Action, Kind: e.Kind, Namespace: e.Namespace,
+func auditEntry(e store.AuditEntry) models.AuditEntry {
+	entry := models.AuditEntry{ID: strconv.FormatInt(e.ID, 10), Time: e.Time, By: e.By, Action: e.Action, Kind: e.Kind, Namespace: e.Namespace,
 		Name: e.Name, UID: e.UID}
 	if e.Revision > 0 {
 		entry.ResourceVersion = strconv.FormatInt(e.Revision, 10)
@@ -81,7 +81,7 @@ const (
 )
 
 // WatchAudit implements cloudapi.Audit.
-func (d *Daemon) WatchAudit(ctx context.Context, after int64, send func(cloudapi.AuditEntry) error) error {
+func (d *Daemon) WatchAudit(ctx context.Context, o models.AuditOptions, after int64, send func(models.AuditEntry) error) error {
 	look := time.NewTicker(auditLookEvery)
 	defer look.Stop()
 	for {
@@ -95,10 +95,13 @@ func (d *Daemon) WatchAudit(ctx context.Context, after int64, send func(cloudapi
 			}
 			full = len(entries) == auditPage
 			for _, e := range entries {
+				after = e.ID
+				if !store.AuditQuery(o).Match(e) {
+					continue
+				}
 				if err := send(auditEntry(e)); err != nil {
 					return err
 				}
-				after = e.ID
 			}
 		}
 		select {

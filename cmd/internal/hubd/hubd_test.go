@@ -61,7 +61,7 @@ func TestOneHubAtATime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries, err := again.Audit(t.Context(), 0, 100)
+	entries, err := again.Audit(t.Context(), models.AuditOptions{}, 0, 100)
 	if err != nil {
 		t.Fatal(err)
 	}

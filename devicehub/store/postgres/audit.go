@@ -40,12 +40,30 @@ func (s *Store) AppendAudit(ctx context.Context, entries []store.AuditEntry) err
 }
 
 // AuditPage implements store.Audit.
-func (s *Store) AuditPage(ctx context.Context, before int64, limit int) ([]store.AuditEntry, error) {
+func (s *Store) AuditPage(ctx context.Context, q store.AuditQuery, before int64, limit int) ([]store.AuditEntry, error) {
 	if before <= 0 {
 		before = math.MaxInt64
 	}
+	where, args := `id < $1`, []any{before}
+	only := func(column, value string) {
+		if value != "" {
+			args = append(args, value)
+			where += fmt.Sprintf(" AND %s = $%d", column, len(args))
+		}
+	}
+	only("by_user", q.By)
+	only("action", q.Action)
+	only("kind", q.Kind)
+	only("namespace", q.Namespace)
+	only("name", q.Name)
+	only("uid", q.UID)
+	if !q.Since.IsZero() {
+		args = append(args, q.Since)
+		where += fmt.Sprintf(" AND time >= $%d", len(args))
+	}
+	args = append(args, limit)
 	rows, err := s.pool.Query(ctx, `SELECT id, time, by_user, action, kind, namespace, name, uid, revision, fields, detail FROM audit
-		WHERE id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
+		WHERE `+where+fmt.Sprintf(` ORDER BY id DESC LIMIT $%d`, len(args)), args...)
 	if err != nil {
 		return nil, fmt.Errorf("read the audit: %w", err)
 	}

@@ -17,7 +17,7 @@ func TestAuditIsOnlyAddedTo(t *testing.T) {
 			t.Errorf("%s succeeded", query)
 		}
 	}
-	if page, err := s.AuditPage(t.Context(), 0, 10); err != nil || len(page) != 1 || page[0].Name != "anna" {
+	if page, err := s.AuditPage(t.Context(), store.AuditQuery{}, 0, 10); err != nil || len(page) != 1 || page[0].Name != "anna" {
 		t.Errorf("audit %+v, error %v", page, err)
 	}
 }

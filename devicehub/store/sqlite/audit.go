@@ -32,11 +32,20 @@ func (s *Store) AppendAudit(ctx context.Context, entries []store.AuditEntry) err
 }
 
 // AuditPage implements store.Audit.
-func (s *Store) AuditPage(ctx context.Context, before int64, limit int) ([]store.AuditEntry, error) {
+func (s *Store) AuditPage(ctx context.Context, q store.AuditQuery, before int64, limit int) ([]store.AuditEntry, error) {
 	if before <= 0 {
 		before = math.MaxInt64
 	}
-	return s.readAudit(ctx, `id < ? ORDER BY id DESC LIMIT ?`, before, limit)
+	where, args := `id < ?`, []any{before}
+	for _, only := range [][2]string{{"by_user", q.By}, {"action", q.Action}, {"kind", q.Kind}, {"namespace", q.Namespace}, {"name", q.Name}, {"uid", q.UID}} {
+		if only[1] != "" {
+			where, args = where+" AND "+only[0]+" = ?", append(args, only[1])
+		}
+	}
+	if !q.Since.IsZero() {
+		where, args = where+" AND time_us >= ?", append(args, q.Since.UnixMicro())
+	}
+	return s.readAudit(ctx, where+` ORDER BY id DESC LIMIT ?`, append(args, limit)...)
 }
 
 // AuditAfter implements store.Audit.

@@ -28,7 +28,7 @@ func audit(t *testing.T, s *subject) {
 	must(t, s.AppendAudit(ctx, []store.AuditEntry{entry(5)}))
 	page := func(before int64, limit int) (out []store.AuditEntry, last int64) {
 		t.Helper()
-		out, err := s.AuditPage(ctx, before, limit)
+		out, err := s.AuditPage(ctx, store.AuditQuery{}, before, limit)
 		must(t, err)
 		for i := range out {
 			if last > 0 && out[i].ID >= last {
@@ -60,4 +60,40 @@ func audit(t *testing.T, s *subject) {
 	}
 	slices.Reverse(followed)
 	wantSame(t, "followed", followed, all)
+	auditChosen(t, s)
+}
+
+// auditChosen: whatever chooses entries chooses the same as Match, also together
+// with pages.
+func auditChosen(t *testing.T, s *subject) {
+	ctx := t.Context()
+	var all []store.AuditEntry
+	for n := range 24 {
+		all = append(all, store.AuditEntry{Time: now.Add(time.Duration(n) * time.Minute), By: []string{"", "ann", "bob"}[n%3], Action: []string{store.AuditCreated, store.AuditDeleted}[n/12],
+			Kind: []string{"Device", "Token"}[n%2], Namespace: []string{"", "chosen"}[n%2], Name: fmt.Sprint("c", n%4), UID: fmt.Sprint("chosen", n%5)})
+	}
+	must(t, s.AppendAudit(ctx, all))
+	slices.Reverse(all)
+	for _, q := range []store.AuditQuery{{UID: "chosen1"}, {UID: "chosen2", By: "ann"}, {Namespace: "chosen"}, {Namespace: "chosen", Kind: "Device"}, {Namespace: "chosen", Kind: "Token", Action: store.AuditDeleted},
+		{Name: "c3", By: "bob"}, {Since: now.Add(20 * time.Minute)}, {Since: now.Add(7*time.Minute + time.Microsecond), By: "ann", Name: "c0"}, {By: "' OR 1=1"}} {
+		var want []store.AuditEntry
+		for _, e := range all {
+			if q.Match(e) {
+				want = append(want, e)
+			}
+		}
+		var got []store.AuditEntry
+		for before := int64(0); ; {
+			page, err := s.AuditPage(ctx, q, before, 2)
+			must(t, err)
+			if len(page) == 0 {
+				break
+			}
+			for _, e := range page {
+				before, e.ID = e.ID, 0
+				got = append(got, e)
+			}
+		}
+		wantSame(t, fmt.Sprintf("%+v", q), got, want)
+	}
 }

@@ -128,7 +128,7 @@ func checkNews(t *testing.T, s store.Store) {
 	if revision, err := s.EventsRevision(ctx); err != nil || revision != event.Revision || revision == 0 {
 		t.Errorf("the events' revision is %d, that of the last one %d, error %v", revision, event.Revision, err)
 	}
-	audit, err := s.AuditPage(ctx, 0, 9)
+	audit, err := s.AuditPage(ctx, store.AuditQuery{}, 0, 9)
 	must(t, err)
 	if len(audit) != 1 || audit[0].UID != "uid-of-pump-1" || audit[0].By != "anna" {
 		t.Errorf("audit %+v", audit)

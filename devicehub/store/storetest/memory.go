@@ -278,10 +278,10 @@ func (m *Memory) AppendAudit(ctx context.Context, entries []store.AuditEntry) er
 }
 
 // AuditPage implements store.Audit.
-func (m *Memory) AuditPage(ctx context.Context, before int64, limit int) (out []store.AuditEntry, err error) {
+func (m *Memory) AuditPage(ctx context.Context, q store.AuditQuery, before int64, limit int) (out []store.AuditEntry, err error) {
 	err = m.do(ctx, "AuditPage", func() error {
 		for _, e := range slices.Backward(m.data.audit) {
-			if (before <= 0 || e.ID < before) && len(out) < limit {
+			if (before <= 0 || e.ID < before) && q.Match(e) && len(out) < limit {
 				out = append(out, e)
 			}
 		}
