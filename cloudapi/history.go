@@ -7,6 +7,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -75,7 +76,7 @@ func (c *call) historyQuery(now time.Time) (q models.HistoryQuery, err error) {
 	}
 	if text := c.query.Get("step"); text != "" {
 		if q.Step, err = time.ParseDuration(text); err != nil {
-			return q, models.Errorf(models.KindMalformed, `step must be a duration such as "1m", got %.40q`, text)
+			return q, models.Errorf(models.KindMalformed, `step must be a duration such as "1m" or "24h" (h is the greatest unit), got %.40q`, text)
 		}
 		if q.Step < minStep || q.Step > maxStep || q.Step%time.Microsecond != 0 {
 			return q, models.Errorf(models.KindInvalid, "step must be from %s to %s, in whole microseconds, got %.40q; without it there are the samples themselves", minStep, maxStep, text)
@@ -117,19 +118,37 @@ func (c *call) time(name string, otherwise time.Time) (time.Time, error) {
 }
 
 // exportType is the type in which an Accept header asks for an export, "" when it
-// does not.
+// asks for a page: the one with the greatest q, of several the first, and one that
+// is named before one that * means.
 func exportType(accept []string) string {
+	best, least := "", 0.0
 	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
-		kind, _, err := mime.ParseMediaType(part)
+		kind, params, err := mime.ParseMediaType(part)
+		if err != nil {
+			continue
+		}
+		q := 1.0
+		if text, ok := params["q"]; ok {
+			if q, err = strconv.ParseFloat(text, 64); err != nil {
+				continue
+			}
+		}
+		export := ""
 		switch {
-		case err != nil:
 		case kind == typeCSV:
-			return typeCSV
+			export = typeCSV
 		case kind == typeLines || kind == "application/jsonl":
-			return typeLines
+			export = typeLines
+		case kind == "*/*" || kind == "application/*":
+			q *= 0.9999
+		case kind != "application/json" && !slices.Contains(yamlTypes, kind):
+			continue
+		}
+		if q > least {
+			best, least = export, q
 		}
 	}
-	return ""
+	return best
 }
 
 // exportHistory streams all of a query, page by page: memory holds one. What goes

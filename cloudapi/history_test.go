@@ -98,4 +98,14 @@ func TestHistoryExport(t *testing.T) {
 		t.Errorf("%d lines, the limit was 12000", len(got))
 	}
 	p.want(404, "GET", strings.Replace(history, "boiler-1", "nix", 1), "", headers{"Accept": "text/csv"})
+	for accept, want := range map[string]string{
+		"": "application/json", "*/*": "application/json", "text/html": "application/json", "application/json, text/csv;q=0.5": "application/json",
+		"application/json;q=0.5, text/csv": "text/csv", "*/*, text/csv": "text/csv", "text/csv, */*": "text/csv", "text/csv;q=0, application/json": "application/json",
+		"application/x-ndjson, text/csv": "application/x-ndjson", "application/yaml, text/csv;q=0.9": "application/yaml", "application/jsonl": "application/x-ndjson",
+		"TEXT/CSV; charset=utf-8": "text/csv", "text/csv;q=x, nonsense/": "application/json",
+	} {
+		if got := p.want(200, "GET", history+"?limit=1", "", headers{"Accept": accept}).Header.Get("Content-Type"); got != want {
+			t.Errorf("Accept: %s is answered with %s, want %s", accept, got, want)
+		}
+	}
 }

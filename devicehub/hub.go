@@ -441,12 +441,12 @@ func (h *Hub) History(ctx context.Context, namespace, name, property string, q m
 		return models.History{}, err
 	}
 	of := history.Subject{DeviceUID: uid, Property: property}
-	unit, at := "", -1
+	unit, note, at := "", "", -1
 	if view != nil {
 		at = slices.IndexFunc(view.Properties, func(p models.ResolvedProperty) bool { return p.Name == property })
 	}
 	if at >= 0 {
-		unit = view.Properties[at].Unit
+		unit, note = view.Properties[at].Unit, models.NotKept(view.Properties[at].History, view.Properties[at].Uplink)
 	} else if known, err := history.Any(ctx, h.cfg.Store, of); err != nil || !known {
 		if err == nil {
 			err = models.Errorf(models.KindNotFound, "device %s has no property %.80q, and no history of one", name, property)
@@ -457,7 +457,7 @@ func (h *Hub) History(ctx context.Context, namespace, name, property string, q m
 		return models.History{}, h.unavailable(ctx, err)
 	}
 	page, err := history.Query(ctx, h.cfg.Store, of, q)
-	page.Device, page.Property, page.Unit = name, property, unit
+	page.Device, page.Property, page.Unit, page.Note = name, property, unit, note
 	return page, h.unavailable(ctx, err)
 }
 

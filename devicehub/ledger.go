@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/oklog/ulid/v2"
+
 	"github.com/whimbrel-edge/whimbrel/devicehub/registry"
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -82,6 +84,9 @@ func (h *Hub) subject(ctx context.Context, namespace, name, uid string) (deviceU
 
 // Writes returns a page of a device's ledger, the newest first.
 func (h *Hub) Writes(ctx context.Context, namespace, name string, q models.LedgerQuery) ([]twin.LedgerEntry, string, error) {
+	if _, err := ulid.ParseStrict(q.Continue); q.Continue != "" && err != nil {
+		return nil, "", models.Errorf(models.KindMalformed, "continue must be what the page before gave, got %.40q", q.Continue)
+	}
 	uid, _, err := h.subject(ctx, namespace, name, q.UID)
 	if err != nil {
 		return nil, "", err

@@ -92,7 +92,7 @@ func TestTokensOfDeletedUser(t *testing.T) {
 	if _, err := h.Delete(t.Context(), models.KeyOf(ann), models.WriteOptions{By: "boss"}); err != nil {
 		t.Fatal(err)
 	}
-	entries, err := h.db.AuditPage(t.Context(), 0, 10)
+	entries, err := h.db.AuditPage(t.Context(), store.AuditQuery{}, 0, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,5 +162,10 @@ func TestNodeNews(t *testing.T) {
 	entries, _, err := h.Writes(t.Context(), "default", "b1", models.LedgerQuery{UID: b1.Meta().UID, Limit: 5})
 	if err != nil || len(entries) != 1 || entries[0].By != "ann" || entries[0].State != "superseded" {
 		t.Errorf("writes %+v, error %v", entries, err)
+	}
+	for _, at := range []string{"x", "0", entries[0].ID + "0", "' OR ''='"} {
+		if _, _, err := h.Writes(t.Context(), "default", "b1", models.LedgerQuery{UID: b1.Meta().UID, Limit: 5, Continue: at}); models.KindOf(err) != models.KindMalformed {
+			t.Errorf("a page after %q: %v", at, err)
+		}
 	}
 }

@@ -60,6 +60,8 @@ type History struct {
 	Gaps    []HistoryGap    `json:"gaps"`
 	// Continue asks for the next page; "" on the last.
 	Continue string `json:"continue"`
+	// Note says why there is no more of it than there is, where the model is the reason.
+	Note string `json:"note,omitempty"`
 }
 
 // HistoryPoint is one sample. A value that was bad is null.
@@ -89,4 +91,15 @@ type HistoryGap struct {
 	From   time.Time `json:"from"`
 	To     time.Time `json:"to"`
 	Reason string    `json:"reason"`
+}
+
+// NotKept says why there is no history of a property, "" where there is.
+func NotKept(history bool, uplink Uplink) string {
+	switch {
+	case uplink == UplinkNone:
+		return "its values stay at the edge (uplink: none)"
+	case !history:
+		return "not kept as history (history: false)"
+	}
+	return ""
 }

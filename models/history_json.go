@@ -26,6 +26,9 @@ func (h *History) AppendJSON(b []byte) []byte {
 		b = appendList(b, h.Gaps)
 	}
 	b = appendText(append(b, `,"continue":`...), h.Continue)
+	if h.Note != "" {
+		b = appendText(append(b, `,"note":`...), h.Note)
+	}
 	return append(b, '}')
 }
 

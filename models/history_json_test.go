@@ -17,7 +17,7 @@ func TestHistoryJSON(t *testing.T) {
 	for name, h := range map[string]History{
 		"empty points": {Device: "d", Property: "p", Points: []HistoryPoint{}, Gaps: []HistoryGap{}},
 		"nothing":      {},
-		"points": {Device: "d-1", Property: "Temp.A", Unit: "°C", Continue: "12.3", Gaps: []HistoryGap{{From: at(0), To: at(5), Reason: `a "b" \ <c>`}, {Reason: "x"}},
+		"points": {Device: "d-1", Property: "Temp.A", Unit: "°C", Continue: "12.3", Note: `not "kept"`, Gaps: []HistoryGap{{From: at(0), To: at(5), Reason: `a "b" \ <c>`}, {Reason: "x"}},
 			Points: []HistoryPoint{
 				{Time: at(0), Value: Float(71.5)},
 				{Time: at(1000), Value: Null, Quality: Bad, Reason: "timeout", Backfill: true},

@@ -44,12 +44,7 @@ func (p Past) Document() Document {
 			heard = r.Time
 		}
 		out.Reported = r.doc(def.Enum)
-		switch {
-		case def.Uplink == models.UplinkNone:
-			out.Note = "its values stay at the edge (uplink: none)"
-		case !def.History:
-			out.Note = "not kept as history (history: false)"
-		}
+		out.Note = models.NotKept(def.History, def.Uplink)
 		if e, ok := desired[def.Name]; ok {
 			e.show(&out, def.Enum, p.At)
 		}

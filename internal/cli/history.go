@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -46,7 +47,7 @@ func historyCommand() *cobra.Command {
 			}
 			q.Limit, q.UID = limit, uid
 			return conn.withDevice(cmd, args[0], func(ctx context.Context, h hub, device models.Key) error {
-				err := history(ctx, cmd.OutOrStdout(), h, device, args[1], q, out)
+				err := history(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), h, device, args[1], q, out)
 				if models.KindOf(err) == models.KindNotFound && (q.UID != "" || strings.Contains(err.Error(), "property")) {
 					return err
 				}
@@ -97,7 +98,7 @@ func historyQuery(now time.Time, since, step time.Duration, from, to, agg string
 	return q, nil
 }
 
-func history(ctx context.Context, w io.Writer, h hub, device models.Key, property string, q models.HistoryQuery, out output) error {
+func history(ctx context.Context, w, notes io.Writer, h hub, device models.Key, property string, q models.HistoryQuery, out output) error {
 	switch out.format {
 	case "csv":
 		return h.ExportHistory(ctx, device.Namespace, device.Name, property, q, client.CSV, w)
@@ -112,8 +113,10 @@ func history(ctx context.Context, w io.Writer, h hub, device models.Key, propert
 		}
 	}
 	var lines *stream
-	left := q.Limit
+	var note string
+	left, empty := q.Limit, true
 	err := h.History(ctx, device.Namespace, device.Name, property, q, func(page models.History) error {
+		note, empty = page.Note, empty && len(page.Points)+len(page.Buckets)+len(page.Gaps) == 0
 		if lines == nil {
 			t := &table{titles: titles}
 			addHistory(t.row, page, q.Agg)
@@ -130,6 +133,13 @@ func history(ctx context.Context, w io.Writer, h hub, device models.Key, propert
 	})
 	if err == errEnough {
 		err = nil
+	}
+	switch {
+	case err != nil:
+	case note != "":
+		fmt.Fprintf(notes, "%s: %s\n", property, note)
+	case empty:
+		fmt.Fprintf(notes, "No samples found from %s to %s.\n", stamp(q.From), stamp(q.To))
 	}
 	return err
 }
@@ -164,7 +174,7 @@ func addHistory(row func(...string), page models.History, aggs []models.Agg) {
 	before := func(t time.Time) {
 		for len(gaps) > 0 && !gaps[0].From.After(t) {
 			cells := []string{stamp(gaps[0].From), "gap until " + stamp(gaps[0].To), gaps[0].Reason}
-			if len(page.Buckets) > 0 {
+			if len(aggs) > 0 {
 				cells = []string{stamp(gaps[0].From), "gap until " + stamp(gaps[0].To) + ": " + gaps[0].Reason}
 				for len(cells) < 1+len(aggs) {
 					cells = append(cells, "")
@@ -194,9 +204,7 @@ func addHistory(row func(...string), page models.History, aggs []models.Agg) {
 		}
 		row(cells...)
 	}
-	if len(page.Points)+len(page.Buckets) > 0 {
-		before(time.Unix(1<<40, 0))
-	}
+	before(time.Unix(1<<40, 0)) // all that are left
 }
 
 // stamp is a time to the millisecond, as wide as any other.

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,7 +33,7 @@ func age(d time.Duration) string {
 		if d > -2*time.Second { // clocks that differ a little
 			return "0s"
 		}
-		return "in " + age(-d)
+		return "in " + age(-max(d, -math.MaxInt64)) // the least has no opposite
 	case d < 2*time.Minute:
 		return one(time.Second, "s")
 	case d < 10*time.Minute:

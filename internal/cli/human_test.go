@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ func TestAge(t *testing.T) {
 		9 * 365 * day:                   "9y",
 		-time.Second:                    "0s",
 		-3 * time.Minute:                "in 3m",
+		math.MinInt64:                   "in 292y",
 	} {
 		if got := age(d); got != want {
 			t.Errorf("age(%s) = %s, want %s", d, got, want)

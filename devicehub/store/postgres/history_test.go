@@ -1,11 +1,13 @@
 package postgres
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -151,6 +153,74 @@ func TestSamplesInSQL(t *testing.T) {
 			t.Errorf("%d samples of all time, error %v", n, err)
 		}
 		compactAll(t, s, time.Now().Add(time.Hour))
+	}
+}
+
+// TestTimesInSQL: every microsecond is that one in SQL, too.
+func TestTimesInSQL(t *testing.T) {
+	s := openNew(t)
+	random := rand.New(rand.NewPCG(7, 8))
+	times := []int64{0, -1, 1, 1 << 53, 1<<53 + 1, 1<<53 - 1, -1 << 53, -1<<53 - 1, -1<<53 + 1, -210866803200000000,
+		time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC).UnixMicro(), time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC).UnixMicro()}
+	for range 500 {
+		times = append(times, max(random.Int64()>>random.IntN(20), 0)-random.Int64N(210866803200000000))
+	}
+	for _, us := range times {
+		var have int64
+		if err := s.pool.QueryRow(t.Context(), `SELECT samples_us(samples_time($1))`, us).Scan(&have); err != nil || have != us {
+			t.Errorf("%d became %d, error %v", us, have, err)
+		}
+	}
+	var least string
+	if err := s.pool.QueryRow(t.Context(), `SELECT samples_time(-210866803200000001)::text || samples_time($1)::text`, int64(math.MinInt64)).Scan(&least); err != nil || least != "-infinity-infinity" {
+		t.Errorf("before all dates: %s, error %v", least, err)
+	}
+}
+
+// TestReader does as the guide says, and reads history as a role that can read
+// nothing else.
+func TestReader(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/history.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	grants := regexp.MustCompile("(?s)```sql\n(CREATE ROLE grafana.*?)```").FindSubmatch(text)
+	if grants == nil {
+		t.Fatal("docs/history.md grants nothing")
+	}
+	s := openNew(t)
+	f := newFiller(t, s, 1)
+	f.add(t, 3, func(_, i int) store.Sample { return store.Sample{TimeUS: int64(i), Kind: uint8(models.KindInt)} })
+	compactAll(t, s, time.Now().Add(time.Hour))
+	f.add(t, 2, func(_, i int) store.Sample { return store.Sample{TimeUS: int64(i) + 10, Kind: uint8(models.KindInt)} })
+	conn, err := s.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	exec := func(query string) {
+		t.Helper()
+		if _, err := conn.Exec(context.WithoutCancel(t.Context()), query); err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+	}
+	exec(string(grants[1]))
+	defer exec(`RESET ROLE; DROP OWNED BY grafana; DROP ROLE grafana`)
+	exec(`SET ROLE grafana`)
+	for query, want := range map[string]int{
+		`SELECT count(*) FROM samples('plant', 'boiler-1', 'p0', '-infinity', 'infinity')`:      5,
+		`SELECT count(*) FROM samples_of('uid-1', 'p0', '-infinity', 'infinity')`:               5,
+		`SELECT count(*) FROM history WHERE device = 'boiler-1' AND value = 0 AND time < now()`: 5,
+	} {
+		var n int
+		if err := conn.QueryRow(t.Context(), query).Scan(&n); err != nil || n != want {
+			t.Errorf("%s: %d, error %v", query, n, err)
+		}
+	}
+	for _, query := range []string{`SELECT json FROM objects`, `SELECT * FROM secrets`, `SELECT * FROM api_tokens`, `SELECT * FROM audit`, `DELETE FROM samples_batch`} {
+		if _, err := conn.Exec(t.Context(), query); err == nil || !strings.Contains(err.Error(), "permission denied") {
+			t.Errorf("%s: error %v", query, err)
+		}
 	}
 }
 

@@ -12,12 +12,12 @@ func TestAuditIsOnlyAddedTo(t *testing.T) {
 	if err := s.AppendAudit(t.Context(), []store.AuditEntry{{Time: time.Now(), Action: store.AuditCreated, Kind: "Token", Name: "anna"}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, query := range []string{`UPDATE audit SET name = 'bert'`, `DELETE FROM audit`} {
+	for _, query := range []string{`UPDATE audit SET name = 'bert'`, `DELETE FROM audit`, `INSERT OR REPLACE INTO audit SELECT id, time_us, by_user, action, kind, namespace, 'bert', uid, revision, fields, detail FROM audit`} {
 		if _, err := s.write.ExecContext(t.Context(), query); err == nil {
 			t.Errorf("%s succeeded", query)
 		}
 	}
-	if page, err := s.AuditPage(t.Context(), 0, 10); err != nil || len(page) != 1 || page[0].Name != "anna" {
+	if page, err := s.AuditPage(t.Context(), store.AuditQuery{}, 0, 10); err != nil || len(page) != 1 || page[0].Name != "anna" {
 		t.Errorf("audit %+v, error %v", page, err)
 	}
 }

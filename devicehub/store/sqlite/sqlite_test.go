@@ -5,8 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -257,4 +260,35 @@ func TestKilled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hub.db")
 	storetest.Killed(t, storetest.Killing{Database: path, Open: func(t *testing.T) store.Store { return openAt(t, path) },
 		Steps: []string{"ingest.due", "history.rollup", "history.rollup.written", "ingest.due", "history.compacted", "history.expire"}})
+}
+
+// TestHistoryViewOfFloats: the text of a float is that float.
+func TestHistoryViewOfFloats(t *testing.T) {
+	s := openNew(t)
+	if err := s.Commit(t.Context(), store.Commit{Revision: 1, Put: []store.Object{{Kind: "Device", Namespace: "plant", Name: "boiler-1", UID: "u", JSON: []byte(`{}`)}}}); err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	want := []float64{0, 1, -1, 0.1, 1.0 / 3, 123456789.12345679, 1e15, 1e16, 1e21, 1e308, -math.MaxFloat64, math.SmallestNonzeroFloat64, 5e-324, 2.2250738585072014e-308, 1e-7, 71.5, 45.29999923706055}
+	for range 2000 {
+		if f := math.Float64frombits(random.Uint64()); !math.IsNaN(f) && !math.IsInf(f, 0) {
+			want = append(want, f, float64(float32(random.Float64()*1e6)), math.Round(random.Float64()*1e6)/100)
+		}
+	}
+	if _, err := s.write.ExecContext(t.Context(), `INSERT INTO series VALUES (1, 'u', 1, 'p')`); err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range want {
+		if _, err := s.write.ExecContext(t.Context(), `INSERT INTO samples VALUES (1, ?, ?, 4, 0, 0, ?, NULL)`, i, i+1, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, text := range column(t, s.write, `SELECT text FROM history ORDER BY time`) {
+		if f, err := strconv.ParseFloat(text, 64); err != nil || f != want[i] {
+			t.Errorf("%v is shown as %s", want[i], text)
+		}
+	}
+	if have := column(t, s.write, `SELECT text FROM history ORDER BY time LIMIT 4`); strings.Join(have, " ") != "0 1 -1 0.1" {
+		t.Errorf("simple ones are shown as %q", have)
+	}
 }
