@@ -17,18 +17,23 @@ import (
 
 // deliver makes one attempt to bring a message on.
 func (r *Router) deliver(ctx context.Context, c courier.Message) error {
-	page, err := r.Store.Routed(ctx, store.RoutedQuery{After: c.ID - 1, Limit: 1})
-	if err != nil {
-		return err
+	r.mu.Lock()
+	m := r.fresh[c.ID]
+	r.mu.Unlock()
+	if m == nil {
+		page, err := r.Store.Routed(ctx, store.RoutedQuery{After: c.ID - 1, Limit: 1})
+		if err != nil {
+			return err
+		}
+		if len(page) == 0 || page[0].ID != c.ID {
+			return nil // delivered, and it was not heard of
+		}
+		m = &page[0]
 	}
-	if len(page) == 0 || page[0].ID != c.ID {
-		return nil // delivered, and it was not heard of
-	}
-	m := &page[0]
 	r.mu.Lock()
 	r.flying[m.ID] = flightOf(m)
 	r.mu.Unlock()
-	err = r.attempt(ctx, m)
+	err := r.attempt(ctx, m)
 	if err != nil && ctx.Err() == nil { // who has heard the target's own answer waits no more
 		r.answer(m.Key, courier.NoAnswer(err))
 	}

@@ -35,6 +35,7 @@ const (
 	maxRouteWaiting = 50_000    // messages of one route: one target that is away does not fill the queue of all
 	maxDead         = 10_000    // dead letters of one route; beyond, the oldest are dropped and counted
 	maxWaiters      = 4096      // who wait for an answer at a time
+	maxFresh        = 16 << 20  // bytes of messages that need not be read again to be delivered; others are
 	waitKept        = 10 * time.Minute
 	// MaxPayload is of one message.
 	MaxPayload = 1 << 20
@@ -94,20 +95,22 @@ type Router struct {
 	client    *client
 	delivered prometheus.Counter
 
-	mu       sync.Mutex                             // protects all below
-	specs    map[specKey]*models.RouteSpec          // compiled from documents as they were; bounded by forgetSpecsLocked
-	current  map[string]models.Key                  // routes that there are, by uid
-	waiting  map[string]int                         // messages in the store, by route
-	dead     map[string]int                         // dead letters in the store, by route
-	count    int                                    // of waiting
-	bytes    int64                                  // about, of what waits
-	totals   map[string]map[string]store.RouteTotal // by route and place
-	waiters  map[string]*waiter                     // by key: who waits here
-	asking   map[string]asking                      // by key: nodes where somebody waits
-	flying   map[int64]flight                       // by id: messages that the courier tries, or has tried and not settled
-	handed   map[int64]bool                         // by id: nodes have copies of it now; until it is settled
-	wake     map[string]chan struct{}               // by node, of the sessions
-	programs map[string]*programs                   // by uid and generation
+	mu        sync.Mutex                             // protects all below
+	specs     map[specKey]*models.RouteSpec          // compiled from documents as they were; bounded by forgetSpecsLocked
+	current   map[string]models.Key                  // routes that there are, by uid
+	waiting   map[string]int                         // messages in the store, by route
+	dead      map[string]int                         // dead letters in the store, by route
+	count     int                                    // of waiting
+	bytes     int64                                  // about, of what waits
+	totals    map[string]map[string]store.RouteTotal // by route and place
+	waiters   map[string]*waiter                     // by key: who waits here
+	asking    map[string]asking                      // by key: nodes where somebody waits
+	flying    map[int64]flight                       // by id: messages that the courier tries, or has tried and not settled
+	fresh     map[int64]*store.RoutedMessage         // by id: messages for the courier as they were stored; bounded by freshLeft
+	freshLeft int                                    // bytes
+	handed    map[int64]bool                         // by id: nodes have copies of it now; until it is settled
+	wake      map[string]chan struct{}               // by node, of the sessions
+	programs  map[string]*programs                   // by uid and generation
 }
 
 type specKey struct {
@@ -146,7 +149,7 @@ func New(ctx context.Context, cfg Config) (*Router, error) {
 		cfg.Now = time.Now
 	}
 	r := &Router{Config: cfg, specs: map[specKey]*models.RouteSpec{}, current: map[string]models.Key{}, waiting: map[string]int{}, dead: map[string]int{},
-		totals: map[string]map[string]store.RouteTotal{}, waiters: map[string]*waiter{}, asking: map[string]asking{}, flying: map[int64]flight{}, handed: map[int64]bool{},
+		totals: map[string]map[string]store.RouteTotal{}, waiters: map[string]*waiter{}, asking: map[string]asking{}, flying: map[int64]flight{}, fresh: map[int64]*store.RoutedMessage{}, freshLeft: maxFresh, handed: map[int64]bool{},
 		wake: map[string]chan struct{}{}, programs: map[string]*programs{}}
 	r.client = newClient(cfg.Guard)
 	r.courier = courier.New(courier.Config{Deliver: r.deliver, Store: r.settle, Now: cfg.Now, Log: cfg.Log})
@@ -466,6 +469,15 @@ func (r *Router) add(ctx context.Context, rows []store.RoutedMessage) ([]store.R
 	return added, nil
 }
 
+func freshSize(m *store.RoutedMessage) int { return len(m.Payload) + len(m.To) + 1000 }
+
+func (r *Router) notFreshLocked(id int64) {
+	if m := r.fresh[id]; m != nil {
+		r.freshLeft += freshSize(m)
+		delete(r.fresh, id)
+	}
+}
+
 // start sets stored messages going.
 func (r *Router) start(added []store.RoutedMessage) {
 	var ms []courier.Message
@@ -483,6 +495,10 @@ func (r *Router) start(added []store.RoutedMessage) {
 		r.addedLocked(m)
 		if m.Target == hubTarget {
 			ms = append(ms, toCourier(m))
+			if n := freshSize(m); n <= r.freshLeft {
+				r.fresh[m.ID] = m
+				r.freshLeft -= n
+			}
 		} else {
 			nodes[m.Target[len(nodeTarget):]] = true
 		}
@@ -662,6 +678,7 @@ func (r *Router) settle(ctx context.Context, done []courier.Done) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, d := range done {
+		r.notFreshLocked(d.ID)
 		if d.Error == "" || d.Dead { // else it may be in the air again
 			delete(r.handed, d.ID)
 			delete(r.flying, d.ID)

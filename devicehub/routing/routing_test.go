@@ -282,6 +282,37 @@ func TestToHTTP(t *testing.T) {
 	b.eventually("it is delivered", func() bool { s := b.Status(b.objects.route); return s.Delivered == 3 && s.DeadLetters == 0 })
 }
 
+// TestFresh delivers messages from memory, as many as there is room for, and the
+// others from the store.
+func TestFresh(t *testing.T) {
+	b := newBench(t, `from: {mqtt: "a/#"}, to: {http: {url: "TARGET"}}, delivery: {retries: 0}`)
+	b.Router.mu.Lock()
+	b.freshLeft = 2 * freshSize(&store.RoutedMessage{Payload: make([]byte, 100)})
+	room := b.freshLeft
+	b.Router.mu.Unlock()
+	var keys []string
+	for i := range 50 {
+		keys = append(keys, fmt.Sprintf("k%02d", i))
+	}
+	b.receive(keys...)
+	b.eventually("all are delivered", func() bool { return b.Status(b.objects.route).Delivered == 50 })
+	for i, got := range b.seen() {
+		if got != "payload "+keys[i]+" " {
+			t.Fatalf("%q comes as number %d", got, i)
+		}
+	}
+	b.mu.Lock()
+	b.status = 400
+	b.mu.Unlock()
+	b.receive("dead")
+	b.eventually("it is a dead letter", func() bool { return b.Status(b.objects.route).DeadLetters == 1 })
+	b.eventually("nothing is left behind", func() bool {
+		b.Router.mu.Lock()
+		defer b.Router.mu.Unlock()
+		return len(b.fresh) == 0 && b.freshLeft == room && len(b.flying) == 0
+	})
+}
+
 // A message goes where the route said when it was taken.
 func TestChangedRoute(t *testing.T) {
 	b := newBench(t, `from: {mqtt: "a/#"}, to: {http: {url: "TARGET/old"}}`)

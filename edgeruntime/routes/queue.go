@@ -40,6 +40,9 @@ var ErrFull = errors.New("the queue of routed messages is full: what it holds ha
 type queue struct {
 	db *sql.DB
 	id string
+	// Statements of each message. What is in a transaction takes no context, which would
+	// cost a goroutine each.
+	insert, remove *sql.Stmt
 	// The bounds; tests have lower ones.
 	maxMessages int
 	maxBytes    int64
@@ -104,6 +107,13 @@ func openQueue(ctx context.Context, path string) (_ *queue, err error) {
 	if err := q.db.QueryRowContext(ctx, "SELECT id FROM queue").Scan(&q.id); err != nil {
 		return nil, err
 	}
+	if q.insert, err = q.db.PrepareContext(ctx, `INSERT INTO message (key, route, destination, lane, accepted_us, deadline_us, retries, attempts, bytes, body)
+		VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key, destination) DO NOTHING`); err != nil {
+		return nil, err
+	}
+	if q.remove, err = q.db.PrepareContext(ctx, "DELETE FROM message WHERE id = ? RETURNING route, bytes"); err != nil {
+		return nil, err
+	}
 	if err := q.loadTotals(ctx); err != nil {
 		return nil, err
 	}
@@ -150,7 +160,7 @@ func (q *queue) loadTotals(ctx context.Context) error {
 	return waiting.Err()
 }
 
-func (q *queue) close() error { return q.db.Close() }
+func (q *queue) close() error { return errors.Join(q.insert.Close(), q.remove.Close(), q.db.Close()) }
 
 func (q *queue) totalLocked(route string) *total {
 	t := q.totals[route]
@@ -176,15 +186,13 @@ func (q *queue) add(ctx context.Context, rows []*row) (added []*row, err error) 
 	if q.messages+len(rows) > q.maxMessages || q.bytes+bytes > q.maxBytes {
 		return nil, ErrFull
 	}
-	err = q.changeLocked(ctx, func(tx *sql.Tx) error {
+	put := func(insert *sql.Stmt) error {
 		for _, r := range rows {
 			body, err := r.m.MarshalVT()
 			if err != nil {
 				return err
 			}
-			res, err := tx.ExecContext(ctx, `INSERT INTO message (key, route, destination, lane, accepted_us, deadline_us, retries, attempts, bytes, body)
-				VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key, destination) DO NOTHING`,
-				r.m.Key, r.m.Route, r.destination, r.lane, r.accepted.UnixMicro(), r.deadline.UnixMicro(), r.retries, r.attempts, size(r.m), body)
+			res, err := insert.Exec(r.m.Key, r.m.Route, r.destination, r.lane, r.accepted.UnixMicro(), r.deadline.UnixMicro(), r.retries, r.attempts, size(r.m), body)
 			if err != nil {
 				return err
 			}
@@ -199,8 +207,12 @@ func (q *queue) add(ctx context.Context, rows []*row) (added []*row, err error) 
 			added = append(added, r)
 		}
 		return nil
-	})
-	if err != nil {
+	}
+	if len(rows) == 1 { // a statement is a transaction
+		if err := put(q.insert); err != nil {
+			return nil, fmt.Errorf("queue of routes: %w", err)
+		}
+	} else if err := q.changeLocked(ctx, func(tx *sql.Tx) error { return put(tx.Stmt(q.insert)) }); err != nil {
 		return nil, err
 	}
 	for _, r := range added {
@@ -289,9 +301,15 @@ func (q *queue) settle(ctx context.Context, now time.Time, outcomes []outcome) e
 	var grown int64
 	staged := map[string]*total{} // shown when it is stored
 	err := q.changeLocked(ctx, func(tx *sql.Tx) error {
+		remove := tx.Stmt(q.remove)
 		for _, o := range outcomes {
 			var g gone
-			err := tx.QueryRowContext(ctx, "SELECT route, bytes FROM message WHERE id = ?", o.id).Scan(&g.route, &g.bytes)
+			var err error
+			if o.delivered || o.handed {
+				err = remove.QueryRow(o.id).Scan(&g.route, &g.bytes)
+			} else {
+				err = tx.QueryRow("SELECT route, bytes FROM message WHERE id = ?", o.id).Scan(&g.route, &g.bytes)
+			}
 			if errors.Is(err, sql.ErrNoRows) {
 				continue // settled before: the store of it was not heard of
 			}
@@ -300,21 +318,18 @@ func (q *queue) settle(ctx context.Context, now time.Time, outcomes []outcome) e
 			}
 			switch {
 			case o.delivered || o.handed:
-				if _, err := tx.ExecContext(ctx, "DELETE FROM message WHERE id = ?", o.id); err != nil {
-					return err
-				}
 				left = append(left, g)
 			case o.dead != nil:
 				body, err := o.dead.MarshalVT()
 				if err != nil {
 					return err
 				}
-				if _, err := tx.ExecContext(ctx, "UPDATE OR REPLACE message SET destination = ?, attempts = ?, bytes = ?, body = ? WHERE id = ?", toHub, o.attempts, size(o.dead), body, o.id); err != nil {
+				if _, err := tx.Exec("UPDATE OR REPLACE message SET destination = ?, attempts = ?, bytes = ?, body = ? WHERE id = ?", toHub, o.attempts, size(o.dead), body, o.id); err != nil {
 					return err
 				}
 				grown += size(o.dead) - g.bytes
 			default:
-				if _, err := tx.ExecContext(ctx, "UPDATE message SET attempts = ? WHERE id = ?", o.attempts, o.id); err != nil {
+				if _, err := tx.Exec("UPDATE message SET attempts = ? WHERE id = ?", o.attempts, o.id); err != nil {
 					return err
 				}
 			}
@@ -326,7 +341,7 @@ func (q *queue) settle(ctx context.Context, now time.Time, outcomes []outcome) e
 			t.count(o, now)
 		}
 		for route, t := range staged {
-			if err := storeTotal(ctx, tx, route, t); err != nil {
+			if err := storeTotal(tx, route, t); err != nil {
 				return err
 			}
 		}
@@ -359,12 +374,12 @@ func (t *total) count(o outcome, now time.Time) {
 	}
 }
 
-func storeTotal(ctx context.Context, tx *sql.Tx, route string, t *total) error {
+func storeTotal(tx *sql.Tx, route string, t *total) error {
 	var at int64
 	if !t.lastErrorAt.IsZero() {
 		at = t.lastErrorAt.UnixMicro()
 	}
-	_, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO total (route, delivered, failed, dropped, last_error, last_error_us) VALUES (?,?,?,?,?,?)",
+	_, err := tx.Exec("INSERT OR REPLACE INTO total (route, delivered, failed, dropped, last_error, last_error_us) VALUES (?,?,?,?,?,?)",
 		route, int64(t.delivered), int64(t.failed), int64(t.dropped), t.lastError, at)
 	return err
 }
@@ -386,7 +401,7 @@ func (q *queue) flush(ctx context.Context) error {
 	}
 	err := q.changeLocked(ctx, func(tx *sql.Tx) error {
 		for route := range q.dirty {
-			if err := storeTotal(ctx, tx, route, q.totals[route]); err != nil {
+			if err := storeTotal(tx, route, q.totals[route]); err != nil {
 				return err
 			}
 		}

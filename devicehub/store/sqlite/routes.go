@@ -38,8 +38,13 @@ func (s *Store) AddRouted(ctx context.Context, ms []store.RoutedMessage) (added 
 		return nil, nil
 	}
 	err = s.tx(ctx, func(tx *sql.Tx) error {
+		insert, err := tx.Prepare(insertRoutedSQL)
+		if err != nil {
+			return err
+		}
+		defer insert.Close()
 		for _, m := range ms {
-			id, ok, err := insertRouted(tx, m)
+			id, ok, err := insertRouted(insert, m)
 			if err != nil {
 				return err
 			}
@@ -56,14 +61,15 @@ func (s *Store) AddRouted(ctx context.Context, ms []store.RoutedMessage) (added 
 	return added, nil
 }
 
+const insertRoutedSQL = `INSERT INTO routed (key, target, route, namespace, name, lane, node, topic, device, property, content_type,
+	accepted_us, deadline_us, ttl_us, retries, attempts, died_us, error, send_to, payload)
+	VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key, target) DO NOTHING`
+
 // insertRouted adds a message; ok is false when it is there already.
-func insertRouted(tx *sql.Tx, m store.RoutedMessage) (id int64, ok bool, err error) {
+func insertRouted(insert *sql.Stmt, m store.RoutedMessage) (id int64, ok bool, err error) {
 	died := micros(m.Died)
 	died.Valid = m.Dead
-	res, err := tx.Exec(`INSERT INTO routed (key, target, route, namespace, name, lane, node, topic, device, property, content_type,
-		accepted_us, deadline_us, ttl_us, retries, attempts, died_us, error, send_to, payload)
-		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key, target) DO NOTHING`,
-		m.Key, m.Target, m.Route, m.Namespace, m.Name, m.Lane, m.Node, m.Topic, m.Device, m.Property, m.ContentType,
+	res, err := insert.Exec(m.Key, m.Target, m.Route, m.Namespace, m.Name, m.Lane, m.Node, m.Topic, m.Device, m.Property, m.ContentType,
 		m.Accepted.UnixMicro(), m.Deadline.UnixMicro(), m.TTL.Microseconds(), m.Retries, m.Attempts, died, m.Error, notNull(m.To), notNull(m.Payload))
 	if err != nil {
 		return 0, false, err
@@ -106,52 +112,71 @@ func (s *Store) SettleRouted(ctx context.Context, outcomes []store.RoutedOutcome
 	if len(outcomes) == 0 {
 		return nil
 	}
-	if err := s.tx(ctx, func(tx *sql.Tx) error {
-		for _, o := range outcomes {
-			if err := settleRouted(tx, o); err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
+	if err := s.tx(ctx, func(tx *sql.Tx) error { return settleRouted(tx, outcomes) }); err != nil {
 		return fmt.Errorf("store outcomes of routed messages: %w", err)
 	}
 	return nil
 }
 
-func settleRouted(tx *sql.Tx, o store.RoutedOutcome) error {
-	var route string
-	err := tx.QueryRow(`SELECT route FROM routed WHERE id = ? AND died_us IS NULL`, o.ID).Scan(&route)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil
-	}
+// settled is what outcomes add to a route's total.
+type settled struct {
+	delivered, failed int
+	error             string
+	at                time.Time
+}
+
+func settleRouted(tx *sql.Tx, outcomes []store.RoutedOutcome) error {
+	forget, err := tx.Prepare(`DELETE FROM routed WHERE id = ? AND died_us IS NULL RETURNING route`)
 	if err != nil {
 		return err
 	}
-	delivered, failed := 0, 0
-	switch {
-	case o.Handed, o.Delivered:
-		if _, err := tx.Exec(`DELETE FROM routed WHERE id = ?`, o.ID); err != nil || o.Handed {
+	defer forget.Close()
+	totals := map[string]*settled{}
+	for _, o := range outcomes {
+		var row *sql.Row
+		switch {
+		case o.Handed, o.Delivered:
+			row = forget.QueryRow(o.ID)
+		case o.Dead:
+			row = tx.QueryRow(`UPDATE routed SET died_us = ?, attempts = ?, error = ? WHERE id = ? AND died_us IS NULL RETURNING route`, o.At.UnixMicro(), o.Attempts, o.Error, o.ID)
+		default:
+			row = tx.QueryRow(`UPDATE routed SET attempts = ?, error = ? WHERE id = ? AND died_us IS NULL RETURNING route`, o.Attempts, o.Error, o.ID)
+		}
+		var route string
+		if err := row.Scan(&route); errors.Is(err, sql.ErrNoRows) {
+			continue // it was settled before
+		} else if err != nil {
 			return err
 		}
-		delivered = 1
-	case o.Dead:
-		if _, err := tx.Exec(`UPDATE routed SET died_us = ?, attempts = ?, error = ? WHERE id = ?`, o.At.UnixMicro(), o.Attempts, o.Error, o.ID); err != nil {
-			return err
+		if o.Handed {
+			continue
 		}
-		failed = 1
-	default:
-		if _, err := tx.Exec(`UPDATE routed SET attempts = ?, error = ? WHERE id = ?`, o.Attempts, o.Error, o.ID); err != nil {
+		t := totals[route]
+		if t == nil {
+			t = &settled{}
+			totals[route] = t
+		}
+		switch {
+		case o.Delivered:
+			t.delivered++
+		case o.Dead:
+			t.failed++
+		}
+		if o.Error != "" {
+			t.error, t.at = o.Error, o.At
+		}
+	}
+	for route, t := range totals {
+		at := micros(t.at)
+		at.Valid = t.error != ""
+		if _, err := tx.Exec(`INSERT INTO route_total (route, place, node, delivered, failed, dropped, queued, error, error_us) VALUES (?, 'hub', '', ?, ?, 0, 0, ?, ?)
+			ON CONFLICT (route, place) DO UPDATE SET delivered = delivered + excluded.delivered, failed = failed + excluded.failed,
+			error = CASE WHEN excluded.error = '' THEN error ELSE excluded.error END, error_us = coalesce(excluded.error_us, error_us)`,
+			route, t.delivered, t.failed, t.error, at); err != nil {
 			return err
 		}
 	}
-	at := micros(o.At)
-	at.Valid = o.Error != ""
-	_, err = tx.Exec(`INSERT INTO route_total (route, place, node, delivered, failed, dropped, queued, error, error_us) VALUES (?, 'hub', '', ?, ?, 0, 0, ?, ?)
-		ON CONFLICT (route, place) DO UPDATE SET delivered = delivered + excluded.delivered, failed = failed + excluded.failed,
-		error = CASE WHEN excluded.error = '' THEN error ELSE excluded.error END, error_us = coalesce(excluded.error_us, error_us)`,
-		route, delivered, failed, o.Error, at)
-	return err
+	return nil
 }
 
 // deadLetters selects dead letters of a route by their ids, nil for all.
@@ -180,12 +205,17 @@ func (s *Store) ReviveRouted(ctx context.Context, route string, ids []int64, now
 		if err != nil {
 			return err
 		}
+		insert, err := tx.Prepare(insertRoutedSQL)
+		if err != nil {
+			return err
+		}
+		defer insert.Close()
 		for _, m := range dead {
 			if _, err := tx.Exec(`DELETE FROM routed WHERE id = ?`, m.ID); err != nil {
 				return err
 			}
 			m.Dead, m.Died, m.Attempts, m.Error, m.Deadline = false, time.Time{}, 0, "", now.Add(m.TTL).UTC()
-			if m.ID, _, err = insertRouted(tx, m); err != nil {
+			if m.ID, _, err = insertRouted(insert, m); err != nil {
 				return err
 			}
 			out = append(out, m)
