@@ -432,8 +432,8 @@ func childrenOf(pid int) ([]int, error) {
 	return children, nil
 }
 
-// CPU returns the CPU time that the server's present processes have taken. What
-// ended ones took is not in it.
+// CPU returns the CPU time that the server's processes have taken, those that have
+// ended included: autovacuum's workers live for a moment.
 func (s *Server) CPU() (total time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -450,10 +450,10 @@ func (s *Server) CPU() (total time.Duration, err error) {
 			continue // it has just ended
 		}
 		fields := strings.Fields(string(line[bytes.LastIndexByte(line, ')')+1:]))
-		if len(fields) < 13 {
+		if len(fields) < 15 {
 			continue
 		}
-		for _, field := range fields[11:13] { // in user mode and in the kernel
+		for _, field := range fields[11:15] { // in user mode and in the kernel, its own and that of children that it has waited for
 			ticks, err := strconv.Atoi(field)
 			if err != nil {
 				return 0, err

@@ -616,6 +616,37 @@ func perSample(b *testing.B, s *Store, tables string, samples int) float64 {
 
 // TestPartitionsAreDropped: a week of which nothing is to be kept goes as a whole,
 // and comes back when something late is of it.
+// TestArraysHaveNoStatistics: to count the elements of all these arrays takes
+// autovacuum longer than it takes to store them, and no plan asks for it.
+func TestArraysHaveNoStatistics(t *testing.T) {
+	s := openNew(t)
+	if _, err := s.Compact(t.Context(), time.Now()); err != nil { // makes partitions
+		t.Fatal(err)
+	}
+	rows, err := s.pool.Query(t.Context(), `SELECT c.relname || '.' || a.attname, a.attstattarget FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
+		WHERE c.relname LIKE 'samples\_%' AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND t.typcategory = 'A'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var name string
+	var target, n int
+	partitions := map[string]bool{}
+	if _, err := pgx.ForEachRow(rows, []any{&name, &target}, func() error {
+		if n++; target != 0 {
+			t.Errorf("%s has a statistics target of %d", name, target)
+		}
+		if strings.HasPrefix(name, "samples_chunk_2") {
+			partitions[strings.Split(name, ".")[0]] = true
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if n < 50 || len(partitions) < partitionsAhead {
+		t.Errorf("looked at %d arrays and %d partitions", n, len(partitions))
+	}
+}
+
 func TestPartitionsAreDropped(t *testing.T) {
 	s := openNew(t)
 	f := newFiller(t, s, 2)
