@@ -101,6 +101,16 @@ func appendRuns(runs []span, c *columns) []span {
 	return runs
 }
 
+// countRuns is how many runs appendRuns appends.
+func countRuns(c *columns) (n int) {
+	for i, series := range c.Series {
+		if i == 0 || series != c.Series[i-1] {
+			n++
+		}
+	}
+	return n
+}
+
 // sortRuns orders runs by series; those of one series stay as they came. They are
 // ordered by single numbers of series and place: that takes a fifth of the time.
 func sortRuns(runs []span) []span {
@@ -292,17 +302,37 @@ func unlessSilent[T any](says bool, v []T) []T {
 	return v
 }
 
-// batchRows cuts sorted runs into rows and hands each over, which is good until
-// the next.
-func batchRows(runs []span, level int16, received time.Time, row func(*tuple)) {
-	// The series of one class after the other; within each they stay ordered.
-	var of [classOther + 1][]span
-	for len(runs) > 0 {
+// byClass parts sorted runs by the classes of their series.
+func byClass(runs []span) (of [classOther + 1][]span) {
+	same := 0 // so many of the first runs are of one class, as mostly all are
+	var first class
+	for same < len(runs) {
+		n := seriesEnd(runs[same:])
+		k := classOf(runs[same : same+n])
+		if same == 0 {
+			first = k
+		} else if k != first {
+			break
+		}
+		same += n
+	}
+	if of[first] = runs[:same:same]; same == len(runs) {
+		return of
+	}
+	for runs = runs[same:]; len(runs) > 0; {
 		n := seriesEnd(runs)
 		k := classOf(runs[:n])
 		of[k] = append(of[k], runs[:n]...)
 		runs = runs[n:]
 	}
+	return of
+}
+
+// batchRows cuts sorted runs into rows and hands each over, which is good until
+// the next.
+func batchRows(runs []span, level int16, received time.Time, row func(*tuple)) {
+	// The series of one class after the other; within each they stay ordered.
+	of := byClass(runs)
 	var w batchRow
 	var t tuple
 	flush := func() {

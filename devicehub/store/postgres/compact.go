@@ -302,6 +302,7 @@ type rewriting struct {
 	ids      []int64
 	runs     []span
 	received time.Time // of the first row
+	taken    int       // samples that were read
 	samples  int64
 	more     bool
 
@@ -319,6 +320,11 @@ func (w *rewriting) take(ctx context.Context, tx pgx.Tx, where string, args ...a
 	if err != nil {
 		return 0, err
 	}
+	runs := 0
+	for _, b := range batches {
+		runs += len(b.ends)
+	}
+	w.runs = slices.Grow(w.runs, runs)
 	for i, b := range batches {
 		w.ids = append(w.ids, b.id)
 		w.runs = b.appendRuns(w.runs)
@@ -328,11 +334,16 @@ func (w *rewriting) take(ctx context.Context, tx pgx.Tx, where string, args ...a
 		}
 	}
 	w.runs = sortRuns(w.runs)
+	w.taken += samples
 	return samples, nil
 }
 
 // rows puts sorted runs of one bucket into rows of a level.
 func (w *rewriting) rows(runs []span, level int16) {
+	const each = 40 // bytes that a float and its time take, with series and end where it is the only one
+	if w.batches == nil {
+		w.batches = make([]byte, 0, each*w.taken)
+	}
 	batchRows(runs, level, w.received, func(t *tuple) { w.batches = t.appendTo(w.batches) })
 }
 

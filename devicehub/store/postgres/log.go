@@ -148,9 +148,14 @@ func (s *Store) Ingest(ctx context.Context, batches []store.Batch) error {
 	// First, so that who conflicts has written nothing and who waits for the same
 	// epoch waits here.
 	b.Queue(`SELECT acknowledge(n, e, f, a) FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS k (n, e, f, a)`, nodes, epochs, after, acked)
-	var runs []span
+	all, n := make([]columns, len(batches)), 0
 	for i := range batches {
-		runs = appendRuns(runs, &columns{Samples: batches[i].Samples, Late: batches[i].Backfill})
+		all[i] = columns{Samples: batches[i].Samples, Late: batches[i].Backfill}
+		n += countRuns(&all[i])
+	}
+	runs := make([]span, 0, n)
+	for i := range all {
+		runs = appendRuns(runs, &all[i])
 	}
 	if len(runs) > 0 {
 		batchRows(sortRuns(runs), 0, batches[0].Received, func(row *tuple) { b.Queue(insertBatch, batchArgs(row)...) })

@@ -2,10 +2,12 @@ package postgres
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
 )
@@ -167,19 +169,28 @@ func (s *Store) SaveTwins(ctx context.Context, c []store.Checkpoint) error {
 	for i := range c {
 		last[c[i].DeviceUID] = i
 	}
-	var uids, jsons []string
+	var uids []string
+	var jsons [][]byte
+	size := 0
 	for i := range c {
 		if last[c[i].DeviceUID] == i {
-			uids, jsons = append(uids, c[i].DeviceUID), append(jsons, string(c[i].JSON))
+			uids, jsons = append(uids, c[i].DeviceUID), append(jsons, c[i].JSON)
+			size += 4 + len(c[i].JSON)
 		}
 	}
 	if len(uids) == 0 {
 		return nil
 	}
+	var t tuple
+	t.buf = make([]byte, 0, 20+size)
+	t.array(pgtype.TextOID, len(jsons), false)
+	for _, json := range jsons {
+		t.buf = append(binary.BigEndian.AppendUint32(t.buf, uint32(len(json))), json...)
+	}
 	// In one order, so that two hubs cannot wait for each other's rows.
 	_, err := s.pool.Exec(ctx, `INSERT INTO twins (device_uid, json)
 		SELECT u, j::json FROM unnest($1::text[], $2::text[]) AS new (u, j) ORDER BY u
-		ON CONFLICT (device_uid) DO UPDATE SET json = excluded.json`, uids, jsons)
+		ON CONFLICT (device_uid) DO UPDATE SET json = excluded.json`, uids, encoded(t.buf))
 	if err != nil {
 		return fmt.Errorf("save %d twins: %w", len(uids), err)
 	}
