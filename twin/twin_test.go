@@ -142,7 +142,7 @@ func TestShadowKeepsTheTimeOfAStaleValue(t *testing.T) {
 	var s Shadow
 	s.Report("temp", good(21, 0), Position{1, 1})
 	s.Report("temp", models.Sample{Value: models.Float(21), Quality: models.Uncertain, Reason: models.ReasonStale, Time: at(3 * time.Second)}, Position{1, 2})
-	if r := s.Properties["temp"].Reported; !r.Time.Equal(t0) || !r.Since.Equal(at(3*time.Second)) || r.Quality != models.Uncertain {
+	if r := s.Property("temp").Reported; !r.Time.Equal(t0) || !r.Since.Equal(at(3*time.Second)) || r.Quality != models.Uncertain {
 		t.Errorf("got %+v", r)
 	}
 }

@@ -23,7 +23,7 @@ func (h *Hub) ReadDevice(ctx context.Context, namespace, name string, properties
 	at, err := models.Readable(props, properties, true)
 	for _, i := range at {
 		s := models.Sample{Quality: models.Bad, Reason: models.ReasonNotImplemented, Time: time.Now()}
-		if p := d.shadow.Properties[props[i].Name]; p != nil {
+		if p := d.shadow.Property(props[i].Name); p != nil {
 			s = p.Reported.Sample()
 		}
 		out[props[i].Name] = models.ReadingOf(&props[i], s)

@@ -78,7 +78,7 @@ func (h *Hub) settleLocked(d *device) {
 	now := time.Now().UTC()
 	for _, name := range slices.Sorted(maps.Keys(d.desired.Properties)) {
 		v, live := d.desired.Live(name)
-		if p := d.shadow.Properties[name]; !live || p != nil && p.Write.ID == v.ID && p.Write.State.Final() {
+		if w := d.shadow.Property(name).Write(); !live || w.ID == v.ID && w.State.Final() {
 			continue
 		}
 		w := twin.Write{ID: v.ID, State: twin.Applied, Time: now}
@@ -235,12 +235,12 @@ func (h *Hub) fateLocked(key models.Key, writes map[string]string) (done bool, e
 	}
 	done = true
 	for _, prop := range slices.Sorted(maps.Keys(writes)) {
-		p := d.shadow.Properties[prop]
+		w := d.shadow.Property(prop).Write()
 		switch {
-		case p == nil || p.Write.ID != writes[prop] || !p.Write.State.Final():
+		case w.ID != writes[prop] || !w.State.Final():
 			done = false
-		case p.Write.State != twin.Applied:
-			return false, models.Errorf(models.KindRefused, "%s: %s", prop, p.Write.Error)
+		case w.State != twin.Applied:
+			return false, models.Errorf(models.KindRefused, "%s: %s", prop, w.Error)
 		}
 	}
 	if !done && !d.away.IsZero() {

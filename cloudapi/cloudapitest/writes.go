@@ -13,7 +13,7 @@ func (d *device) note(property string) {
 	v := d.desired.Properties[property]
 	e := twin.LedgerEntry{ID: v.ID, Property: property, Value: v.Value, Version: v.Version, By: v.By, Origin: "cloud", Reason: v.Reason, Asked: v.Time,
 		State: string(twin.Pending), Traceparent: v.Trace}
-	if p := d.shadow.Properties[property]; p != nil {
+	if p := d.shadow.Property(property); p != nil {
 		e.Before = p.Reported.Doc()
 	}
 	if v.Value.IsNull() {
@@ -33,11 +33,11 @@ func (h *Hub) Writes(_ context.Context, namespace, name string, q models.LedgerQ
 	}
 	newer := map[string]bool{}
 	for _, e := range slices.Backward(d.ledger) {
-		switch p := d.shadow.Properties[e.Property]; {
+		switch w := d.shadow.Property(e.Property).Write(); {
 		case newer[e.Property] && e.State == string(twin.Pending):
 			e.State = string(twin.Superseded)
-		case p != nil && p.Write.ID == e.ID:
-			e.State, e.Error = string(p.Write.State), p.Write.Error
+		case w.ID == e.ID:
+			e.State, e.Error = string(w.State), w.Error
 		}
 		newer[e.Property] = true
 		if q.Property != "" && q.Property != e.Property || q.State != "" && q.State != e.State || e.Asked.Before(q.Since) || q.Continue != "" && e.ID >= q.Continue {

@@ -149,8 +149,8 @@ func judge(d *device, desired twin.Desired, writes map[string]string) (waiting [
 	for _, property := range sortedKeys(writes) {
 		id := writes[property]
 		var w twin.Write
-		if p := d.shadow.Properties[property]; p != nil && p.Write.ID == id {
-			w = p.Write
+		if known := d.shadow.Property(property).Write(); known.ID == id {
+			w = known
 		}
 		if now := desired.Properties[property]; !w.State.Final() {
 			switch {

@@ -83,7 +83,7 @@ func (c *Cache) checkpointed(uid string) (at map[string]twin.Position, since map
 		}
 		at[p.Name], since[p.Name] = twin.Position{}, math.MinInt64
 		if d != nil {
-			if known := d.shadow.Properties[p.Name]; known != nil {
+			if known := d.shadow.Property(p.Name); known != nil {
 				at[p.Name] = known.At
 				if r := known.Reported; r.Known() { // catchUp takes nothing that is older
 					since[p.Name] = max(r.Time.UnixMicro(), r.Since.UnixMicro()) - 1
@@ -117,7 +117,7 @@ func (c *Cache) catchUp(uid string, at map[string]twin.Position, last map[string
 			continue
 		}
 		sample := models.Sample{Value: value, Quality: min(models.Quality(v.Quality), models.Bad), Reason: models.Reason(v.Reason), Time: clamp(time.UnixMicro(v.TimeUS).UTC())}
-		if p := d.shadow.Properties[name]; p != nil && (p.At != was || !sample.Time.After(p.Reported.Time) || !sample.Time.After(p.Reported.Since)) {
+		if p := d.shadow.Property(name); p != nil && (p.At != was || !sample.Time.After(p.Reported.Time) || !sample.Time.After(p.Reported.Since)) {
 			continue
 		}
 		if sample.Quality != models.Bad {

@@ -87,8 +87,32 @@ func (c *Cache) servedLocked(node string, ref edgelink.DeviceRef) (*device, regi
 // knows reports whether a property is one of the device's: an edge cannot make
 // twins grow by others.
 func (d *device) knows(view registry.DeviceView, property string) bool {
-	return d.shadow.Properties[property] != nil ||
-		slices.ContainsFunc(view.Properties, func(p models.ResolvedProperty) bool { return p.Name == property })
+	return d.shadow.Property(property) != nil || modelName(view.Properties, property) != ""
+}
+
+// arrange puts what is known of a device into the order of its model, in which edges
+// mostly report. What was stored has none.
+func (d *device) arrange(properties []models.ResolvedProperty) {
+	if len(d.shadow.Names()) == 0 {
+		return
+	}
+	order := make([]string, len(properties))
+	for i := range properties {
+		order[i] = properties[i].Name
+	}
+	d.shadow.Arrange(order)
+}
+
+// modelName returns a property's name as the model has it, "" when it has none such:
+// a million twins share the names of their models, and do not keep alive the records
+// that named them.
+func modelName(properties []models.ResolvedProperty, name string) string {
+	for i := range properties {
+		if properties[i].Name == name {
+			return properties[i].Name
+		}
+	}
+	return ""
 }
 
 // report takes the samples of one property in one record.
@@ -99,13 +123,13 @@ func (d *device) report(view *registry.DeviceView, s *edgelink.Series, at twin.P
 		d.seen(last.Time, now)
 	}
 	property := s.Property
-	if p := d.shadow.Properties[property]; p != nil && !p.At.Before(at) {
+	if p := d.shadow.Property(property); p != nil && !p.At.Before(at) {
 		return false
 	} else if p == nil {
-		if !d.knows(*view, property) {
+		d.shadow.Expect(len(view.Properties))
+		if property = modelName(view.Properties, property); property == "" {
 			return false
 		}
-		property = strings.Clone(property) // it is part of a whole record's names
 	}
 	if last.Quality == models.Bad { // the last good value on the way is worth keeping
 		for i := s.Len() - 2; i >= 0; i-- {
@@ -161,7 +185,7 @@ func (d *device) setWrite(view registry.DeviceView, property string, w twin.Writ
 	if w.ID == "" || len(w.ID) > maxText || !wanted && !d.knows(view, property) {
 		return false
 	}
-	if p := d.shadow.Properties[property]; p != nil && p.Write.ID == w.ID && p.Write.State == twin.Expired && w.State == twin.Applied {
+	if before := d.shadow.Property(property).Write(); before.ID == w.ID && before.State == twin.Expired && w.State == twin.Applied {
 		w.Late = true // the hub gave it up while the edge was away
 	}
 	w.Error, w.Time = text(w.Error), clamp(w.Time)

@@ -145,7 +145,7 @@ func Open(ctx context.Context, cfg Config) (*Cache, error) {
 			c.log.Error("a stored twin cannot be read; its edge will say it anew", "device", cp.DeviceUID, "error", err)
 			return nil
 		}
-		c.devices[cp.DeviceUID] = &device{uid: cp.DeviceUID, shadow: s.Shadow, assignment: s.Assignment, stateSince: s.StateSince}
+		c.devices[cp.DeviceUID] = &device{uid: cp.DeviceUID, shadow: s.Shadow(), assignment: s.Assignment, stateSince: s.StateSince}
 		highest = max(highest, s.Version)
 		return nil
 	})
@@ -162,7 +162,7 @@ func Open(ctx context.Context, cfg Config) (*Cache, error) {
 
 // stored is a checkpoint's content.
 type stored struct {
-	twin.Shadow
+	twin.StoredShadow
 	Assignment uint64    `json:"assignment"`
 	StateSince time.Time `json:"stateSince,omitzero"`
 }
@@ -250,7 +250,7 @@ func (c *Cache) encode(uids []string) (batch []store.Checkpoint) {
 		if d == nil {
 			continue
 		}
-		text, err := json.Marshal(stored{d.shadow, d.assignment, d.stateSince})
+		text, err := d.appendJSON(nil)
 		if err != nil {
 			c.log.Error("encode a twin", "device", uid, "error", err)
 			continue
@@ -258,6 +258,24 @@ func (c *Cache) encode(uids []string) (batch []store.Checkpoint) {
 		batch = append(batch, store.Checkpoint{DeviceUID: uid, JSON: text})
 	}
 	return batch
+}
+
+// appendJSON appends what stored reads.
+func (d *device) appendJSON(b []byte) ([]byte, error) {
+	b = strconv.AppendUint(append(b, `{"assignment":`...), d.assignment, 10)
+	if !d.stateSince.IsZero() {
+		text, err := d.stateSince.MarshalJSON()
+		if err != nil {
+			return nil, err
+		}
+		b = append(append(b, `,"stateSince":`...), text...)
+	}
+	fields := len(b)
+	b, err := d.shadow.AppendJSON(b)
+	if err == nil {
+		b[fields] = ',' // the shadow's are fields of the same object
+	}
+	return b, err
 }
 
 // expireGrace lets an edge that is connected give its own verdict first.
@@ -307,8 +325,8 @@ func (c *Cache) overdue(e registry.Expiring, now time.Time) bool {
 // writeLocked returns what is known of a write.
 func (c *Cache) writeLocked(uid, property, id string) twin.Write {
 	if d := c.devices[uid]; d != nil && id != "" {
-		if p := d.shadow.Properties[property]; p != nil && p.Write.ID == id {
-			return p.Write
+		if w := d.shadow.Property(property).Write(); w.ID == id {
+			return w
 		}
 	}
 	return twin.Write{}
@@ -328,10 +346,14 @@ func (c *Cache) Reported(deviceUID, property string) twin.Reported {
 	defer c.mu.Unlock()
 	view, there := c.registry.DeviceByUID(deviceUID)
 	d := c.devices[deviceUID]
-	if !there || d == nil || d.shadow.Properties[property] == nil {
+	if !there || d == nil {
 		return twin.Reported{}
 	}
-	r := d.shadow.Properties[property].Reported
+	p := d.shadow.Property(property)
+	if p == nil {
+		return twin.Reported{}
+	}
+	r := p.Reported
 	if away := c.awayLocked(d, view.Device.Spec.Node); !away.IsZero() {
 		r = r.Degrade(away)
 	}
@@ -352,13 +374,15 @@ func (c *Cache) deviceLocked(view registry.DeviceView) *device {
 	if p := view.Properties; len(p) > 0 && d.first != &p[0] {
 		d.first = &p[0]
 		d.unkept = slices.ContainsFunc(p, func(p models.ResolvedProperty) bool { return !p.History })
+		d.arrange(p)
 	}
 	if d.assignment < view.Assignment {
 		now := c.now()
 		d.assignment, d.session, d.stateSince = view.Assignment, 0, now
 		d.shadow.State, d.shadow.Message, d.shadow.StateAt = "", "", twin.Position{}
 		d.shadow.Problem, d.shadow.ReadPlan = "", nil
-		for name, p := range d.shadow.Properties {
+		for _, name := range d.shadow.Names() {
+			p := d.shadow.Property(name)
 			p.At, p.Reported = twin.Position{}, p.Reported.Degrade(now)
 			d.shadow.Touch(name)
 		}
@@ -454,7 +478,9 @@ func (c *Cache) NodeLive(name string, live bool) {
 	var keys []models.Key
 	for _, uid := range c.registry.NodeDevices(name) {
 		if view, ok := c.registry.DeviceByUID(uid); ok {
-			c.changedLocked(c.deviceLocked(view), true)
+			d := c.deviceLocked(view)
+			c.waitLocked(d) // nothing new is known of it: with a plant's devices there is no hurry
+			c.tellLocked(d, true)
 			keys = append(keys, models.KeyOf(view.Device))
 		}
 	}

@@ -353,7 +353,7 @@ func TestWhatAnEdgeSaysIsBounded(t *testing.T) {
 	if len(d.Properties) != 2 || len(text) > 5000 || d.LastSeen.After(h.now()) {
 		t.Fatalf("%s", text)
 	}
-	if n := len(h.cache.devices[ref.UID].shadow.Properties); n != 2 {
+	if n := len(h.cache.devices[ref.UID].shadow.Names()); n != 2 {
 		t.Errorf("%d properties are kept", n)
 	}
 	if len(h.cache.devices) != 1 {
@@ -531,7 +531,14 @@ func TestCheckpointTurns(t *testing.T) {
 	if stored(11) != many || len(h.cache.turns) != 0 {
 		t.Errorf("%d devices are stored after everyone's turn, %d wait", stored(11), len(h.cache.turns))
 	}
+	// That nodes come and go is no reason to hurry.
 	report(12, 12)
+	h.cache.NodeLive("n1", false)
+	h.cache.NodeLive("n1", true)
+	h.cache.checkpoint(t.Context(), false)
+	if got := stored(12); got != checkpointFew {
+		t.Errorf("%d devices are stored at once because their node came back, want %d", got, checkpointFew)
+	}
 	h.cache.checkpoint(t.Context(), true)
 	if stored(12) != many {
 		t.Errorf("%d devices are stored at the end", stored(12))
