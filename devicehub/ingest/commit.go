@@ -191,10 +191,19 @@ const notServed = math.MinInt64
 // same order again and again, so that the next one is mostly found without a look
 // into the map.
 type known struct {
-	at    map[string]int // into names and ids
+	*naming
+	ids  []int64 // in the order of names
+	next int
+}
+
+// naming is the properties of a device in the order in which they came. Devices of
+// one model mostly share one: a hub with a million series would otherwise look for
+// each sample in memory that is in no cache.
+type naming struct {
+	key   string // in Ingester.namings
+	of    int    // devices
 	names []string
-	ids   []int64
-	next  int
+	at    map[string]int // into names
 }
 
 // id returns the id of a property's series.
@@ -216,13 +225,44 @@ func (k *known) id(property string) (int64, bool) {
 	return k.ids[k.next-1], true
 }
 
-func (k *known) add(property string, id int64) {
-	if _, there := k.at[property]; there {
-		return
+// found adds series to those that are known.
+func (g *Ingester) found(keys []store.SeriesKey, ids []int64) {
+	added := map[edgelink.DeviceRef][]int{} // places in keys
+	for i, key := range keys {
+		ref := edgelink.DeviceRef{UID: key.DeviceUID, Assignment: key.Assignment}
+		added[ref] = append(added[ref], i)
 	}
-	property = strings.Clone(property) // it is part of a whole record's names
-	k.at[property] = len(k.names)
-	k.names, k.ids = append(k.names, property), append(k.ids, id)
+	for ref, places := range added {
+		k := g.knownOf(ref)
+		names := slices.Clone(k.names)
+		for _, i := range places {
+			names, k.ids = append(names, keys[i].Property), append(k.ids, ids[i])
+		}
+		if k.of--; k.of == 0 {
+			delete(g.namings, k.key)
+		}
+		k.naming, k.next = g.namingOf(names), 0
+		k.of++
+		k.ids = slices.Clip(k.ids)
+	}
+	g.seriesCount += len(keys)
+}
+
+// namingOf returns the naming of these properties.
+func (g *Ingester) namingOf(names []string) *naming {
+	key := strings.Join(names, "\x00") // which is in no name
+	n := g.namings[key]
+	if n == nil {
+		n = &naming{key: key, at: make(map[string]int, len(names))}
+		at := 0
+		for i, name := range names {
+			name = key[at : at+len(name)] // those that came are part of a whole record's names
+			at += len(name) + 1
+			n.names, n.at[name] = append(n.names, name), i
+		}
+		g.namings[key] = n
+	}
+	return n
 }
 
 // findSeries finds the ids of all series of the group's new records, and makes
@@ -234,6 +274,7 @@ func (k *known) add(property string, id int64) {
 func (g *Ingester) findSeries(ctx context.Context, group []*item, base map[logKey]uint64) error {
 	if g.seriesCount > seriesKept {
 		clear(g.series)
+		clear(g.namings)
 		g.seriesCount = 0
 	}
 	serves := map[claim]bool{}
@@ -265,10 +306,7 @@ func (g *Ingester) findSeries(ctx context.Context, group []*item, base map[logKe
 		if len(ids) != len(missing) {
 			return fmt.Errorf("%d ids for %d series", len(ids), len(missing))
 		}
-		for i, key := range missing {
-			g.knownOf(edgelink.DeviceRef{UID: key.DeviceUID, Assignment: key.Assignment}).add(key.Property, ids[i])
-		}
-		g.seriesCount += len(missing)
+		g.found(missing, ids)
 		missing = nil
 	}
 	return nil
@@ -277,7 +315,8 @@ func (g *Ingester) findSeries(ctx context.Context, group []*item, base map[logKe
 func (g *Ingester) knownOf(device edgelink.DeviceRef) *known {
 	k := g.series[device]
 	if k == nil {
-		k = &known{at: map[string]int{}}
+		k = &known{naming: g.namingOf(nil)}
+		k.of++
 		g.series[device] = k
 	}
 	return k

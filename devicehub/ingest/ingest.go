@@ -90,7 +90,7 @@ const (
 // when one sends more than can be stored, or waits for a local write.
 const nodeShare = 4
 
-// seriesKept bounds the cache of series ids, of about 100 bytes each. When it is full
+// seriesKept bounds the cache of series ids, of about 10 bytes each. When it is full
 // it starts anew; with fewer than there are in use each would be asked for again and
 // again.
 const seriesKept = 1 << 21
@@ -129,6 +129,7 @@ type Ingester struct {
 	// Only Run's goroutine uses these.
 	series      map[edgelink.DeviceRef]*known
 	seriesCount int                 // in series
+	namings     map[string]*naming  // by the names, joined; those that devices have
 	logs        map[string]logState // by node uid: where its log is
 	states      map[string]state    // by device uid: as they are stored
 	served      map[served]bool     // what is stored of it
@@ -195,7 +196,7 @@ func New(cfg Config) *Ingester {
 	}
 	return &Ingester{
 		cfg: cfg, metrics: newMetrics(cfg.Registerer, cfg.Log), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-		series: map[edgelink.DeviceRef]*known{}, logs: map[string]logState{}, states: map[string]state{}, served: map[served]bool{},
+		series: map[edgelink.DeviceRef]*known{}, namings: map[string]*naming{}, logs: map[string]logState{}, states: map[string]state{}, served: map[served]bool{},
 		ofNode: map[string]int{}, room: make(chan struct{}), failing: map[string]struct{}{},
 	}
 }
