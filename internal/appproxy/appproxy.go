@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -167,6 +168,11 @@ func Serve(w http.ResponseWriter, r *http.Request, q Request) {
 		}
 		wait = d
 	}
+	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+		// It may have had a length, too, which net/http leaves out (RFC 9112 section 6.1):
+		// somebody in front of here may believe that one, and that the next request is another's.
+		w.Header().Set("Connection", "close")
+	}
 	control := http.NewResponseController(w)
 	_ = control.EnableFullDuplex()           // an app may answer while it is still being told
 	_ = control.SetReadDeadline(time.Time{}) // a long upload is no slow peer; the stream below notices one
@@ -205,6 +211,9 @@ func tooLarge() error {
 	return models.Errorf(models.KindTooLarge, "the request is longer than %d bytes", MaxBody)
 }
 
+// httpAgain are protocols to upgrade to that are HTTP once more, or hide what is.
+var httpAgain = regexp.MustCompile(`(?i)(^|,)\s*(h2|http|tls)`)
+
 // rewrite makes of the caller's request the app's. What is between neighbours is
 // gone from it already, and so is what pretends to come from a proxy.
 func rewrite(p *httputil.ProxyRequest, q *Request) {
@@ -227,6 +236,11 @@ func rewrite(p *httputil.ProxyRequest, q *Request) {
 	}
 	if own != "" {
 		h.Set("Authorization", own)
+	}
+	// Requests of another kind of HTTP could say what nobody has looked at.
+	if httpAgain.MatchString(h.Get("Upgrade")) {
+		h.Del("Upgrade")
+		h.Del("Connection")
 	}
 	if q.User != "" {
 		h.Set(HeaderUser, q.User)

@@ -481,6 +481,8 @@ func TestSmuggling(t *testing.T) {
 		{"two lengths", "POST /p/web/x HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde", 400, ""},
 		{"a length that is none", "POST /p/web/x HTTP/1.1\r\nHost: h\r\nContent-Length: +4\r\n\r\nabcd", 400, ""},
 		{"length and chunks", "POST /p/web/x HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 200, "abc"},
+		{"upgrade to HTTP/2", "GET /p/web/x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n", 200, ""},
+		{"upgrade to one of two", "GET /p/web/x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket, H2C\r\n\r\n", 200, ""},
 		{"an encoding of its own", "POST /p/web/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 501, ""},
 		{"two encodings", "POST /p/web/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 501, ""},
 		{"a space before the colon", "POST /p/web/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400, ""},
@@ -508,8 +510,12 @@ func TestSmuggling(t *testing.T) {
 			if res.StatusCode != c.status || s.Body != c.body {
 				t.Errorf("%d %s", res.StatusCode, text)
 			}
-			if res.StatusCode == 200 && (s.Host != "web" || s.Header.Get("X-Whimbrel-User") != "olga") {
+			if res.StatusCode == 200 && (s.Host != "web" || s.Header.Get("X-Whimbrel-User") != "olga" || s.Header.Get("Upgrade")+s.Header.Get("Connection")+s.Header.Get("Http2-Settings") != "") {
 				t.Errorf("%+v", s)
+			}
+			// What comes behind is nobody's request.
+			if chunks := strings.Contains(c.request, "Transfer-Encoding: chunked\r\n\r\n3"); chunks && res.StatusCode == 200 && !res.Close {
+				t.Error("the connection goes on")
 			}
 		})
 	}
