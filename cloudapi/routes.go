@@ -48,7 +48,7 @@ type routeTaken struct {
 
 // publishRoute answers what the target does, with its status, when it does so in
 // time; else 202: the message is queued. Who asks to wait is told with 503
-// or 504 that there was no answer, or with 502 that there will be none.
+// or 504 that there was no answer, and everybody with 502 that there will be none.
 func (a *api) publishRoute(c *call) (answer, error) {
 	namespace, name, err := c.device(models.Operator)
 	if err != nil {
@@ -79,7 +79,7 @@ func (a *api) publishRoute(c *call) (answer, error) {
 			return answer{status: reply.Status, raw: append([]byte{}, reply.Body...), contentType: replyType(reply.ContentType)}, nil
 		case !reply.Matched:
 			return answer{status: http.StatusOK, body: routeTaken{}}, nil
-		case insists && reply.Error != "":
+		case reply.Kind == models.KindRefused, insists && reply.Error != "": // the former waits no more
 			return answer{}, models.Errorf(reply.Kind, "%s", reply.Error)
 		case reply.Published:
 			return answer{status: http.StatusOK, body: routeTaken{ID: reply.Key, Matched: true, Published: true}}, nil

@@ -13,7 +13,7 @@ func TestPublishing(t *testing.T) {
 	p := newPlant(t)
 	for name, spec := range map[string]string{
 		"ask": `"from":{"rest":true},"to":{"http":{"url":"https://erp.example/"}}`, "down": `"from":{"rest":true},"to":{"mqtt":{"topic":"x"}}`,
-		"never": `"from":{"rest":true},"when":"false","to":{"mqtt":{"topic":"x"}}`, "up": `"from":{"mqtt":"x"},"to":{"mqtt":{"topic":"y"}}`,
+		"never": `"from":{"rest":true},"when":"false","to":{"mqtt":{"topic":"x"}}`, "web": `"from":{"rest":true},"to":{"service":{"name":"web"}}`, "up": `"from":{"mqtt":"x"},"to":{"mqtt":{"topic":"y"}}`,
 	} {
 		p.want(201, "POST", "/api/v1/routes", fmt.Sprintf(`{"apiVersion":"whimbrel/v1","kind":"Route","metadata":{"name":%q},"spec":{%s}}`, name, spec))
 	}
@@ -28,6 +28,7 @@ func TestPublishing(t *testing.T) {
 		{"operator", "down/publish?wait=2m", 200, `"published":true`},
 		{"operator", "down/publish", 202, `"detail":"no answer"`},
 		{"operator", "down/publish?wait=1s", 504, "no answer"},
+		{"operator", "web/publish", 502, "too long an answer"},
 		{"operator", "never/publish", 200, `{"matched":false}`},
 		{"operator", "up/publish", 422, "does not take messages by REST"},
 		{"operator", "nix/publish", 404, "nix"},

@@ -27,6 +27,8 @@ func (h *Hub) PublishRoute(ctx context.Context, namespace, name, contentType str
 		return models.RouteReply{}, nil
 	case r.Spec.To.HTTP != nil && wait > 0:
 		reply.Answered, reply.Status, reply.ContentType, reply.Body = true, http.StatusCreated, contentType, payload
+	case r.Spec.To.Service != nil:
+		reply.Kind, reply.Error = models.KindRefused, "too long an answer"
 	case r.Spec.To.MQTT != nil && wait > time.Minute:
 		reply.Published = true
 	case wait > 0:

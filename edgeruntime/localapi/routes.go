@@ -23,8 +23,8 @@ const routeWait = 10 * time.Second
 
 // post is a message for a route whose source is REST. The answer is the
 // target's, when it has one and it comes in time; else 202: the message is queued.
-// Who asks to wait is told with 503 or 504 that there was none, with 502 that there
-// will be none.
+// Who asks to wait is told with 503 or 504 that there was none, and everybody with 502
+// that there will be none.
 func (s *Server) post(w http.ResponseWriter, r *http.Request) error {
 	q, err := query(r, "wait")
 	if err != nil {
@@ -76,7 +76,7 @@ func writeReply(w http.ResponseWriter, reply models.RouteReply, insists bool) er
 		return nil
 	case !reply.Matched:
 		return writeJSON(w, http.StatusOK, map[string]any{"matched": false})
-	case insists && reply.Error != "":
+	case reply.Kind == models.KindRefused, insists && reply.Error != "": // the former waits no more
 		return models.Errorf(reply.Kind, "%s", reply.Error)
 	}
 	status := http.StatusAccepted
