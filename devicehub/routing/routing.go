@@ -439,7 +439,7 @@ func (r *Router) row(ctx context.Context, node string, m *pb.RouteMessage) (stor
 	row.Deadline = row.Accepted.Add(row.TTL)
 	if m.Dead != "" {
 		// It is the node's to deliver, also when it is replayed.
-		row.Target, row.Dead, row.Died, row.Error, row.To = nodeTarget+node, true, now, m.Dead, m.Target
+		row.Target, row.Dead, row.Died, row.Error, row.To, row.Attempts = nodeTarget+node, true, now, m.Dead, m.Target, int(m.Attempts)
 		return row, nil
 	}
 	to, err := resolve(spec.To, spec, &row)

@@ -26,8 +26,8 @@ const (
 	routeParcel = 256 << 10
 	// routeFull is the pause after an edge had no room, or the store failed.
 	routeFull = 2 * time.Second
-	// routeFrames is how many frames about routes may wait for the store. An edge
-	// waits for an answer to its messages before it sends more.
+	// routeFrames is how many frames of messages and acknowledgements may wait for the
+	// store. An edge waits for an answer to its messages before it sends more.
 	routeFrames = 8
 	// routeReplies is how many answers may wait to be sent; further ones are
 	// dropped: who waits is told so after a while.
@@ -36,17 +36,33 @@ const (
 
 // routed is a session's part in routes.
 type routed struct {
-	carries bool           // the edge takes and sends messages of routes
-	in      chan *pb.Frame // from it, to be stored
+	carries bool                 // the edge takes and sends messages of routes
+	in      chan *pb.Frame       // from it, to be stored
+	counts  chan *pb.RouteCounts // the newest, to be stored
 	out     chan *pb.RouteReply
 }
 
 func newRouted(hello *pb.Hello) routed {
-	return routed{carries: slices.Contains(hello.Capabilities, edgelink.CapabilityRoutes), in: make(chan *pb.Frame, routeFrames), out: make(chan *pb.RouteReply, routeReplies)}
+	return routed{carries: slices.Contains(hello.Capabilities, edgelink.CapabilityRoutes), in: make(chan *pb.Frame, routeFrames), counts: make(chan *pb.RouteCounts, 1), out: make(chan *pb.RouteReply, routeReplies)}
 }
 
-// take hands on what the edge says of routes.
-func (r *routed) take(f *pb.Frame) error {
+// take hands on what the edge says of routes. It waits for nobody, however long the
+// store takes: answers do not need it, and of totals the newest say all.
+func (r *routed) take(f *pb.Frame, to Routes) error {
+	switch body := f.Body.(type) {
+	case *pb.Frame_RouteReply:
+		if to != nil && r.carries {
+			to.Replied(body.RouteReply)
+		}
+		return nil
+	case *pb.Frame_RouteCounts:
+		select {
+		case <-r.counts:
+		default:
+		}
+		r.counts <- body.RouteCounts // nobody else fills it
+		return nil
+	}
 	select {
 	case r.in <- f:
 		return nil
@@ -123,6 +139,10 @@ func (s *session) routes(ctx context.Context) error {
 			if err := look(); err != nil {
 				return err
 			}
+		case c := <-s.routed.counts:
+			if err := r.Counts(ctx, s.id.Name, c); err != nil {
+				failed("totals cannot be stored", err)
+			}
 		case f := <-s.routed.in:
 			acks := f.GetRouteAcks()
 			if acks == nil {
@@ -151,23 +171,17 @@ func (s *session) routes(ctx context.Context) error {
 }
 
 func (s *session) routesReceived(ctx context.Context, f *pb.Frame, failed func(string, error)) error {
-	switch body := f.Body.(type) {
-	case *pb.Frame_RouteMessages:
-		acks, err := s.m.Routes.Received(ctx, s.id.Name, body.RouteMessages.Messages)
-		if err != nil {
-			failed("messages cannot be stored; the node keeps them", err)
-			acks = &pb.RouteAcks{}
-			for _, m := range body.RouteMessages.Messages {
-				acks.Refused = append(acks.Refused, m.Key)
-			}
-		}
-		return s.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_RouteAcks{RouteAcks: acks}})
-	case *pb.Frame_RouteReply:
-		s.m.Routes.Replied(body.RouteReply)
-	case *pb.Frame_RouteCounts:
-		if err := s.m.Routes.Counts(ctx, s.id.Name, body.RouteCounts); err != nil {
-			failed("totals cannot be stored", err)
+	body, ok := f.Body.(*pb.Frame_RouteMessages)
+	if !ok {
+		return nil // unreachable: take lets nothing else in
+	}
+	acks, err := s.m.Routes.Received(ctx, s.id.Name, body.RouteMessages.Messages)
+	if err != nil {
+		failed("messages cannot be stored; the node keeps them", err)
+		acks = &pb.RouteAcks{}
+		for _, m := range body.RouteMessages.Messages {
+			acks.Refused = append(acks.Refused, m.Key)
 		}
 	}
-	return nil
+	return s.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_RouteAcks{RouteAcks: acks}})
 }

@@ -370,7 +370,7 @@ func (s *session) receive(ctx context.Context) error {
 				return err
 			}
 		case *pb.Frame_RouteMessages, *pb.Frame_RouteAcks, *pb.Frame_RouteReply, *pb.Frame_RouteCounts:
-			if err := s.routed.take(f); err != nil {
+			if err := s.routed.take(f, s.m.Routes); err != nil {
 				return err
 			}
 		case *pb.Frame_Goodbye:

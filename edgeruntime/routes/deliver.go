@@ -99,7 +99,7 @@ func (r *Router) settle(ctx context.Context, done []courier.Done) error {
 				continue
 			}
 			o.dead = clone(w.m)
-			o.dead.Dead = d.Error
+			o.dead.Dead, o.dead.Attempts = d.Error, int32(d.Attempts)
 			dead = true
 			r.reply(w.m, &pb.RouteReply{Error: d.Error})
 		}

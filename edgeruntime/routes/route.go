@@ -218,5 +218,5 @@ func laneOf(m *pb.RouteMessage) string {
 func clone(m *pb.RouteMessage) *pb.RouteMessage {
 	return &pb.RouteMessage{Key: m.Key, Route: m.Route, Generation: m.Generation, Topic: m.Topic, Node: m.Node, Device: m.Device, Property: m.Property,
 		ContentType: m.ContentType, Payload: m.Payload, AgeMs: m.AgeMs, Wait: m.Wait, Dead: m.Dead, Target: m.Target, TtlMs: m.TtlMs, Retries: m.Retries,
-		Namespace: m.Namespace, Name: m.Name, Filter: m.Filter}
+		Namespace: m.Namespace, Name: m.Name, Filter: m.Filter, Attempts: m.Attempts}
 }

@@ -290,7 +290,7 @@ func TestService(t *testing.T) {
 		t.Errorf("asked %q", asked)
 	}
 	eventually(t, "the dead letter is there", func() bool { got, _ := b.parcel(); return len(got) == 1 })
-	if got, p := b.parcel(); got[0] != "poison dead: detector answers 400 Bad Request" || string(p.Messages[0].Target) == "" {
+	if got, p := b.parcel(); got[0] != "poison dead: detector answers 400 Bad Request" || string(p.Messages[0].Target) == "" || p.Messages[0].Attempts != 1 {
 		t.Errorf("dead letter %q", got)
 	}
 	eventually(t, "counts", func() bool { return b.count(0).Delivered == 2 && b.count(0).Failed == 1 })

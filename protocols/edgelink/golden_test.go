@@ -56,6 +56,7 @@ func goldenFrames() map[string]*pb.Frame {
 				Wait: true, Namespace: "plant", Name: "alarms-to-erp", Filter: "alarms/#"},
 			{Key: "01JDL", Route: "01JDS", Generation: 1, Device: "boiler-1", Property: "temperature", Payload: []byte("{}"), Dead: "status 500",
 				Target: []byte(`{"mqtt":{"topic":"x"}}`), TtlMs: 3600000, Retries: 5, Namespace: "default", Name: "down"}}}}},
+		"route-dead":   {Body: &pb.Frame_RouteMessages{RouteMessages: &pb.RouteMessages{Messages: []*pb.RouteMessage{{Key: "01JDM", Route: "01JDS", Dead: "status 500", Attempts: 3}}}}},
 		"route-acks":   {Body: &pb.Frame_RouteAcks{RouteAcks: &pb.RouteAcks{Keys: []string{"01JDK"}, Refused: []string{"01JDL"}}}},
 		"route-reply":  {Body: &pb.Frame_RouteReply{RouteReply: &pb.RouteReply{Key: "01JDK", Status: 201, ContentType: "text/plain", Body: []byte("ok"), Error: "late"}}},
 		"route-counts": {Body: &pb.Frame_RouteCounts{RouteCounts: &pb.RouteCounts{Queue: "01JDT", Routes: []*pb.RouteCount{{Route: "01JDR", Delivered: 7, Failed: 1, Dropped: 2, Queued: 3, LastError: "status 500", LastErrorUs: 1767225600000000}}}}},

@@ -2790,6 +2790,7 @@ type RouteMessage struct {
 	Namespace     string                 `protobuf:"bytes,16,opt,name=namespace,proto3" json:"namespace,omitempty"`       // of the Route
 	Name          string                 `protobuf:"bytes,17,opt,name=name,proto3" json:"name,omitempty"`                 // of the Route
 	Filter        string                 `protobuf:"bytes,18,opt,name=filter,proto3" json:"filter,omitempty"`             // topic filter that took it, "" for none
+	Attempts      int32                  `protobuf:"varint,19,opt,name=attempts,proto3" json:"attempts,omitempty"`        // up with dead: that the target has refused
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2950,6 +2951,13 @@ func (x *RouteMessage) GetFilter() string {
 	return ""
 }
 
+func (x *RouteMessage) GetAttempts() int32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
 type RouteAcks struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keys          []string               `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`       // these are stored, or delivered
@@ -3005,10 +3013,10 @@ func (x *RouteAcks) GetRefused() []string {
 type RouteReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Status        uint32                 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"` // the target's HTTP status, 0 when it could not be asked
+	Status        uint32                 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"` // the target's HTTP status, 0 when it could not be asked; with error 504: it was silent, others: it will give no answer
 	ContentType   string                 `protobuf:"bytes,3,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
 	Body          []byte                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`   // at most 1 MiB
-	Error         string                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"` // why it could not be asked, or is a dead letter now
+	Error         string                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"` // why there is no answer
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3608,7 +3616,7 @@ const file_edgelink_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\"O\n" +
 	"\rRouteMessages\x12>\n" +
-	"\bmessages\x18\x01 \x03(\v2\".whimbrel.edgelink.v1.RouteMessageR\bmessages\"\xc3\x03\n" +
+	"\bmessages\x18\x01 \x03(\v2\".whimbrel.edgelink.v1.RouteMessageR\bmessages\"\xdf\x03\n" +
 	"\fRouteMessage\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05route\x18\x02 \x01(\tR\x05route\x12\x1e\n" +
@@ -3630,7 +3638,8 @@ const file_edgelink_proto_rawDesc = "" +
 	"\aretries\x18\x0f \x01(\x05R\aretries\x12\x1c\n" +
 	"\tnamespace\x18\x10 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x11 \x01(\tR\x04name\x12\x16\n" +
-	"\x06filter\x18\x12 \x01(\tR\x06filter\"9\n" +
+	"\x06filter\x18\x12 \x01(\tR\x06filter\x12\x1a\n" +
+	"\battempts\x18\x13 \x01(\x05R\battempts\"9\n" +
 	"\tRouteAcks\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\tR\x04keys\x12\x18\n" +
 	"\arefused\x18\x02 \x03(\tR\arefused\"\x83\x01\n" +
