@@ -391,7 +391,7 @@ func (r *Router) Post(ctx context.Context, namespace, name, contentType string, 
 		return models.RouteReply{}, err
 	}
 	if !answers {
-		reply.Published = !slices.ContainsFunc(ways, func(w way) bool { return w.topic == "" })
+		reply.Published = wait > 0 && !slices.ContainsFunc(ways, func(w way) bool { return w.topic == "" })
 		return reply, nil
 	}
 	if rt.beyond && !rt.here && !r.cfg.Live() {
