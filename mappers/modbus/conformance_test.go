@@ -14,7 +14,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	for _, listen := range []string{"tcp://127.0.0.1:0", "rtutcp://127.0.0.1:0", "rtu://?baud=115200", "ascii://?baud=115200"} {
+	for _, listen := range []string{"tcp://127.0.0.1:0", "rtutcp://127.0.0.1:0", "rtu://?baud=921600", "ascii://?baud=921600"} {
 		scheme, _, _ := strings.Cut(listen, ":")
 		t.Run(scheme, func(t *testing.T) { conforms(t, listen) })
 	}

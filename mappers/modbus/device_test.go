@@ -429,6 +429,7 @@ func TestRefusedPointsComeBack(t *testing.T) {
 }
 
 func TestFailuresOfTheDevice(t *testing.T) {
+	t.Parallel()
 	sim := modbussim.Start(t, modbussim.Config{Units: []modbussim.Unit{memory(1, modbussim.Memory{Table: "holding", Register: 0, Count: 4})}})
 	d := open(t, New(), sim.Addr(), `, "timeout": "100ms"`, pt("a", models.TypeInt, models.ReadWrite, `{"table": "holding", "register": 0}`))
 	for _, c := range []struct {

@@ -31,6 +31,7 @@ func fits(t testing.TB, compile func([]byte) (*schema.Schema, error), text []byt
 const anyAddress = `{"table": "holding", "register": 0}`
 
 func TestConnections(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		text    string
 		pointer string // "" when it is fine
@@ -109,6 +110,7 @@ func checkError(t *testing.T, what string, err error, at, pointer, detail string
 }
 
 func TestAddresses(t *testing.T) {
+	t.Parallel()
 	const r, w = models.Read, models.ReadWrite
 	for _, c := range []struct {
 		kind    models.Type
@@ -374,6 +376,7 @@ func TestPlan(t *testing.T) {
 // TestTheSchemaKnowsEveryBaud: what the port can do is neither refused nor
 // promised in vain.
 func TestTheSchemaKnowsEveryBaud(t *testing.T) {
+	t.Parallel()
 	for _, baud := range serial.Bauds() {
 		if wrong := fits(t, schema.Compile, connectionSchema, fmt.Sprintf(`{"url": "rtu:///dev/ttyUSB0?baud=%d"}`, baud)); len(wrong) > 0 {
 			t.Errorf("%d: %v", baud, wrong)

@@ -14,6 +14,7 @@ import (
 // round: else a device would be found misconfigured only at the edge, or a good
 // one be refused.
 func TestSchemasAndDriverAgree(t *testing.T) {
+	t.Parallel()
 	address, err := schema.Compile(addressSchema)
 	if err != nil {
 		t.Fatal(err)

@@ -221,6 +221,7 @@ func TestADeadUnitAmongThirty(t *testing.T) {
 	const span = 1600 * time.Millisecond // a probe of the shared line and the rest before it
 	for _, shared := range []bool{true, false} {
 		t.Run(fmt.Sprintf("shared=%v", shared), func(t *testing.T) {
+			t.Parallel() // with the other one: they mostly wait
 			cfg := modbussim.Config{}
 			for i := range units {
 				u := memory(byte(i+1), modbussim.Memory{Table: "holding", Register: 0, Count: 10})
@@ -242,33 +243,46 @@ func TestADeadUnitAmongThirty(t *testing.T) {
 				sinks = append(sinks, out)
 			}
 			eventually(t, "the demotion of the dead unit", 10*time.Second, func() bool { return sim.Requests("u1") >= 3 })
-			probes, began := sim.Requests("u1"), time.Now()
-			time.Sleep(span) //sleep: measures how the line's time is spent
-			// A busy machine's failed reads take longer, and so do the rests after them.
-			eventually(t, "a probe", 10*time.Second, func() bool { return sim.Requests("u1") > probes })
-			probes, took := sim.Requests("u1")-probes, time.Since(began)
-			if share := float64(probes) * timeout.Seconds() / took.Seconds(); probes == 0 || shared && share >= 0.05 {
-				t.Errorf("%d probes took %.1f %% of the line's time", probes, 100*share)
-			}
-			var gaps []time.Duration
-			for _, s := range sinks[1:] {
-				s.mu.Lock()
-				for i := 1; i < len(s.cycles); i++ {
-					if s.cycles[i].After(began) {
-						gaps = append(gaps, s.cycles[i].Sub(s.cycles[i-1]))
-					}
+			// measure tells of one span how the line's time was spent.
+			measure := func() error {
+				probes, began := sim.Requests("u1"), time.Now()
+				time.Sleep(span) //sleep: measures how the line's time is spent
+				// A busy machine's failed reads take longer, and so do the rests after them.
+				eventually(t, "a probe", 10*time.Second, func() bool { return sim.Requests("u1") > probes })
+				probes, took := sim.Requests("u1")-probes, time.Since(began)
+				if share := float64(probes) * timeout.Seconds() / took.Seconds(); probes == 0 || shared && share >= 0.05 {
+					return fmt.Errorf("%d probes took %.1f %% of the line's time", probes, 100*share)
 				}
-				s.mu.Unlock()
+				var gaps []time.Duration
+				for _, s := range sinks[1:] {
+					s.mu.Lock()
+					for i := 1; i < len(s.cycles); i++ {
+						if s.cycles[i].After(began) {
+							gaps = append(gaps, s.cycles[i].Sub(s.cycles[i-1]))
+						}
+					}
+					s.mu.Unlock()
+				}
+				sort.Slice(gaps, func(i, j int) bool { return gaps[i] < gaps[j] })
+				want := int(took/every) * (units - 1)
+				if len(gaps) < want*9/10 {
+					return fmt.Errorf("%d cycles of the other units, want about %d", len(gaps), want)
+				}
+				// A busy machine shifts cycles on its own: the median tells.
+				if median := gaps[len(gaps)/2]; median < every*95/100 || median > every*105/100 {
+					return fmt.Errorf("the median cycle of the others takes %v instead of %v", median, every)
+				}
+				return nil
 			}
-			sort.Slice(gaps, func(i, j int) bool { return gaps[i] < gaps[j] })
-			want := int(took/every) * (units - 1)
-			if len(gaps) < want*9/10 {
-				t.Errorf("%d cycles of the other units, want about %d", len(gaps), want)
+			// A machine may be busy for a while; a dead unit that takes the others' time
+			// takes it always.
+			var err error
+			for range 4 {
+				if err = measure(); err == nil {
+					return
+				}
 			}
-			// A busy machine shifts cycles on its own: the median tells.
-			if median := gaps[len(gaps)/2]; median < every*95/100 || median > every*105/100 {
-				t.Errorf("the median cycle of the others takes %v instead of %v", median, every)
-			}
+			t.Error(err)
 		})
 	}
 }

@@ -361,14 +361,11 @@ func (srv *Server) refsImportNodeSet(nodes *schema.UANodeSet) error {
 				continue
 			}
 
-			if ref.IsForwardAttr == nil {
-				v := true
-				ref.IsForwardAttr = &v
-			}
+			forward := ref.IsForwardAttr == nil || *ref.IsForwardAttr // the set is shared (Whimbrel)
 			reftypeid := ua.MustParseNodeID(reftypes[ref.ReferenceTypeAttr].NodeIdAttr)
-			node.AddRef(n, RefType(reftypeid.IntID()), *ref.IsForwardAttr)
+			node.AddRef(n, RefType(reftypeid.IntID()), forward)
 			if !reftypes[ref.ReferenceTypeAttr].SymmetricAttr {
-				n.AddRef(node, RefType(reftypeid.IntID()), !*ref.IsForwardAttr)
+				n.AddRef(node, RefType(reftypeid.IntID()), !forward)
 			}
 		}
 
@@ -394,15 +391,12 @@ func (srv *Server) refsImportNodeSet(nodes *schema.UANodeSet) error {
 				continue
 			}
 
-			if ref.IsForwardAttr == nil {
-				v := true
-				ref.IsForwardAttr = &v
-			}
+			forward := ref.IsForwardAttr == nil || *ref.IsForwardAttr // the set is shared (Whimbrel)
 
 			reftypeid := ua.MustParseNodeID(reftypes[ref.ReferenceTypeAttr].NodeIdAttr)
-			node.AddRef(n, RefType(reftypeid.IntID()), *ref.IsForwardAttr)
+			node.AddRef(n, RefType(reftypeid.IntID()), forward)
 			if !reftypes[ref.ReferenceTypeAttr].SymmetricAttr {
-				n.AddRef(node, RefType(reftypeid.IntID()), !*ref.IsForwardAttr)
+				n.AddRef(node, RefType(reftypeid.IntID()), !forward)
 			}
 
 		}
@@ -424,14 +418,11 @@ func (srv *Server) refsImportNodeSet(nodes *schema.UANodeSet) error {
 				failures++
 				continue
 			}
-			if ref.IsForwardAttr == nil {
-				v := true
-				ref.IsForwardAttr = &v
-			}
+			forward := ref.IsForwardAttr == nil || *ref.IsForwardAttr // the set is shared (Whimbrel)
 			reftypeid := ua.MustParseNodeID(reftypes[ref.ReferenceTypeAttr].NodeIdAttr)
-			node.AddRef(n, RefType(reftypeid.IntID()), *ref.IsForwardAttr)
+			node.AddRef(n, RefType(reftypeid.IntID()), forward)
 			if !reftypes[ref.ReferenceTypeAttr].SymmetricAttr {
-				n.AddRef(node, RefType(reftypeid.IntID()), !*ref.IsForwardAttr)
+				n.AddRef(node, RefType(reftypeid.IntID()), !forward)
 			}
 		}
 	}
@@ -451,14 +442,11 @@ func (srv *Server) refsImportNodeSet(nodes *schema.UANodeSet) error {
 				failures++
 				continue
 			}
-			if ref.IsForwardAttr == nil {
-				v := true
-				ref.IsForwardAttr = &v
-			}
+			forward := ref.IsForwardAttr == nil || *ref.IsForwardAttr // the set is shared (Whimbrel)
 			reftypeid := ua.MustParseNodeID(reftypes[ref.ReferenceTypeAttr].NodeIdAttr)
-			node.AddRef(n, RefType(reftypeid.IntID()), *ref.IsForwardAttr)
+			node.AddRef(n, RefType(reftypeid.IntID()), forward)
 			if !reftypes[ref.ReferenceTypeAttr].SymmetricAttr {
-				n.AddRef(node, RefType(reftypeid.IntID()), !*ref.IsForwardAttr)
+				n.AddRef(node, RefType(reftypeid.IntID()), !forward)
 			}
 
 		}
@@ -480,14 +468,11 @@ func (srv *Server) refsImportNodeSet(nodes *schema.UANodeSet) error {
 				failures++
 				continue
 			}
-			if ref.IsForwardAttr == nil {
-				v := true
-				ref.IsForwardAttr = &v
-			}
+			forward := ref.IsForwardAttr == nil || *ref.IsForwardAttr // the set is shared (Whimbrel)
 			reftypeid := ua.MustParseNodeID(reftypes[ref.ReferenceTypeAttr].NodeIdAttr)
-			node.AddRef(n, RefType(reftypeid.IntID()), *ref.IsForwardAttr)
+			node.AddRef(n, RefType(reftypeid.IntID()), forward)
 			if !reftypes[ref.ReferenceTypeAttr].SymmetricAttr {
-				n.AddRef(node, RefType(reftypeid.IntID()), !*ref.IsForwardAttr)
+				n.AddRef(node, RefType(reftypeid.IntID()), !forward)
 			}
 
 		}
@@ -509,14 +494,11 @@ func (srv *Server) refsImportNodeSet(nodes *schema.UANodeSet) error {
 				failures++
 				continue
 			}
-			if ref.IsForwardAttr == nil {
-				v := true
-				ref.IsForwardAttr = &v
-			}
+			forward := ref.IsForwardAttr == nil || *ref.IsForwardAttr // the set is shared (Whimbrel)
 			reftypeid := ua.MustParseNodeID(reftypes[ref.ReferenceTypeAttr].NodeIdAttr)
-			node.AddRef(n, RefType(reftypeid.IntID()), *ref.IsForwardAttr)
+			node.AddRef(n, RefType(reftypeid.IntID()), forward)
 			if !reftypes[ref.ReferenceTypeAttr].SymmetricAttr {
-				n.AddRef(node, RefType(reftypeid.IntID()), !*ref.IsForwardAttr)
+				n.AddRef(node, RefType(reftypeid.IntID()), !forward)
 			}
 		}
 
@@ -540,14 +522,11 @@ func (srv *Server) refsImportNodeSet(nodes *schema.UANodeSet) error {
 				failures++
 				continue
 			}
-			if ref.IsForwardAttr == nil {
-				v := true
-				ref.IsForwardAttr = &v
-			}
+			forward := ref.IsForwardAttr == nil || *ref.IsForwardAttr // the set is shared (Whimbrel)
 			reftypeid := ua.MustParseNodeID(reftypes[ref.ReferenceTypeAttr].NodeIdAttr)
-			node.AddRef(n, RefType(reftypeid.IntID()), *ref.IsForwardAttr)
+			node.AddRef(n, RefType(reftypeid.IntID()), forward)
 			if !reftypes[ref.ReferenceTypeAttr].SymmetricAttr {
-				n.AddRef(node, RefType(reftypeid.IntID()), !*ref.IsForwardAttr)
+				n.AddRef(node, RefType(reftypeid.IntID()), !forward)
 			}
 
 		}

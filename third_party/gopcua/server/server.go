@@ -95,6 +95,17 @@ type security struct {
 	secMode   ua.MessageSecurityMode
 }
 
+// standardNodes is the node set that is compiled into the binary, decoded once for
+// all servers: that takes most of the time of a start, and 4 MiB to keep. Nobody
+// changes it (Whimbrel).
+var standardNodes = sync.OnceValue(func() *schema.UANodeSet {
+	var nodes schema.UANodeSet
+	if err := xml.Unmarshal(schema.OpcUaNodeSet2, &nodes); err != nil {
+		log.Panicf("the node set in the binary: %v", err)
+	}
+	return &nodes
+})
+
 // New returns an initialized OPC-UA server.
 // Call Start() afterwards to begin listening and serving connections
 func New(opts ...Option) *Server {
@@ -144,18 +155,13 @@ func New(opts ...Option) *Server {
 	//s.namespaces[0].AddNode(n)
 	//}
 
-	// this nodeset is pre-compiled into the binary and contains a known set of nodes
-	// so it should *always* work ok.
-	var nodes schema.UANodeSet
-	xml.Unmarshal(schema.OpcUaNodeSet2, &nodes)
-
 	n0, ok := s.namespaces[0].(*NodeNameSpace)
 	n0.srv = s
 	if !ok {
 		// this should never happen because we just set namespace 0 to be a node namespace
 		log.Panic("Namespace 0 is not a node namespace!")
 	}
-	s.ImportNodeSet(&nodes)
+	s.ImportNodeSet(standardNodes())
 
 	s.namespaces[0].AddNode(CurrentTimeNode())
 	s.namespaces[0].AddNode(NamespacesNode(s))
