@@ -81,7 +81,7 @@ func TestNodeOPCUA(t *testing.T) {
 	var all []mappers.Point
 	for _, p := range points(t) {
 		switch p.Property {
-		case "setpoint", "running", "serial", "uint64", "blob", "made", "label", "second":
+		case "setpoint", "running", "serial", "uint64", "blob", "made", "label", "second", "bits", "raw":
 			p.Address = []byte(strings.Replace(string(p.Address), "ns=2", "ns=1", 1))
 			all = append(all, p.Point)
 		}
@@ -135,6 +135,27 @@ func TestNodeOPCUA(t *testing.T) {
 			}
 		}
 		dev.Close()
+
+		// Arrays, their elements, and rows of matrices, asked and told.
+		for _, c := range []struct{ kind, address, want, says string }{
+			{"array", `{"node": "ns=1;s=profile"}`, "[1,-2,3]", ""},
+			{"array", `{"node": "ns=1;s=matrix"}`, "[[1,2,3],[4,5,6]]", ""},
+			{"array", `{"node": "ns=1;s=matrix", "index": 1}`, "[4,5,6]", ""},
+			{"array", `{"node": "ns=1;s=profile", "index": 1}`, "", "the node's elements are Int16, the property array"},
+			{"int", `{"node": "ns=1;s=matrix", "index": 1}`, "", "the node's elements are Int16, the property int"},
+			{"int", `{"node": "ns=1;s=profile", "index": 3}`, "", "index 3: the node holds 3 elements"},
+			{"int", `{"node": "ns=1;s=still", "index": 0}`, "", "index 0: the node holds one Int32, no array"},
+		} {
+			d := open(t, driver, connection, pt("p", models.Type(c.kind), models.Read, "%s", c.address))
+			out := make([]mappers.Result, 1)
+			if err := d.Read(t.Context(), []int{0}, out); err != nil {
+				t.Fatal(err)
+			}
+			if out[0].Value.String() != c.want && c.says == "" || !strings.Contains(fmt.Sprint(out[0].Err), c.says) {
+				t.Errorf("%s %s: %+v", c.kind, c.address, out[0])
+			}
+			d.Close()
+		}
 
 		small := open(t, driver, connection, all[:3]...)
 		f := follow(t, small)

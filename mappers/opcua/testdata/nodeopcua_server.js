@@ -37,6 +37,12 @@ const [port, folder] = process.argv.slice(2);
   add("made", "DateTime", new Date("2026-01-02T03:04:05.500Z"));
   add("label", "LocalizedText", { text: "Kessel" });
   add("profile", "Int16", Int16Array.from([1, -2, 3]), true);
+  add("bits", "UInt64", [[0xffffffff, 0xffffffff], [0, 1]], true);
+  add("raw", "Byte", Uint8Array.from([1, 2]), true);
+  own.addVariable({
+    componentOf: device, browseName: "matrix", nodeId: "s=matrix", dataType: "Int16", valueRank: 2, arrayDimensions: [2, 3],
+    value: { dataType: "Int16", arrayType: 2, dimensions: [2, 3], value: Int16Array.from([1, 2, 3, 4, 5, 6]) },
+  });
   await server.start();
   console.log("ready");
   process.on("SIGTERM", async () => {
