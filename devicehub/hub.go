@@ -231,7 +231,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	start(&baseWait, base, "events", h.events.Run)
 	start(&baseWait, base, "routes", h.routing.Run)
 	if h.images != nil {
-		start(&baseWait, base, "images", h.images.Run)
+		start(&baseWait, base, "images", h.runImages)
 	}
 	start(&baseWait, base, "tidying", h.tidy)
 	start(&middleWait, middle, "ingest", h.ingest.Run)

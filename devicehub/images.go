@@ -73,21 +73,21 @@ func (h *Hub) streamImage(ctx context.Context, node string, head bulk.Header, st
 		err = models.Errorf(models.KindGone, "%v", err)
 	}
 	if err != nil {
-		return err
+		return h.elsewhere(ctx, err)
 	}
 	if err := stream.Accept(); err != nil {
 		return err
 	}
-	bulk.ServeHTTP(ctx, stream, &imageParts{h.images, repo, m})
+	bulk.ServeHTTP(ctx, stream, &imageParts{h, repo, m})
 	return nil
 }
 
 // imageParts answers requests for one image: GET /manifest, of the image itself;
 // GET /manifests/DIGEST, where that is an index; GET /blobs/DIGEST, also in part.
 type imageParts struct {
-	images *images.Store
-	repo   string
-	root   oci.Stored
+	h    *Hub
+	repo string
+	root oci.Stored
 }
 
 // ServeHTTP implements http.Handler.
@@ -112,15 +112,15 @@ func (p *imageParts) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch what {
 	case "manifests":
-		m, err := p.images.Find(p.repo, d.String())
+		m, err := p.h.images.Find(p.repo, d.String())
 		if err == nil {
 			p.manifest(w, m)
 		}
-		return err
+		return p.h.elsewhere(r.Context(), err)
 	case "blobs":
-		blob, err := p.images.OpenBlob(p.repo, d)
+		blob, err := p.h.images.OpenBlob(p.repo, d)
 		if err != nil {
-			return err
+			return p.h.elsewhere(r.Context(), err)
 		}
 		defer blob.Close()
 		w.Header().Set("Content-Type", "application/octet-stream")

@@ -7,6 +7,7 @@
 //	repositories/NAME/_manifests/ab12…     the blob is a manifest of it: its type, when it came
 //	repositories/NAME/_tags/TAG            which manifest this names
 //	uploads/ID, uploads/ID.json            what is being uploaded
+//	id                                     tells this folder from others
 //
 // Each file comes into its place by a rename, after what it refers to, so what is
 // there is whole whenever the power fails. Several processes may share a folder.
@@ -14,6 +15,7 @@ package images
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,6 +72,7 @@ type Change struct {
 // Store is an open folder of images. All methods may be called from any goroutine.
 type Store struct {
 	cfg  Config
+	id   string
 	used atomic.Int64 // bytes in blobs and uploads
 
 	// Whoever makes a reference holds it for reading, whoever looks for what has
@@ -94,11 +97,54 @@ func Open(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("images: %w", err)
 		}
 	}
+	var err error
+	if s.id, err = identify(filepath.Join(cfg.Dir, "id")); err != nil {
+		return nil, fmt.Errorf("images: %w", err)
+	}
 	if err := s.loadUploads(); err != nil {
 		return nil, fmt.Errorf("images: %w", err)
 	}
 	return s, s.measure()
 }
+
+// identify reads a folder's id, and gives it one when it has none. Of several that do
+// so at the same time one wins.
+func identify(path string) (string, error) {
+	for {
+		id, err := os.ReadFile(path)
+		if err == nil && len(id) > 0 {
+			return string(id), nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		if err == nil { // a power cut has taken what was in it
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return "", err
+			}
+		}
+		fresh := path + "." + rand.Text()
+		if err := atomicfile.WriteFile(fresh, []byte(rand.Text()), 0o600); err != nil {
+			return "", err
+		}
+		err = os.Link(fresh, path)
+		if errors.Is(err, fs.ErrExist) {
+			err = nil // somebody was quicker
+		} else if err != nil {
+			err = os.Rename(fresh, path) // a file system without links
+			fresh = ""
+		}
+		if fresh != "" {
+			err = errors.Join(err, os.Remove(fresh))
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}
+
+// ID tells this folder from others, whoever has it open and wherever it is mounted.
+func (s *Store) ID() string { return s.id }
 
 // Run removes what nothing refers to, from time to time, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {

@@ -115,7 +115,10 @@ func (p *Puller) Pull(ctx context.Context, name string, progress func(engine.Pro
 	switch models.KindOf(err) {
 	case "":
 	case models.KindNotFound, models.KindRefused: // an older hub refuses
-		return p.pullElsewhere(ctx, ref, progress)
+		if upstream := p.pullElsewhere(ctx, ref, progress); upstream != nil {
+			return fmt.Errorf("%s; asked of its registry: %w", models.ProblemOf(err).Detail, upstream)
+		}
+		return nil
 	case models.KindGone:
 		return errors.New(models.ProblemOf(err).Detail)
 	default:
@@ -143,7 +146,7 @@ func (p *Puller) pullElsewhere(ctx context.Context, ref oci.Reference, progress 
 		return err
 	}
 	if err := p.cfg.Engine.Pull(ctx, ref.String(), progress); err != nil {
-		return fmt.Errorf("the hub has no image %s; asked of its registry: %w", ref, err)
+		return err
 	}
 	if here, err := p.cfg.Engine.Image(ctx, ref.String()); err == nil && here.ID != before.ID {
 		e := entry{Names: []string{ref.String()}, Size: here.Size, Fetched: len(here.Names) <= 1}

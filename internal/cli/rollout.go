@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,6 +52,23 @@ by itself when the pod comes up after all.`,
 	return cmd
 }
 
+// countEvery is how often a rollout is shown of which only a number changes, such as
+// how much of an image has come.
+const countEvery = 5 * time.Second
+
+// onlyCounts reports whether two messages about an image on its way differ by how far it is.
+func onlyCounts(a, b string) bool {
+	text := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if r >= '0' && r <= '9' {
+				return -1
+			}
+			return r
+		}, s)
+	}
+	return strings.Contains(a, models.PullingMessage) && text(a) == text(b)
+}
+
 // errRolledOut ends a watch that has seen enough.
 var errRolledOut = errors.New("rolled out")
 
@@ -67,7 +85,7 @@ func awaitRollout(ctx context.Context, cmd *cobra.Command, h hub, key models.Key
 		}
 		return err
 	}
-	shown := ""
+	shown, since := "", time.Time{}
 	err := h.Watch(ctx, selection{kind: key.Kind, namespace: key.Namespace}, "", func(ev models.Event) error {
 		d, ok := ev.Object.(*models.Deployment)
 		if !ok || d.Metadata.Name != key.Name {
@@ -84,8 +102,8 @@ func awaitRollout(ctx context.Context, cmd *cobra.Command, h hub, key models.Key
 		if c.Status == "False" {
 			return models.Errorf(models.KindUnavailable, "%s: %s", short(key), c.Message)
 		}
-		if c.Message != shown {
-			shown = c.Message
+		if c.Message != shown && (!onlyCounts(shown, c.Message) || time.Since(since) >= countEvery) {
+			shown, since = c.Message, time.Now()
 			fmt.Fprintln(cmd.OutOrStdout(), shown)
 		}
 		if c.Reason == models.ReasonRolloutComplete {

@@ -103,3 +103,21 @@ func TestChoosePod(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyCounts(t *testing.T) {
+	const pulling = "revision 1: 0 of 2 pods are up; next pod big-0 on node gw-1: ContainerCreating: pulling test/big:1"
+	for _, tt := range []struct {
+		a, b string
+		only bool
+	}{
+		{pulling + ": 49 of 403 MB", pulling + ": 152 of 403 MB", true},
+		{pulling, pulling + ": 1 of 403 MB", false},
+		{pulling + ": 403 of 403 MB", pulling + ": unpacking 403 MB", false},
+		{"revision 1: 0 of 2 pods are up", "revision 1: 1 of 2 pods are up", false},
+		{"", "all pods are at revision 1", false},
+	} {
+		if got := onlyCounts(tt.a, tt.b); got != tt.only {
+			t.Errorf("%q and %q differ by counts only: %v", tt.a, tt.b, got)
+		}
+	}
+}

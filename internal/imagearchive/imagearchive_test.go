@@ -87,6 +87,12 @@ func content(t testing.TB, archive []byte) (*Content, []Image, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	return check(t, a)
+}
+
+// check reads the first image of an archive, and that all of it is what it is said to be.
+func check(t testing.TB, a *Archive) (*Content, []Image, error) {
+	t.Helper()
 	images, err := a.Images()
 	if err != nil {
 		return nil, nil, err
@@ -211,11 +217,47 @@ func TestNoImages(t *testing.T) {
 	}
 }
 
+// FuzzArchive mutates the bytes of archives, and, where there are none, what is in
+// the files of one: a tar's checksums keep almost all else from being read.
 func FuzzArchive(f *testing.F) {
-	f.Add(tarOf(f, file{name: "c", text: configOf("layer")}, file{name: "l", text: "layer"}, file{name: "manifest.json", text: `[{"Config":"c","Layers":["l"]}]`}))
-	f.Add(tarOf(f, file{name: "index.json", text: `{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"sha256:00","size":1}]}`}))
-	f.Add([]byte(gz("x")))
-	f.Fuzz(func(t *testing.T, archive []byte) {
-		_, _, _ = content(t, archive)
+	layer, config := "layer", configOf("layer")
+	manifest := `{"schemaVersion":2,"config":{"digest":"` + digest.FromString(config).String() + `","size":` + fmt.Sprint(len(config)) + `},"layers":[]}`
+	d := digest.FromString(manifest)
+	f.Add([]byte{}, "c", config, "l", layer, `[{"Config":"c","Layers":["l"]}]`, "")
+	f.Add([]byte{}, "c", config, "l", gz(layer), `[{"Config":"c","RepoTags":["a:1"],"Layers":["l"]}]`, "")
+	f.Add([]byte{}, blobName(d), manifest, blobName(digest.FromString(config)), config, "", `{"schemaVersion":2,"manifests":[{"mediaType":"`+oci.OCIManifest+`","digest":"`+d.String()+`","size":`+fmt.Sprint(len(manifest))+`}]}`)
+	f.Add([]byte(gz("x")), "", "", "", "", "", "")
+	f.Add(tarOf(f, file{name: "index.json", text: `{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"sha256:00","size":1}]}`}), "", "", "", "", "", "")
+	dir := f.TempDir() // folders for each run took most of the time
+	f.Fuzz(func(t *testing.T, archive []byte, name, text, otherName, otherText, manifest, index string) {
+		if len(archive) == 0 {
+			var out bytes.Buffer
+			w := tar.NewWriter(&out)
+			for _, e := range []file{{name: name, text: text}, {name: otherName, text: otherText}, {name: "manifest.json", text: manifest}, {name: "index.json", text: index}} {
+				if e.text == "" {
+					continue
+				}
+				if err := w.WriteHeader(&tar.Header{Name: e.name, Mode: 0o644, Size: int64(len(e.text)), Typeflag: tar.TypeReg}); err != nil {
+					return // a name that tar cannot have
+				}
+				_, _ = io.WriteString(w, e.text) // into memory
+			}
+			_ = w.Close() // what was begun is whole
+			archive = out.Bytes()
+		}
+		path := filepath.Join(dir, fmt.Sprint(os.Getpid()))
+		if err := os.WriteFile(path, archive, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a, err := Open(path, dir)
+		if err != nil {
+			return
+		}
+		defer func() {
+			if err := a.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		check(t, a)
 	})
 }
