@@ -100,7 +100,9 @@ func TestChaos(t *testing.T) {
 		if sum.announced < 1000 || sum.good+sum.missing < sum.announced {
 			t.Errorf("%s: %+v tells little", n.node, sum)
 		}
-		n.checkDropped(t, c.hub, db, sum)
+		dropped := n.checkDropped(t, c.hub, db, sum)
+		t.Logf("%s, after %d rounds of seed %d: %d samples announced by the edge; in history %d missing, %d twice, %d out of order; %d dropped by a full disk, all counted",
+			n.node, c.round, seed, sum.announced+n.witness.bad, sum.missing, sum.twice, sum.disordered, dropped)
 	}
 	w.check(t, c)
 	for _, p := range []*process{c.hub.process, c.nodes[0].edge.process, c.nodes[1].edge.process} {
@@ -115,9 +117,8 @@ func TestChaos(t *testing.T) {
 
 // checkDropped compares what is missing with what the edge says it had to drop:
 // as many, for the one reason that there was, and the hub says the same.
-func (n *campaignNode) checkDropped(t testing.TB, h *hub, db store.Store, sum checked) {
+func (n *campaignNode) checkDropped(t testing.TB, h *hub, db store.Store, sum checked) (dropped int) {
 	t.Helper()
-	var dropped int
 	counted := func() error {
 		dropped = 0
 		o, err := h.object(hubAPI + "/nodes/" + n.node)
@@ -149,6 +150,7 @@ func (n *campaignNode) checkDropped(t testing.TB, h *hub, db store.Store, sum ch
 	case sum.missing+n.witness.bad < dropped && !n.diedFull:
 		t.Errorf("%s: %d samples are counted as dropped, only %d are missing", n.node, dropped, sum.missing)
 	}
+	return dropped
 }
 
 // eventuallyLive waits until every device of the fleet reports.

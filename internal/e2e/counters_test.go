@@ -263,6 +263,7 @@ type checked struct {
 	announced                 int // of the counters
 	missing                   int // announced, good, and not in the history
 	again                     int // values that were read twice
+	twice, disordered         int // samples; both are faults
 }
 
 // forever is a range of times that has all of them, also those of clocks that
@@ -310,6 +311,7 @@ func (c *counters) check(t testing.TB, h *hub, db store.Store, w *witness, count
 				case v < base || v >= base+counterRange:
 					complain("%v holds %d, which is not within its range from %d", s, v, base)
 				case samples[at{x.TimeUS, v}]:
+					sum.twice++
 					complain("%v holds %d (base+%d) of %v twice", s, v, v-base, time.UnixMicro(x.TimeUS).UTC())
 				case stored[v]:
 					sum.again++
@@ -329,6 +331,7 @@ func (c *counters) check(t testing.TB, h *hub, db store.Store, w *witness, count
 			last := base - 1
 			for _, x := range order {
 				if x.value < last {
+					sum.disordered++
 					complain("%v holds base+%d after base+%d", s, x.value-base, last-base)
 				}
 				last = max(last, x.value)

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -76,6 +77,16 @@ func TestFullDisk(t *testing.T) {
 		}
 		return nil
 	})
+	eventually(t, 20*time.Second, "the node says it", func() error {
+		if r := h.cli("", "describe", "node", n.node); !strings.Contains(r.stdout, "CannotStore") || !strings.Contains(r.stdout, "the disk is full") {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
+	// What is desired meanwhile waits, or finds a little space; it costs nobody the link.
+	for i := range 20 {
+		h.want(t, 202, "PATCH", desired(hubAPI), fmt.Sprintf(`{"setpoint": 7, "pulse": %d}`, 100+i))
+	}
 	// What cannot be stored is promised to nobody.
 	if got, err := local.do("PATCH", desired(edgeAPI), `{"pulse": 1}`); err != nil || got.status != 503 && got.status != 202 {
 		t.Errorf("a write with a full disk: %v, %v", got, err)
@@ -86,7 +97,17 @@ func TestFullDisk(t *testing.T) {
 		r := d.Properties[counter(0)].Reported
 		return r != nil && r.Quality == "good" && time.Since(r.Time) < 3*time.Second && r.Time.After(began.Add(2*time.Second))
 	})
+	if r := h.cli("", "get", "events", "--for", "node/"+n.node); strings.Contains(r.stdout, "NodeNotReady") {
+		t.Errorf("the link did not last: %v", r)
+	}
 	n.empty(t)
+	eventually(t, 20*time.Second, "what was desired comes about", func() error {
+		d, err := h.twin(hubAPI, n.names[0])
+		if p := d.Properties["pulse"]; err == nil && (p.Desired == nil || d.write("pulse") == "pending") {
+			err = fmt.Errorf("%+v", p.Write)
+		}
+		return err
+	})
 	var total int
 	eventually(t, 30*time.Second, "node and gap tell of as many", func() error {
 		o, err := h.object(hubAPI + "/nodes/" + n.node)

@@ -8,13 +8,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/internal/clockjump"
 	"github.com/whimbrel-edge/whimbrel/internal/faultproxy"
-	"github.com/whimbrel-edge/whimbrel/internal/need"
 	"github.com/whimbrel-edge/whimbrel/internal/pgtest"
 )
 
@@ -218,24 +216,6 @@ func newCampaign(t testing.TB, seed uint64) *campaign {
 		n.eventuallyLive(t, c.hub)
 	}
 	return c
-}
-
-// smallDisk makes a directory a file system of its own, where that is allowed.
-func smallDisk(t testing.TB, dir string) string {
-	t.Helper()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
-		if need.Required() && os.Geteuid() == 0 {
-			t.Fatalf("mount: %v", err)
-		}
-		t.Logf("no disk will be full: a small file system cannot be mounted here: %v", err)
-		return ""
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Errorf("unmount: %v", err)
-		}
-	})
-	return dir
 }
 
 // play plays one act.
