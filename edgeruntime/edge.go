@@ -154,6 +154,9 @@ func New(cfg Config) (*Edge, error) {
 		cfg.Log.Warn("the disk is full: some of what was set aside for starts is given back to it", "data", cfg.DataDir)
 		e, err = open(cfg)
 	}
+	if err != nil && outbox.DiskFull(err) {
+		return nil, fmt.Errorf("the disk with %s is full, and nothing is left of what is set aside there for starts; make some megabytes of space and start again: %w", cfg.DataDir, err)
+	}
 	if err != nil {
 		return nil, err
 	}

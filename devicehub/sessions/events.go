@@ -25,6 +25,14 @@ const (
 	clockOffset  = "ClockOffset"
 )
 
+// diskReady is the node's condition that tells whether the edge can store. It is there
+// once the edge could not. Its reasons are events', too.
+const (
+	diskReady   = "DiskReady"
+	cannotStore = "CannotStore"
+	storesAgain = "StoresAgain"
+)
+
 // maxClockOffset is how far an edge's clock may be off before people are told:
 // its samples then have times that others do not understand.
 const maxClockOffset = 10 * time.Second
@@ -67,4 +75,26 @@ func (s *session) judgeClock() {
 	} else if off < maxClockOffset/2 {
 		s.clockTold = false
 	}
+}
+
+// judgeDisk notes whether the edge can store, and raises when that changes.
+func (s *session) judgeDisk(failing string) {
+	s.m.mu.Lock()
+	is, told := s.m.nodeLocked(s.id.Name).conditions[diskReady]
+	s.m.mu.Unlock()
+	failed := told && is.Status == "False"
+	next := models.Condition{Type: diskReady, Status: "True", Reason: storesAgain, LastTransitionTime: s.m.now().UTC()}
+	if failing != "" {
+		next.Status, next.Reason = "False", cannotStore
+		next.Message = "the edge cannot store: " + failing + ". Live values go on; what it sees now will be missing in history, and what is desired waits"
+	}
+	switch {
+	case failing == "" && !failed, failing != "" && is.Message == next.Message:
+		return
+	case failing == "":
+		s.m.raise(s.id.Name, s.id.UID, models.SeverityNormal, storesAgain, "the edge stores again what it sees and what is desired")
+	case !failed:
+		s.m.raise(s.id.Name, s.id.UID, models.SeverityWarning, cannotStore, "%s", next.Message)
+	}
+	s.m.setCondition(s.id.Name, next)
 }

@@ -419,6 +419,7 @@ func (s *session) report(r *pb.NodeReport) {
 		}
 	}
 	s.m.Twins.Seen(s.id.Name, r.Seen)
+	s.judgeDisk(cut(r.Failing))
 	if before == nil || before.Dropped != r.OutboxDropped {
 		s.m.Registry.StatusChanged(models.Key{Kind: "Node", Name: s.id.Name})
 	}

@@ -251,7 +251,7 @@ func (m *Manager) NodeStatus(o *models.Node) *models.NodeStatus {
 		ready.Status, ready.Reason, ready.Message = "True", "Connected", ""
 	}
 	s := &models.NodeStatus{Conditions: []models.Condition{ready}, NodeInfo: n.info, Outbox: n.outbox}
-	for _, typ := range []string{"LogContinuous", "IdentityUnique", mappersTaken, engineReady} {
+	for _, typ := range []string{"LogContinuous", "IdentityUnique", diskReady, mappersTaken, engineReady} {
 		if typ == "IdentityUnique" && m.now().Sub(n.rivalAt) > rivalMemory {
 			continue
 		}

@@ -511,6 +511,46 @@ func TestLanesUp(t *testing.T) {
 	}
 }
 
+// TestEdgeThatCannotStore: the node says so for as long as it is so.
+func TestEdgeThatCannotStore(t *testing.T) {
+	h := start(t)
+	e := h.edge("n1")
+	h.device("b1", "n1")
+	l := e.Connect(t, e.Hello("E1"))
+	l.FullSync()
+	node := &models.Node{Metadata: models.ObjectMeta{Name: "n1", CreationTimestamp: new(time.Now())}}
+	condition := func() (c models.Condition) {
+		for _, c := range h.sessions.NodeStatus(node).Conditions {
+			if c.Type == "DiskReady" {
+				return c
+			}
+		}
+		return c
+	}
+	report := func(failing string) {
+		l.Say(&pb.Frame{Body: &pb.Frame_Report{Report: &pb.NodeReport{LastSeq: 1, Failing: failing}}})
+	}
+	report("")
+	h.until("the report", func() bool { return h.sessions.NodeStatus(node).Outbox != nil })
+	if c := condition(); c.Type != "" {
+		t.Errorf("nobody asked: %+v", c)
+	}
+	report("the disk is full")
+	h.until("it is told", func() bool { return condition().Status == "False" })
+	if c := condition(); c.Reason != "CannotStore" || !strings.Contains(c.Message, "the disk is full") {
+		t.Errorf("%+v", c)
+	}
+	since := condition().LastTransitionTime
+	report("the disk is full")
+	report("I/O error")
+	h.until("its cause has changed", func() bool { return strings.Contains(condition().Message, "I/O error") })
+	if !condition().LastTransitionTime.Equal(since) {
+		t.Error("it is as long ago as it was")
+	}
+	report("")
+	h.until("it is over", func() bool { return condition().Status == "True" })
+}
+
 // TestIngestThatWaitsHoldsUpNothingElse has a store that does not take samples.
 func TestIngestThatWaitsHoldsUpNothingElse(t *testing.T) {
 	h := start(t)

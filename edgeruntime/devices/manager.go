@@ -75,6 +75,8 @@ type Manager struct {
 
 	latest chan struct{} // one slot: the latest lane has something that does not wait
 
+	unsaid time.Time // until when Run does not log once more that it cannot store what was observed
+
 	applying sync.Mutex                // held while what is wanted changes; before mu
 	items    []store.Item              // as Apply said
 	drivers  map[string]mappers.Driver // by protocol; replaced, not changed
@@ -226,7 +228,9 @@ func (m *Manager) checkpoint(ctx context.Context) {
 			l.observed = true
 			l.mu.Unlock()
 		}
-		if ctx.Err() == nil {
+		// A full disk is met every second, and the log may be on it.
+		if now := time.Now(); ctx.Err() == nil && now.After(m.unsaid) {
+			m.unsaid = now.Add(time.Minute)
 			m.cfg.Log.Warn("storing what was observed failed; it is tried again", "error", err)
 		}
 	}

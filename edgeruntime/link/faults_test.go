@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -145,6 +146,8 @@ type brokenStore struct {
 
 func (s brokenStore) ApplySync(ctx context.Context, sync *pb.Sync) error { return s.apply(ctx, sync) }
 
+// TestStoreThatFails: an edge that cannot store what the hub wants stays linked, says so,
+// and says that it has it once it has.
 func TestStoreThatFails(t *testing.T) {
 	t.Parallel()
 	h := newHub(t)
@@ -162,8 +165,13 @@ func TestStoreThatFails(t *testing.T) {
 		}}
 	}
 	e.start()
-	eventually(t, "sessions end and begin again", h.is(func() bool { return len(h.hellos) >= 3 }))
+	eventually(t, "the hub is told", h.is(func() bool {
+		return slices.ContainsFunc(h.reports, func(r *pb.NodeReport) bool { return r.Failing == "disk full" })
+	}))
 	h.set(func() {
+		if len(h.hellos) != 1 {
+			t.Errorf("%d sessions", len(h.hellos))
+		}
 		if len(h.done) != 0 {
 			t.Error("the hub is told that something is stored that is not")
 		}
@@ -180,6 +188,36 @@ func TestStoreThatFails(t *testing.T) {
 		defer e.devices.mu.Unlock()
 		return len(e.devices.applied) > 0 && len(e.devices.applied[0]) == 1
 	})
+	eventually(t, "the hub is told that", h.is(func() bool { return h.reports[len(h.reports)-1].Failing == "" }))
+	h.set(func() {
+		if len(h.hellos) != 1 {
+			t.Errorf("%d sessions", len(h.hellos))
+		}
+	})
+
+	// What comes while it cannot store is asked for in a session of its own.
+	fails.Store(true)
+	send := func(s *pb.Sync) {
+		t.Helper()
+		var conn *edgelink.Conn
+		h.set(func() { conn = h.conn })
+		if err := conn.Send(t.Context(), &pb.Frame{Body: &pb.Frame_Sync{Sync: s}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(&pb.Sync{Id: 8, Items: []*pb.Item{item("b", 4)}})
+	eventually(t, "the hub is told again", h.is(func() bool { return h.reports[len(h.reports)-1].Failing == "disk full" }))
+	send(&pb.Sync{Id: 9, Items: []*pb.Item{item("c", 5)}})
+	eventually(t, "it is passed by", func() bool {
+		s := e.link.live.Load()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.passed
+	})
+	fails.Store(false)
+	eventually(t, "a new session", h.is(func() bool {
+		return len(h.hellos) == 2 && slices.Contains(h.done, 8) && !slices.Contains(h.done, 9)
+	}))
 }
 
 func TestSyncIsHandedOverThoughTheLinkEnds(t *testing.T) {

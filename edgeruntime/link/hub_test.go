@@ -487,7 +487,7 @@ func quick() times {
 	q := defaultTimes
 	q.ping, q.silent, q.report, q.latest, q.behind, q.leave = 100*time.Millisecond, 400*time.Millisecond, 50*time.Millisecond, 20*time.Millisecond, 100*time.Millisecond, 500*time.Millisecond
 	q.welcome = 2 * time.Second
-	q.quick, q.reread = 10*time.Millisecond, 10*time.Millisecond
+	q.quick, q.reread, q.store = 10*time.Millisecond, 10*time.Millisecond, 20*time.Millisecond
 	q.retry = backoff.Policy{Min: 10 * time.Millisecond, Max: 50 * time.Millisecond, Factor: 2}
 	return q
 }

@@ -129,6 +129,7 @@ type times struct {
 	behind     time.Duration // of the log lane, from where on it is
 	slow       time.Duration // an acknowledgement that takes longer says that less should be on its way
 	reread     time.Duration // between attempts to read an outbox that fails
+	store      time.Duration // between attempts to store what the hub wants
 	stable     time.Duration // a session of that length was a good one
 	revoked    time.Duration // between attempts of a node that was deleted
 	renewCheck time.Duration // between looks at the certificate, and attempts that fail
@@ -141,7 +142,7 @@ type times struct {
 const quickAttempts = 2
 
 var defaultTimes = times{ping: 15 * time.Second, silent: 45 * time.Second, welcome: 45 * time.Second, leave: time.Second, report: 10 * time.Second,
-	latest: 250 * time.Millisecond, behind: 2 * time.Second, slow: 3 * time.Second, reread: time.Second, stable: 10 * time.Second,
+	latest: 250 * time.Millisecond, behind: 2 * time.Second, slow: 3 * time.Second, reread: time.Second, store: 2 * time.Second, stable: 10 * time.Second,
 	revoked: 10 * time.Minute, renewCheck: 10 * time.Minute, renewAgain: time.Hour, quick: 200 * time.Millisecond,
 	retry: backoff.Policy{Min: time.Second, Max: 15 * time.Second, Factor: 2, Jitter: 0.5}}
 

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,7 @@ var errSilent = errors.New("the hub does not answer")
 //	report    how the node is doing
 //	alive     whether the other end is
 //	renew     the certificate, in sessions that last
+//	again     what the hub wants and could not be stored at first
 //
 // and requests, each of which has a goroutine of its own.
 type session struct {
@@ -67,13 +69,16 @@ type session struct {
 	carries bool               // the hub takes messages of routes
 	stored  chan *pb.RouteAcks // the hub's answer to the parcel that is on its way
 
-	mu     sync.Mutex // protects all below
-	window int        // the hub's bound of bytes
-	pace   int        // the link's
-	slowed time.Time  // when pace was last lowered
-	flying []flight   // sent and not acknowledged, oldest first
-	bytes  int        // of them
-	acked  uint64     // highest seq the hub has
+	mu       sync.Mutex // protects all below
+	unstored *pb.Frame  // a Sync that could not be stored; while there is one, later ones are passed by
+	why      error      // it could not
+	passed   bool       // some were
+	window   int        // the hub's bound of bytes
+	pace     int        // the link's
+	slowed   time.Time  // when pace was last lowered
+	flying   []flight   // sent and not acknowledged, oldest first
+	bytes    int        // of them
+	acked    uint64     // highest seq the hub has
 
 	// latestLane's own, for behind.
 	mark     uint64    // a seq that had been given out at markedAt
@@ -215,7 +220,7 @@ func (s *session) run(ctx context.Context) error {
 	var wait sync.WaitGroup
 	defer s.second.end()
 	defer s.asked.end()
-	for _, loop := range []func(context.Context) error{s.receive, s.applyLoop, s.logLane, s.latestLane, s.pods, s.routes, s.tellMappers, s.report, s.alive, s.renew} {
+	for _, loop := range []func(context.Context) error{s.receive, s.applyLoop, s.logLane, s.latestLane, s.pods, s.routes, s.tellMappers, s.report, s.alive, s.renew, s.storeAgain} {
 		wait.Go(func() { cancel(loop(loops)) })
 	}
 	select {
@@ -282,12 +287,7 @@ func (s *session) receive(ctx context.Context) error {
 				return err
 			}
 		case *pb.Frame_Sync:
-			if err := s.l.cfg.Store.ApplySync(ctx, body.Sync); err != nil {
-				return err
-			}
-			failpoint.Here("sync.stored")
-			notify(s.apply)
-			if err := s.conn.Send(ctx, &pb.Frame{Re: f.Id, Body: &pb.Frame_SyncDone{SyncDone: &pb.SyncDone{Id: body.Sync.Id}}}); err != nil {
+			if err := s.take(ctx, f); err != nil {
 				return err
 			}
 		case *pb.Frame_Request:
@@ -307,6 +307,88 @@ func (s *session) receive(ctx context.Context) error {
 		default: // of a newer hub; tolerated
 		}
 	}
+}
+
+// take stores what the hub wants. That a full disk does not let it is no reason to end
+// the session: live values go on, and so does what the hub wanted before.
+func (s *session) take(ctx context.Context, f *pb.Frame) error {
+	s.mu.Lock()
+	waits := s.unstored != nil
+	s.passed = s.passed || waits
+	s.mu.Unlock()
+	if waits {
+		return nil
+	}
+	err := s.l.cfg.Store.ApplySync(ctx, f.GetSync())
+	switch {
+	case err == nil:
+		return s.taken(ctx, f)
+	case ctx.Err() != nil:
+		return err
+	}
+	s.l.log.Error("what the hub wants cannot be stored: it is tried again, and until then what it wanted before holds", "error", err)
+	s.mu.Lock()
+	s.unstored, s.why = f, err
+	s.mu.Unlock()
+	return nil
+}
+
+// taken hands over what was stored and says so.
+func (s *session) taken(ctx context.Context, f *pb.Frame) error {
+	failpoint.Here("sync.stored")
+	notify(s.apply)
+	return s.conn.Send(ctx, &pb.Frame{Re: f.Id, Body: &pb.Frame_SyncDone{SyncDone: &pb.SyncDone{Id: f.GetSync().Id}}})
+}
+
+// storeAgain tries to store what could not be stored. What was passed by meanwhile comes
+// with a new session, in which the hub is told what is held.
+func (s *session) storeAgain(ctx context.Context) error {
+	tick := time.NewTicker(s.l.times.store)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		f := s.unstored
+		s.mu.Unlock()
+		if f == nil {
+			continue
+		}
+		err := s.l.cfg.Store.ApplySync(ctx, f.GetSync())
+		if err == nil {
+			err = s.taken(ctx, f)
+		} else if ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.unstored, s.why = nil, nil
+		passed := s.passed
+		s.mu.Unlock()
+		s.l.log.Info("what the hub wants is stored again")
+		if passed {
+			return fmt.Errorf("%w: what the hub wants could not be stored for a while", errAgain)
+		}
+	}
+}
+
+// failing says why the edge cannot store, "" when it can.
+func (s *session) failing(stats outbox.Stats) string {
+	s.mu.Lock()
+	err := s.why
+	s.mu.Unlock()
+	switch err = cmp.Or(stats.Failing, err); {
+	case err == nil:
+		return ""
+	case outbox.DiskFull(err):
+		return "the disk is full"
+	}
+	return err.Error()
 }
 
 func notify(wake chan<- struct{}) {
@@ -571,15 +653,20 @@ func split(t *pb.LatestTwin) []*pb.LatestTwin {
 
 // report says how the node is doing.
 func (s *session) report(ctx context.Context) error {
-	tick := time.NewTicker(s.l.times.report)
+	// That the edge cannot store does not wait for its turn.
+	tick := time.NewTicker(min(s.l.times.report, time.Second))
 	defer tick.Stop()
+	told, said := time.Time{}, ""
 	for {
 		stats := s.l.cfg.Outbox.Stats()
-		if err := s.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Report{Report: &pb.NodeReport{
-			OutboxRecords: stats.Records, OutboxBytes: stats.Bytes, OutboxDropped: stats.Dropped, LastSeq: stats.LastSeq,
-			ClockUs: s.l.now().UnixMicro(), Seen: s.l.cfg.Devices.Seen(),
-		}}}); err != nil {
-			return err
+		if failing := s.failing(stats); time.Since(told) >= s.l.times.report || (failing == "") != (said == "") {
+			if err := s.conn.Send(ctx, &pb.Frame{Body: &pb.Frame_Report{Report: &pb.NodeReport{
+				OutboxRecords: stats.Records, OutboxBytes: stats.Bytes, OutboxDropped: stats.Dropped, LastSeq: stats.LastSeq,
+				ClockUs: s.l.now().UnixMicro(), Seen: s.l.cfg.Devices.Seen(), Failing: failing,
+			}}}); err != nil {
+				return err
+			}
+			told, said = time.Now(), failing
 		}
 		select {
 		case <-ctx.Done():

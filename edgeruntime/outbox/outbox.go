@@ -107,9 +107,10 @@ type Outbox struct {
 	nextSeq  uint64
 	spare    *batch
 	buf      []byte
-	roomMade time.Time // last attempt to win space from the -wal file
-	count    *lostFile // of lost; nil when there was no space for it at the start
-	broke    *damaged  // the file that was set aside while running, until there is a new one
+	roomMade time.Time            // last attempt to win space from the -wal file
+	count    *lostFile            // of lost; nil when there was no space for it at the start
+	broke    *damaged             // the file that was set aside while running, until there is a new one
+	grumbled map[string]time.Time // what failed, and when that was logged last
 
 	// files is held for reading while the file is used, and for writing while it
 	// is exchanged or closed. It is taken before mu.
@@ -178,7 +179,7 @@ func Open(ctx context.Context, cfg Config) (*Outbox, error) {
 		wake:  make(chan struct{}, 1),
 		spare: new(batch), filling: new(batch),
 		room: make(chan struct{}), grown: make(chan struct{}),
-		acked: map[string]uint64{}, damaged: map[uint64]bool{},
+		acked: map[string]uint64{}, damaged: map[uint64]bool{}, grumbled: map[string]time.Time{},
 	}
 	aside := damaged{path: cfg.Path + asideSuffix}
 	var err error

@@ -420,10 +420,17 @@ func (o *Outbox) tidy() (pause time.Duration) {
 	return max(4*time.Since(begun), 10*time.Millisecond)
 }
 
+// grumbleEvery is how often one and the same failure is logged: a full disk is met every
+// second, and the log may be on it.
+const grumbleEvery = time.Minute
+
 // grumble logs a failure that the next round tries to mend, and looks whether it
 // is the file's end.
 func (o *Outbox) grumble(what string, err error) {
-	o.cfg.Log.Warn("outbox: cannot "+what, "path", o.cfg.Path, "err", err)
+	if now := time.Now(); now.Sub(o.grumbled[what]) >= grumbleEvery {
+		o.grumbled[what] = now
+		o.cfg.Log.Warn("outbox: cannot "+what, "path", o.cfg.Path, "err", err)
+	}
 	if corrupt(err) && o.file != nil {
 		o.mu.Lock()
 		o.broken = true

@@ -2177,7 +2177,8 @@ type NodeReport struct {
 	OutboxDropped uint64                 `protobuf:"varint,3,opt,name=outbox_dropped,json=outboxDropped,proto3" json:"outbox_dropped,omitempty"`
 	LastSeq       uint64                 `protobuf:"varint,4,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`
 	ClockUs       int64                  `protobuf:"varint,5,opt,name=clock_us,json=clockUs,proto3" json:"clock_us,omitempty"`
-	Seen          []*Seen                `protobuf:"bytes,6,rep,name=seen,proto3" json:"seen,omitempty"` // devices that answered since the report before
+	Seen          []*Seen                `protobuf:"bytes,6,rep,name=seen,proto3" json:"seen,omitempty"`       // devices that answered since the report before
+	Failing       string                 `protobuf:"bytes,7,opt,name=failing,proto3" json:"failing,omitempty"` // why the edge cannot store what it sees or what the hub wants, "" while it can
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2252,6 +2253,13 @@ func (x *NodeReport) GetSeen() []*Seen {
 		return x.Seen
 	}
 	return nil
+}
+
+func (x *NodeReport) GetFailing() string {
+	if x != nil {
+		return x.Failing
+	}
+	return ""
 }
 
 type Seen struct {
@@ -3575,7 +3583,7 @@ const file_edgelink_proto_rawDesc = "" +
 	"assignment\x12\x12\n" +
 	"\x04json\x18\a \x01(\fR\x04json\"\x1a\n" +
 	"\bSyncDone\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"\xe3\x01\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\xfd\x01\n" +
 	"\n" +
 	"NodeReport\x12%\n" +
 	"\x0eoutbox_records\x18\x01 \x01(\x04R\routboxRecords\x12!\n" +
@@ -3583,7 +3591,8 @@ const file_edgelink_proto_rawDesc = "" +
 	"\x0eoutbox_dropped\x18\x03 \x01(\x04R\routboxDropped\x12\x19\n" +
 	"\blast_seq\x18\x04 \x01(\x04R\alastSeq\x12\x19\n" +
 	"\bclock_us\x18\x05 \x01(\x03R\aclockUs\x12.\n" +
-	"\x04seen\x18\x06 \x03(\v2\x1a.whimbrel.edgelink.v1.SeenR\x04seen\"1\n" +
+	"\x04seen\x18\x06 \x03(\v2\x1a.whimbrel.edgelink.v1.SeenR\x04seen\x12\x18\n" +
+	"\afailing\x18\a \x01(\tR\afailing\"1\n" +
 	"\x04Seen\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x17\n" +
 	"\aseen_us\x18\x02 \x01(\x03R\x06seenUs\"l\n" +
