@@ -243,6 +243,84 @@ func TestBatchesAreAcknowledgedWhenStored(t *testing.T) {
 	})
 }
 
+// TestBatchesSentAgain: a client that had no acknowledgement sends again on its next
+// connection. That is stored once, and acknowledged when it is.
+func TestBatchesSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d, s, stop := begin(t, w)
+		defer stop()
+		w.accept(1, d)
+		batch := func(n int, time string) string {
+			return fmt.Sprintf(`{"device":"d1","assignment":%q,%s"samples":[{"property":"a","value":%d}]}`, d.config.Assignment, time, n)
+		}
+		const at = `"time":"2026-01-01T00:00:00Z",`
+		say := func(conn uint64, payload string) (deliveries, acks int) {
+			before, had := len(s.got), w.acked()
+			w.say(conn, mqtt.MapperBatch, payload)
+			synctest.Wait()
+			return len(s.got) - before, w.acked() - had
+		}
+		again := func(conn uint64) {
+			w.Gone(conn)
+			w.say(conn+1, mqtt.MapperAnnounce, hello)
+			w.accept(conn+1, d)
+			synctest.Wait()
+		}
+		say(1, batch(1, at))
+		first := s.last()
+		say(1, batch(2, at))
+		s.last().Stored(nil)
+		say(1, batch(3, at))
+		s.last().Stored(errors.New("disk full"))
+		say(1, batch(4, ""))
+		s.last().Stored(nil)
+		again(1)
+		if n, acks := say(2, batch(1, at)); n != 0 || acks != 0 {
+			t.Errorf("one that is being stored: %d deliveries, %d acknowledged", n, acks)
+		}
+		if n, acks := say(2, batch(2, at)); n != 0 || acks != 1 {
+			t.Errorf("one that is stored: %d deliveries, %d acknowledged", n, acks)
+		}
+		for what, payload := range map[string]string{"one that could not be stored": batch(3, at), "one without times": batch(4, ""), "another": batch(5, at)} {
+			if n, acks := say(2, payload); n != 1 || acks != 0 {
+				t.Errorf("%s: %d deliveries, %d acknowledged", what, n, acks)
+			}
+			s.last().Stored(nil)
+		}
+		if n, _ := say(2, batch(5, at)); n != 1 {
+			t.Error("the same twice on one connection is stored once") // who says it twice means it
+		}
+		had := w.acked()
+		first.Stored(nil)
+		if w.acked() != had+1 {
+			t.Errorf("%d acknowledged when the first one is stored", w.acked()-had)
+		}
+		again(2)
+		if n, acks := say(3, batch(1, at)); n != 0 || acks != 1 {
+			t.Errorf("a third time: %d deliveries, %d acknowledged", n, acks)
+		}
+		// What its device did not live to see stored is heard again.
+		say(3, batch(6, at))
+		if d.m.resent.closed(d.config.Assignment); len(d.m.resent.known) == 0 {
+			t.Error("what is stored is forgotten")
+		}
+		again(3)
+		if n, acks := say(4, batch(6, at)); n != 1 || acks != 0 {
+			t.Errorf("of a closed device: %d deliveries, %d acknowledged", n, acks)
+		}
+		// What is remembered is bounded.
+		for i := range 2 * maxRemembered {
+			w.say(4, mqtt.MapperBatch, batch(1000+i, at))
+			synctest.Wait()
+			s.last().Stored(nil)
+		}
+		if m := w.Mapper("acme"); len(m.resent.known) > maxRemembered || len(m.resent.order) > maxRemembered {
+			t.Errorf("%d are remembered", len(m.resent.known))
+		}
+	})
+}
+
 func TestRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

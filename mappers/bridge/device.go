@@ -415,6 +415,7 @@ func (d *device) Close() error {
 	}
 	d.closed = true
 	delete(d.m.devices, d.config.Assignment)
+	d.m.resent.closed(d.config.Assignment)
 	if d.m.session != nil && d.stage != untold {
 		d.m.sayLocked(mqtt.MapperDevices, assignment{Device: d.name, Assignment: d.config.Assignment, Removed: true})
 	}

@@ -47,6 +47,7 @@ type Mapper struct {
 	out     []outgoing // to be published
 	waiting int        // batches not stored yet
 	bytes   int        // of them
+	resent  resent
 }
 
 // session is a connection that has announced itself.
@@ -312,6 +313,20 @@ func (m *Mapper) batch(msg Message, b batch) (handled bool, err error) {
 		m.b.log.Warn("a mapper sends faster than can be stored; its connection is ended", "mapper", m.name, "client", msg.Client, "waiting", MaxWaiting)
 		m.b.cfg.Disconnect(msg.Conn)
 		return false, nil // not acknowledged: it comes again
+	}
+	if b.timed() {
+		a, again := m.resent.take(b.Assignment, msg)
+		if again {
+			stored := a.stored
+			m.mu.Unlock()
+			return stored, nil // else it is done with when the first one is
+		}
+		msg.Done = func(err error) {
+			m.mu.Lock()
+			done := m.resent.end(a, err)
+			m.mu.Unlock()
+			done(err)
+		}
 	}
 	err = d.batchLocked(msg, b)
 	m.mu.Unlock()
