@@ -120,6 +120,9 @@ func auditTable(entries []models.AuditEntry, wide bool, now time.Time) *table {
 	return t
 }
 
+// shownFields is how many fields of a change a table shows.
+const shownFields = 3
+
 func auditRow(e models.AuditEntry, wide bool, now time.Time) []string {
 	name := strings.ToLower(e.Kind) + "/" + e.Name
 	if e.Namespace != "" && e.Namespace != models.DefaultNamespace {
@@ -130,6 +133,9 @@ func auditRow(e models.AuditEntry, wide bool, now time.Time) []string {
 		by = "(hub)"
 	}
 	fields := strings.Join(e.Fields, ", ")
+	if more := len(e.Fields) - shownFields; more > 0 && !wide {
+		fields = fmt.Sprintf("%s and %d more", strings.Join(e.Fields[:shownFields], ", "), more)
+	}
 	if e.Exec != nil {
 		fields = strings.Join(e.Exec.Command, " ")
 	}
