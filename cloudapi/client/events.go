@@ -78,22 +78,3 @@ func (c *Client) WatchEvents(ctx context.Context, o EventOptions, resourceVersio
 		return nil
 	})
 }
-
-// watched splits a line of a watch, and returns the error that one is.
-func watched(line []byte) (models.EventType, json.RawMessage, error) {
-	var ev struct {
-		Type   models.EventType `json:"type"`
-		Object json.RawMessage  `json:"object"`
-	}
-	if err := json.Unmarshal(line, &ev); err != nil {
-		return "", nil, stopped{fmt.Errorf("decode a watch's line: %w", err)}
-	}
-	if ev.Type != "ERROR" {
-		return ev.Type, ev.Object, nil
-	}
-	var p models.Problem
-	if err := json.Unmarshal(ev.Object, &p); err != nil {
-		return "", nil, stopped{fmt.Errorf("decode a watch's error: %w", err)}
-	}
-	return "", nil, p.Err()
-}

@@ -34,6 +34,25 @@ type stopped struct{ error }
 
 func (s stopped) Unwrap() error { return s.error }
 
+// watched splits a line of a watch, and returns the error that one is.
+func watched(line []byte) (models.EventType, json.RawMessage, error) {
+	var ev struct {
+		Type   models.EventType `json:"type"`
+		Object json.RawMessage  `json:"object"`
+	}
+	if err := json.Unmarshal(line, &ev); err != nil {
+		return "", nil, stopped{fmt.Errorf("decode a watch's line: %w", err)}
+	}
+	if ev.Type != "ERROR" {
+		return ev.Type, ev.Object, nil
+	}
+	var p models.Problem
+	if err := json.Unmarshal(ev.Object, &p); err != nil {
+		return "", nil, stopped{fmt.Errorf("decode a watch's error: %w", err)}
+	}
+	return "", nil, p.Err()
+}
+
 // Watch calls f with every change of a kind's objects after a resourceVersion
 // ("" for: first every object there is as Added, then changes), until ctx ends
 // or f fails. A connection that breaks is made again, from where it broke or,
@@ -53,29 +72,19 @@ func (c *Client) Watch(ctx context.Context, kind string, o ListOptions, resource
 		set(q, "resourceVersion", resourceVersion)
 		return Request{Method: http.MethodGet, Path: Prefix + "/" + info.Plural, Query: q}
 	}, func(line []byte) error {
-		var ev struct {
-			Type   models.EventType `json:"type"`
-			Object json.RawMessage  `json:"object"`
-		}
-		if err := json.Unmarshal(line, &ev); err != nil {
-			return stopped{fmt.Errorf("decode a watch's line: %w", err)}
-		}
-		if ev.Type == "ERROR" {
-			var p models.Problem
-			if err := json.Unmarshal(ev.Object, &p); err != nil {
-				return stopped{fmt.Errorf("decode a watch's error: %w", err)}
-			}
-			return p.Err()
+		typ, text, err := watched(line)
+		if err != nil {
+			return err
 		}
 		object := info.New()
-		if err := json.Unmarshal(ev.Object, object); err != nil {
+		if err := json.Unmarshal(text, object); err != nil {
 			return stopped{fmt.Errorf("decode a watched %s: %w", info.Kind, err)}
 		}
-		if err := f(models.Event{Type: ev.Type, Object: object}); err != nil {
+		if err := f(models.Event{Type: typ, Object: object}); err != nil {
 			return stopped{err}
 		}
 		version := object.Meta().ResourceVersion
-		if ev.Type == models.Bookmark || ordered && later(version, resourceVersion) {
+		if typ == models.Bookmark || ordered && later(version, resourceVersion) {
 			resourceVersion, ordered = version, true
 		}
 		return nil

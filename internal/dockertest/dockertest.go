@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/whimbrel-edge/whimbrel/internal/childproc"
 	"github.com/whimbrel-edge/whimbrel/internal/need"
 )
 
@@ -39,14 +40,7 @@ type Engine struct {
 	dockerd string
 	dir     string
 	pool    string
-	proc    *process // nil when not running
-}
-
-// process is a running dockerd. exited is closed once it has been waited for.
-type process struct {
-	pid    int
-	exited chan struct{}
-	err    error // valid after exited
+	proc    *childproc.Process // nil when not running
 }
 
 // Start starts an engine for this test and ends it, containers and all, when the
@@ -124,14 +118,13 @@ func (e *Engine) Start() error {
 	return nil
 }
 
-// spawn starts dockerd from a goroutine that keeps its thread until the process
-// has ended: the kernel sends the parent-death signal when the thread that
-// started the child goes, not when the process does.
-func (e *Engine) spawn() (*process, error) {
+// spawn starts dockerd.
+func (e *Engine) spawn() (*childproc.Process, error) {
 	logFile, err := os.OpenFile(filepath.Join(e.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
+	defer logFile.Close()
 	// No firewall rules and no default bridge: those are the machine's, which
 	// other engines share. Published ports work all the same, by docker-proxy.
 	cmd := exec.Command(e.dockerd, "--host", e.Host(), "--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"),
@@ -140,26 +133,8 @@ func (e *Engine) spawn() (*process, error) {
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	// Mounts of its own: those of another engine, seen from here, could not be
 	// removed there.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM, Unshareflags: syscall.CLONE_NEWNS}
-	p := &process{exited: make(chan struct{})}
-	started := make(chan error)
-	go func() { // ends with the process; every stop waits for exited
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := errors.Join(cmd.Start(), logFile.Close())
-		if err == nil {
-			p.pid = cmd.Process.Pid
-		}
-		started <- err
-		if err == nil {
-			p.err = cmd.Wait()
-			close(p.exited)
-		}
-	}()
-	if err := <-started; err != nil {
-		return nil, err
-	}
-	return p, nil
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	return childproc.Start(cmd, syscall.SIGTERM)
 }
 
 var engines atomic.Int64
@@ -170,7 +145,7 @@ func newPool() string {
 	return fmt.Sprintf("10.%d.%d.0/20", 128+os.Getpid()%127, 16*(engines.Add(1)%16))
 }
 
-func (e *Engine) waitReady(p *process) error {
+func (e *Engine) waitReady(p *childproc.Process) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	for {
@@ -179,8 +154,8 @@ func (e *Engine) waitReady(p *process) error {
 			return nil
 		}
 		select {
-		case <-p.exited:
-			return fmt.Errorf("it exited: %w", p.err)
+		case <-p.Exited:
+			return fmt.Errorf("it exited: %w", p.Err())
 		case <-ctx.Done():
 			return fmt.Errorf("not ready after %v: %w", startTimeout, err)
 		case <-time.After(pollInterval):
@@ -213,11 +188,11 @@ func (e *Engine) Stop() error {
 	if e.proc == nil {
 		return nil
 	}
-	if err := syscall.Kill(e.proc.pid, syscall.SIGTERM); err != nil {
+	if err := syscall.Kill(e.proc.Pid, syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stop dockerd: %w", err)
 	}
 	select {
-	case <-e.proc.exited:
+	case <-e.proc.Exited:
 		e.proc = nil
 		return nil
 	case <-time.After(stopTimeout):
@@ -230,10 +205,10 @@ func (e *Engine) Kill9() error {
 	if e.proc == nil {
 		return nil
 	}
-	if err := syscall.Kill(e.proc.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := syscall.Kill(e.proc.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("kill dockerd: %w", err)
 	}
-	<-e.proc.exited
+	<-e.proc.Exited
 	e.proc = nil
 	// containerd, shims, proxies, and what runs in the containers: some of these
 	// make others while they end.

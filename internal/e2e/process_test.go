@@ -8,13 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/whimbrel-edge/whimbrel/internal/childproc"
 	"github.com/whimbrel-edge/whimbrel/internal/holdport"
 )
 
@@ -31,7 +31,7 @@ type process struct {
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
-	exited chan struct{} // closed when cmd is gone
+	exited <-chan struct{} // closed when cmd is gone
 	lives  int
 }
 
@@ -94,25 +94,11 @@ func (p *process) start(args ...string) {
 	if p.in != nil {
 		cmd.Stdin = p.in
 	}
-	// A process group of its own keeps it from the terminal's ctrl-C; when the
-	// test binary is killed, so is it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started, exited := make(chan error), make(chan struct{})
-	go func() { // ends with the process, which the test's cleanup kills and awaits
-		// Death of this thread would count as death of the parent.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // how it ended is in cmd.ProcessState
-			close(exited)
-		}
-	}()
-	if err := <-started; err != nil {
+	started, err := childproc.Start(cmd, syscall.SIGKILL) // the test's cleanup kills and awaits it
+	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.cmd, p.exited = cmd, exited
+	p.cmd, p.exited = cmd, started.Exited
 	p.lives++
 }
 

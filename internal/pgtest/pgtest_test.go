@@ -146,7 +146,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, pid := s.dir, s.proc.pid
+	dir, pid := s.dir, s.proc.Pid
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/whimbrel-edge/whimbrel/internal/childproc"
 	"github.com/whimbrel-edge/whimbrel/internal/holdport"
 	"github.com/whimbrel-edge/whimbrel/internal/need"
 )
@@ -55,15 +55,7 @@ type Server struct {
 	args []string
 
 	mu   sync.Mutex
-	proc *process // nil when not running
-}
-
-// process is a running postmaster. exited is closed once it has been waited
-// for.
-type process struct {
-	pid    int
-	exited chan struct{}
-	err    error // valid after exited
+	proc *childproc.Process // nil when not running
 }
 
 // StartServer starts a server for this test alone and closes it at the end.
@@ -275,43 +267,21 @@ func (s *Server) Start() error {
 	return nil
 }
 
-// spawn starts the postmaster from a goroutine that keeps its thread until the
-// process has ended: the kernel sends the parent-death signal when the thread
-// that started the child goes, not when the process does.
-func (s *Server) spawn() (*process, error) {
+// spawn starts the postmaster.
+func (s *Server) spawn() (*childproc.Process, error) {
 	logFile, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
+	defer logFile.Close()
 	cmd := exec.Command(filepath.Join(s.bin, "postgres"), s.args...)
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	// If the test binary is killed, Postgres quits at once instead of living on.
-	// In a process group of its own it does not get the terminal's ctrl-C.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.as, Setpgid: true, Pdeathsig: syscall.SIGQUIT}
-
-	p := &process{exited: make(chan struct{})}
-	started := make(chan error)
-	go func() { // ends with the process; every stop waits for exited
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := errors.Join(cmd.Start(), logFile.Close())
-		if err == nil {
-			p.pid = cmd.Process.Pid
-		}
-		started <- err
-		if err == nil {
-			p.err = cmd.Wait()
-			close(p.exited)
-		}
-	}()
-	if err := <-started; err != nil {
-		return nil, err
-	}
-	return p, nil
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.as}
+	return childproc.Start(cmd, syscall.SIGQUIT) // at which Postgres quits at once
 }
 
-func (s *Server) waitReady(p *process) error {
+func (s *Server) waitReady(p *childproc.Process) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	for {
@@ -321,8 +291,8 @@ func (s *Server) waitReady(p *process) error {
 			return nil
 		}
 		select {
-		case <-p.exited:
-			return fmt.Errorf("it exited: %w", p.err)
+		case <-p.Exited:
+			return fmt.Errorf("it exited: %w", p.Err())
 		case <-ctx.Done():
 			return fmt.Errorf("not ready after %v: %w", startTimeout, err)
 		case <-time.After(pollInterval):
@@ -346,11 +316,11 @@ func (s *Server) Stop() error {
 	if s.proc == nil {
 		return nil
 	}
-	if err := syscall.Kill(s.proc.pid, syscall.SIGINT); err != nil {
+	if err := syscall.Kill(s.proc.Pid, syscall.SIGINT); err != nil {
 		return fmt.Errorf("stop postgres: %w", err)
 	}
 	select {
-	case <-s.proc.exited:
+	case <-s.proc.Exited:
 		s.proc = nil
 		return nil
 	case <-time.After(stopTimeout):
@@ -383,19 +353,19 @@ func (s *Server) kill9() error {
 	postmaster := s.proc
 	// Stopped first, it can neither notice dead children nor make new ones
 	// while they are being listed.
-	if err := syscall.Kill(postmaster.pid, syscall.SIGSTOP); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := syscall.Kill(postmaster.Pid, syscall.SIGSTOP); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("kill postgres: %w", err)
 	}
-	children, err := childrenOf(postmaster.pid)
+	children, err := childrenOf(postmaster.Pid)
 	if err != nil {
 		return fmt.Errorf("kill postgres: %w", err)
 	}
-	for _, pid := range append(children, postmaster.pid) {
+	for _, pid := range append(children, postmaster.Pid) {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("kill postgres: %w", err)
 		}
 	}
-	<-postmaster.exited
+	<-postmaster.Exited
 	s.proc = nil
 	deadline := time.Now().Add(stopTimeout)
 	for _, pid := range children {
@@ -440,11 +410,11 @@ func (s *Server) CPU() (total time.Duration, err error) {
 	if s.proc == nil {
 		return 0, errors.New("postgres is not running")
 	}
-	pids, err := childrenOf(s.proc.pid)
+	pids, err := childrenOf(s.proc.Pid)
 	if err != nil {
 		return 0, err
 	}
-	for _, pid := range append(pids, s.proc.pid) {
+	for _, pid := range append(pids, s.proc.Pid) {
 		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
 			continue // it has just ended

@@ -81,7 +81,7 @@ type Server struct {
 	mu      sync.RWMutex
 	set     *signal.Set
 	writes  []Write // the last maxWrites, oldest first
-	problem string  // the last error of a signal, told once
+	problem signal.Problem
 
 	faulty  atomic.Bool // any fault at all: the quick answer
 	faultMu sync.Mutex
@@ -184,16 +184,7 @@ func (s *Server) stepLocked(now time.Time) error {
 		}
 	}
 	err := errors.Join(errs...)
-	told := ""
-	if err != nil {
-		told = err.Error()
-	}
-	if told != s.problem {
-		s.problem = told
-		if err != nil {
-			s.cfg.Log.Warn("simulated signals", "simulator", s.cfg.Name, "error", err)
-		}
-	}
+	s.problem.Tell(s.cfg.Log, s.cfg.Name, err)
 	return err
 }
 

@@ -91,7 +91,7 @@ type Server struct {
 	dirty   []*node        // changed, to be told
 	again   map[*node]bool // to be told again: a subscription was busy
 	active  map[string]bool
-	problem string
+	problem signal.Problem
 }
 
 // maxWrites bounds the log of writes; the oldest go first.
@@ -311,16 +311,7 @@ func (s *Server) stepLocked(now time.Time) error {
 		s.dirty = append(s.dirty, n)
 	}
 	err := errors.Join(errs...)
-	told := ""
-	if err != nil {
-		told = err.Error()
-	}
-	if told != s.problem {
-		s.problem = told
-		if err != nil {
-			s.cfg.Log.Warn("simulated signals", "simulator", s.cfg.Name, "error", err)
-		}
-	}
+	s.problem.Tell(s.cfg.Log, s.cfg.Name, err)
 	return err
 }
 

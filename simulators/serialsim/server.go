@@ -75,7 +75,7 @@ type Server struct {
 	set      *signal.Set
 	requests []Request // the last maxLog, oldest first
 	writes   []Write
-	problem  string // the last error of a signal, told once
+	problem  signal.Problem
 
 	faultMu sync.Mutex
 	faults  []*fault
@@ -502,16 +502,7 @@ func (s *Server) Step(now time.Time) error {
 
 func (s *Server) stepLocked(now time.Time) error {
 	err := s.set.Step(now)
-	told := ""
-	if err != nil {
-		told = err.Error()
-	}
-	if told != s.problem {
-		s.problem = told
-		if err != nil {
-			s.cfg.Log.Warn("simulated signals", "simulator", s.cfg.Name, "error", err)
-		}
-	}
+	s.problem.Tell(s.cfg.Log, s.cfg.Name, err)
 	return err
 }
 

@@ -1,7 +1,10 @@
 package signal
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"strings"
 	"testing"
@@ -287,5 +290,17 @@ func BenchmarkStep(b *testing.B) {
 		if err := s.Step(now); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestAProblemIsToldOnce(t *testing.T) {
+	var said bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&said, nil))
+	var p Problem
+	for _, err := range []error{nil, errors.New("a"), errors.New("a"), errors.New("b"), nil, errors.New("b")} {
+		p.Tell(log, "s", err)
+	}
+	if n := strings.Count(said.String(), "\n"); n != 3 {
+		t.Errorf("told %d times, want 3:\n%s", n, said.String())
 	}
 }
