@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -183,12 +184,13 @@ func (m *Manager) serveSecond(s *session, conn *bulk.Conn) {
 	if !s.second.put(conn) {
 		return
 	}
+	idle := cmp.Or(m.SecondIdle, bulk.IdleAfter)
 	ctx, cancel := context.WithCancel(context.Background()) // ends with the connection
 	defer cancel()
 	var wait sync.WaitGroup
 	defer wait.Wait()
 	wait.Go(func() {
-		tick := time.NewTicker(bulk.IdleAfter / 4)
+		tick := time.NewTicker(idle / 4)
 		defer tick.Stop()
 		for {
 			select {
@@ -198,7 +200,7 @@ func (m *Manager) serveSecond(s *session, conn *bulk.Conn) {
 			case <-conn.Done():
 				return
 			case <-tick.C:
-				if conn.Idle() > bulk.IdleAfter {
+				if conn.Idle() > idle {
 					_ = conn.Close()
 					return
 				}

@@ -85,10 +85,13 @@ type Config struct {
 	// Crowded is called when streams to a node's apps wait for others to end; see
 	// bulk.Conn. nil: it is not.
 	Crowded func()
-	Lineage string // the database's
-	Window  uint32 // bytes of the log lane that may be on the way, default DefaultWindow
-	Now     func() time.Time
-	Logger  *slog.Logger
+	// SecondIdle is how long a second connection without streams is kept, default
+	// bulk.IdleAfter.
+	SecondIdle time.Duration
+	Lineage    string // the database's
+	Window     uint32 // bytes of the log lane that may be on the way, default DefaultWindow
+	Now        func() time.Time
+	Logger     *slog.Logger
 }
 
 // rivalMemory is how long a node's condition tells of a second edge with its

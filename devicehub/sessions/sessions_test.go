@@ -54,6 +54,8 @@ type hub struct {
 	lineage   string
 	events    chan identity.Event
 	stop      func()
+
+	secondIdle time.Duration // of sessions opened from now on
 }
 
 func (h *hub) now() time.Time { return time.Now().Add(time.Duration(h.ahead.Load())) }
@@ -127,7 +129,7 @@ func (h *hub) open() {
 	}
 	h.registry.SetStatuses(statuses{h})
 	h.sessions = sessions.New(sessions.Config{Registry: h.registry, Ingest: in, Twins: h.twins, Workloads: h.workloads, Log: h.store, Identity: h.identity,
-		Lineage: h.lineage, Now: h.now, Logger: logger})
+		Lineage: h.lineage, Now: h.now, Logger: logger, SecondIdle: h.secondIdle})
 	cert, err := pki.NewServerCert(ca, []string{"127.0.0.1"}, h.now())
 	fatal(err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -47,10 +47,19 @@ const (
 	turn       = 5 * time.Second
 	maxWaiting = 4 * MaxServices
 
-	// stuck is how long the network may take none of what is to be sent, and
-	// leave a ping without answer.
+	// stuck is how long the network may take none of what is to be sent.
 	stuck = time.Minute
 )
+
+// life is how an end finds out that the other one is no longer there.
+type life struct {
+	ask    time.Duration // after so long without a byte from it or to it, it is asked for a sign of life
+	silent time.Duration // after so long without a byte from it, the connection is closed
+}
+
+// usual has a connection through which nothing comes any more end within 45 s. A slow
+// one is none of those: who only takes says so as often as who is not told anything asks.
+var usual = life{ask: 10 * time.Second, silent: 40 * time.Second}
 
 // Kinds of streams.
 const (
@@ -156,7 +165,7 @@ type Conn struct {
 func config() *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.AcceptBacklog = MaxStreams
-	c.EnableKeepAlive, c.KeepAliveInterval = true, 30*time.Second
+	c.EnableKeepAlive = false // it takes a slow answer for none; see Conn.watch
 	c.ConnectionWriteTimeout = stuck
 	c.StreamOpenTimeout = stuck
 	c.StreamCloseTimeout = StreamIdle // when it is over, what the other end has not read is lost
@@ -165,35 +174,75 @@ func config() *yamux.Config {
 	return c
 }
 
-func newConn(ws *websocket.Conn, together *edgelink.Together, open func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (*Conn, error) {
+func newConn(ws *websocket.Conn, together *edgelink.Together, l life, open func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (*Conn, error) {
 	conn := gather(websocket.NetConn(context.Background(), ws, websocket.MessageBinary), together)
+	conn.cut = ws.CloseNow // Close would wait for the other end to agree
 	mux, err := open(conn, config())
 	if err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("second connection: %w", err)
 	}
-	return &Conn{mux: mux, turns: make(chan struct{}, MaxServices), turn: turn, began: time.Now()}, nil
+	c := &Conn{mux: mux, turns: make(chan struct{}, MaxServices), turn: turn, began: time.Now()}
+	go c.watch(conn, l) // ends with the connection
+	return c, nil
+}
+
+// watch closes a connection on which nothing comes any more: packets may vanish
+// without anybody saying so.
+func (c *Conn) watch(conn *gathered, l life) {
+	tick := time.NewTicker(l.ask / 2)
+	defer tick.Stop()
+	asked := make(chan struct{}, 64) // tokens while answers are waited for, a minute at most, as they may come behind much; beyond, it is not asked
+	for {
+		select {
+		case <-c.Done():
+			return
+		case <-tick.C:
+		}
+		quiet := conn.quiet()
+		if quiet >= l.silent {
+			_ = c.Close()
+			return
+		}
+		if quiet < l.ask && conn.mute() < l.ask {
+			continue
+		}
+		select {
+		case asked <- struct{}{}:
+			go func() { // ends with the connection at the latest
+				_, _ = c.mux.Ping() // whatever comes shows that the other end lives
+				<-asked
+			}()
+		default:
+		}
+	}
 }
 
 // Dial opens the connection to a hub. epoch is that of the Hello with which this
 // edge's link began.
 func Dial(ctx context.Context, url string, tlsConfig *tls.Config, epoch string) (*Conn, error) {
+	return dial(ctx, url, tlsConfig, epoch, usual)
+}
+
+func dial(ctx context.Context, url string, tlsConfig *tls.Config, epoch string, l life) (*Conn, error) {
 	together := &edgelink.Together{}
 	ws, err := edgelink.DialWebSocket(ctx, url, edgelink.PathBulk, edgelink.BulkSubprotocol, tlsConfig, http.Header{edgelink.HeaderEpoch: {epoch}}, together)
 	if err != nil {
 		return nil, err
 	}
-	return newConn(ws, together, yamux.Client)
+	return newConn(ws, together, l, yamux.Client)
 }
 
 // Accept takes over a request to PathBulk. When it fails it has answered the
 // request.
-func Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
+func Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) { return accept(w, r, usual) }
+
+func accept(w http.ResponseWriter, r *http.Request, l life) (*Conn, error) {
 	ws, err := edgelink.AcceptWebSocket(w, r, edgelink.BulkSubprotocol)
 	if err != nil {
 		return nil, err
 	}
-	return newConn(ws, nil, yamux.Server)
+	return newConn(ws, nil, l, yamux.Server)
 }
 
 // Done is closed when the connection is.

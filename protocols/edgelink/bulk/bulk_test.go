@@ -25,16 +25,23 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // pair is a connection: what hub opens the handlers at the edge serve.
 func pair(t *testing.T, handlers map[string]Handler) (hub, edge *Conn) {
 	t.Helper()
+	return pairThrough(t, usual, func(addr string) string { return addr }, handlers)
+}
+
+// pairThrough is a pair with a network between: of a hub's address it makes the one
+// that the edge dials.
+func pairThrough(t *testing.T, l life, network func(addr string) string, handlers map[string]Handler) (hub, edge *Conn) {
+	t.Helper()
 	accepted := make(chan *Conn, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := Accept(w, r)
+		c, err := accept(w, r, l)
 		if err != nil {
 			t.Error(err)
 		}
 		accepted <- c
 	}))
 	t.Cleanup(server.Close)
-	edge, err := Dial(t.Context(), server.URL, nil, "epoch")
+	edge, err := dial(t.Context(), "http://"+network(server.Listener.Addr().String()), nil, "epoch", l)
 	if err != nil {
 		t.Fatal(err)
 	}

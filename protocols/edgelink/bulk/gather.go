@@ -4,6 +4,8 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/whimbrel-edge/whimbrel/protocols/edgelink"
 )
@@ -19,6 +21,10 @@ const maxGathered = 256 << 10
 type gathered struct {
 	net.Conn
 	together *edgelink.Together // nil: Conn makes few writes of its own accord
+	cut      func() error       // closes Conn at once; nil: Close does
+	began    time.Time
+	heard    atomic.Int64 // when something last came, since began
+	said     atomic.Int64 // when there was last something to be written, since began
 
 	mu      sync.Mutex
 	changed sync.Cond // of mu
@@ -28,11 +34,26 @@ type gathered struct {
 }
 
 func gather(conn net.Conn, together *edgelink.Together) *gathered {
-	g := &gathered{Conn: conn, together: together, done: make(chan struct{})}
+	g := &gathered{Conn: conn, together: together, began: time.Now(), done: make(chan struct{})}
 	g.changed.L = &g.mu
 	go g.run() // ends with Close
 	return g
 }
+
+// Read implements net.Conn.
+func (g *gathered) Read(p []byte) (int, error) {
+	n, err := g.Conn.Read(p)
+	if n > 0 {
+		g.heard.Store(int64(time.Since(g.began)))
+	}
+	return n, err
+}
+
+// quiet is for how long nothing has come.
+func (g *gathered) quiet() time.Duration { return time.Since(g.began) - time.Duration(g.heard.Load()) }
+
+// mute is for how long there was nothing to be written.
+func (g *gathered) mute() time.Duration { return time.Since(g.began) - time.Duration(g.said.Load()) }
 
 // Write implements net.Conn. It returns before p is written; when that fails, a
 // later Write does.
@@ -46,6 +67,7 @@ func (g *gathered) Write(p []byte) (int, error) {
 		return 0, g.err
 	}
 	g.pending = append(g.pending, p...)
+	g.said.Store(int64(time.Since(g.began)))
 	g.changed.Broadcast()
 	return len(p), nil
 }
@@ -95,7 +117,11 @@ func (g *gathered) fail(err error) {
 // Close implements net.Conn. What has not been written is lost.
 func (g *gathered) Close() error {
 	g.fail(net.ErrClosed)
-	err := g.Conn.Close()
+	end := g.Conn.Close
+	if g.cut != nil {
+		end = g.cut
+	}
+	err := end()
 	<-g.done
 	return err
 }

@@ -70,6 +70,9 @@ func (s *Stream) Read(p []byte) (int, error) {
 	return s.read(p)
 }
 
+// errLost ends a stream whose connection has ended under it.
+var errLost = models.Errorf(models.KindTimeout, "the connection between hub and node was lost")
+
 // readAnswer is called by one goroutine, as Read is.
 func (s *Stream) readAnswer() error {
 	if err := s.Refusal(); err != nil {
@@ -78,7 +81,7 @@ func (s *Stream) readAnswer() error {
 	var a answer
 	err := readPrefixed(readFunc(s.read), &a)
 	switch {
-	case errors.Is(err, io.EOF) || errors.Is(err, yamux.ErrConnectionReset) || errors.Is(err, yamux.ErrSessionShutdown):
+	case errors.Is(err, errLost) || errors.Is(err, io.EOF) || errors.Is(err, yamux.ErrConnectionReset) || errors.Is(err, yamux.ErrSessionShutdown):
 		err = models.Errorf(models.KindUnavailable, "the connection to the node was lost")
 	case err == nil && a.Problem != nil:
 		err = a.Problem.Err()
@@ -119,6 +122,9 @@ func (s *Stream) read(p []byte) (int, error) {
 			return 0, net.ErrClosed
 		}
 		n, err := s.mux.Read(p)
+		if err != nil && s.mux.Session().IsClosed() {
+			return n, errLost // to yamux it is as if the other end had closed the stream
+		}
 		if n > 0 {
 			s.moved.Store(time.Now().UnixNano())
 		}
