@@ -71,7 +71,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 }
 
 // errLost ends a stream whose connection has ended under it.
-var errLost = models.Errorf(models.KindTimeout, "the connection between hub and node was lost")
+var errLost = models.Errorf(models.KindTimeout, "the connection to the node was lost")
 
 // readAnswer is called by one goroutine, as Read is.
 func (s *Stream) readAnswer() error {
