@@ -213,6 +213,29 @@ func TestPodLife(t *testing.T) {
 	})
 }
 
+// A restart is one, also when the container has to be made anew for it.
+func TestRestartsAreCounted(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var starts int
+		w.fake.Behave = func(engine.Spec) enginetest.Behaviour {
+			if starts++; starts == 2 {
+				return enginetest.Behaviour{Err: errors.New("task already exists")}
+			}
+			return enginetest.Behaviour{}
+		}
+		w.apply(w.pod("web-0", 1, nil))
+		if s := w.readyAt("web-0", 1); s.RestartCount != 0 {
+			t.Errorf("%d restarts", s.RestartCount)
+		}
+		list, _ := w.fake.List(t.Context(), nil)
+		w.fake.End(list[0].Name, 1, false)
+		w.await("web-0", "refused by the engine", func(s *models.PodStatus) bool { return s.Reason == models.ReasonRunContainerError })
+		if s := w.readyAt("web-0", 1); s.RestartCount != 1 || s.ContainerStatuses[0].ContainerID == list[0].ID {
+			t.Errorf("%d restarts, container %s after %s", s.RestartCount, s.ContainerStatuses[0].ContainerID, list[0].ID)
+		}
+	})
+}
+
 // A listing that began before a container was made does not have it. That is no
 // sign that somebody has removed it.
 func TestSlowEngine(t *testing.T) {

@@ -59,6 +59,7 @@ type problem struct{ reason, message string }
 type life struct {
 	seen      engine.Container // ID "" when there is none
 	made      time.Time        // when we made it; a listing that began before does not have it
+	begun     bool             // it has run before: the next start is a restart
 	known     bool             // its end, if it has ended, is news
 	ended     time.Time        // StartedAt of the life whose end was dealt with
 	removed   bool             // by us: that it is not there is no news
@@ -73,7 +74,6 @@ type life struct {
 	imageID   string  // its digest, when known
 	health    health
 	probed    time.Time // StartedAt of the life that is being probed
-	starts    int       // by this process
 }
 
 func newGeneration(r record) *generation {
@@ -139,14 +139,12 @@ func (r restarting) failure(l *life, now time.Time, quick bool) {
 // something in it to be stored.
 func (l *life) see(g *generation, name string, c engine.Container, now time.Time, r restarting) (changed bool) {
 	before := l.seen
-	l.seen = c
+	l.seen, l.begun = c, l.begun || !c.StartedAt.IsZero()
 	switch {
 	case c.ID == "":
 		if before.ID != "" {
 			if !l.removed && l.known && before.State != engine.Created && !g.done(name) { // somebody else has removed it
 				r.failure(l, now, true)
-				g.Restarts[name]++
-				changed = true
 			}
 			l.ended = time.Time{}
 		}

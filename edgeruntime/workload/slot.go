@@ -695,7 +695,7 @@ func (s *slot) start(ctx context.Context, g *generation, name string) error {
 	}
 	s.mu.Lock()
 	l := g.lives[name]
-	id, again, env := l.seen.ID, !l.seen.StartedAt.IsZero(), l.seen.Labels[labelEnv]
+	id, again, env, begun := l.seen.ID, !l.seen.StartedAt.IsZero(), l.seen.Labels[labelEnv], l.begun
 	s.mu.Unlock()
 	if again {
 		// Variables are of the container: where they have changed it takes another one.
@@ -707,8 +707,6 @@ func (s *slot) start(ctx context.Context, g *generation, name string) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			l.broken = true
-			g.Restarts[name]++
-			s.save()
 			return nil
 		}
 	}
@@ -719,8 +717,8 @@ func (s *slot) start(ctx context.Context, g *generation, name string) error {
 	defer s.mu.Unlock()
 	switch {
 	case err == nil:
-		l.problem, l.known = problem{}, true
-		if again {
+		l.problem, l.known, l.begun = problem{}, true, true
+		if begun {
 			g.Restarts[name]++
 			s.save()
 		}
