@@ -153,7 +153,7 @@ func New(ctx context.Context, cfg Config) (*Router, error) {
 		wake: map[string]chan struct{}{}, programs: map[string]*programs{}}
 	r.client = newClient(cfg.Guard)
 	r.courier = courier.New(courier.Config{Deliver: r.deliver, Store: r.settle, Now: cfg.Now, Log: cfg.Log})
-	r.delivered = prometheus.NewCounter(prometheus.CounterOpts{Name: "whimbrel_route_delivered_total", Help: "Messages of routes that the hub has delivered."})
+	r.delivered = prometheus.NewCounter(prometheus.CounterOpts{Name: "whimbrel_route_delivered_total", Help: "Messages of routes that were delivered, by the hub and, as far as they have said so, by edges."})
 	if cfg.Registerer != nil {
 		if err := cfg.Registerer.Register(r.delivered); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
@@ -768,7 +768,10 @@ func (r *Router) Counts(ctx context.Context, node string, c *pb.RouteCounts) err
 		if n.LastErrorUs != 0 {
 			t.LastAt = time.UnixMicro(n.LastErrorUs).UTC()
 		}
-		if r.totals[n.Route][c.Queue] != t {
+		if before := r.totals[n.Route][c.Queue]; before != t {
+			if t.Delivered > before.Delivered {
+				r.delivered.Add(float64(t.Delivered - before.Delivered))
+			}
 			totals = append(totals, t)
 			routes[n.Route] = true
 		}

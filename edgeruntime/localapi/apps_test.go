@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/devices"
+	"github.com/whimbrel-edge/whimbrel/edgeruntime/routes"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -28,8 +29,8 @@ func (fakeApp) Route(name string) bool { return name == "to-erp" }
 // fakeRoutes takes everything, and says for whom.
 type fakeRoutes struct{}
 
-func (fakeRoutes) Post(_ context.Context, namespace, name, _ string, payload []byte, _ time.Duration) (models.RouteReply, error) {
-	return models.RouteReply{Matched: true, Answered: true, Status: 200, Body: []byte(namespace + "/" + name + " " + string(payload))}, nil
+func (fakeRoutes) Post(_ context.Context, p routes.Posted, _ time.Duration) (models.RouteReply, error) {
+	return models.RouteReply{Matched: true, Answered: true, Status: 200, Body: []byte(p.Namespace + "/" + p.Route + " " + string(p.Payload) + p.Key)}, nil
 }
 
 func TestApps(t *testing.T) {

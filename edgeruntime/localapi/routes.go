@@ -14,7 +14,7 @@ import (
 // Routes takes messages for routes. *routes.Router is one.
 type Routes interface {
 	// Post returns what the target answered, if it has and did within wait.
-	Post(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error)
+	Post(ctx context.Context, p routes.Posted, wait time.Duration) (models.RouteReply, error)
 }
 
 // routeWait is how long a post waits for the target's answer when nothing is
@@ -43,16 +43,14 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return models.Errorf(models.KindTooLarge, "the message is too large or broke off: %v; at most %d bytes are carried", err, routes.MaxPayload)
 	}
+	p := routes.Posted{Namespace: namespace, Route: name, ContentType: r.Header.Get("Content-Type"), Payload: payload, By: who(r), Key: r.Header.Get("Idempotency-Key")}
 	if a != nil { // it calls those of its own namespace by their names alone
-		reply, err := s.cfg.Routes.Post(r.Context(), a.Namespace(), name, r.Header.Get("Content-Type"), payload, wait)
-		if err != nil {
-			return err
-		}
-		return writeReply(w, reply, q.Has("wait") && wait > 0)
+		p.Namespace = a.Namespace()
 	}
-	reply, err := s.cfg.Routes.Post(r.Context(), namespace, name, r.Header.Get("Content-Type"), payload, wait)
-	if before, after, ok := strings.Cut(name, "."); ok && models.KindOf(err) == models.KindNotFound {
-		reply, err = s.cfg.Routes.Post(r.Context(), before, after, r.Header.Get("Content-Type"), payload, wait)
+	reply, err := s.cfg.Routes.Post(r.Context(), p, wait)
+	if before, after, ok := strings.Cut(name, "."); ok && a == nil && models.KindOf(err) == models.KindNotFound {
+		p.Namespace, p.Route = before, after
+		reply, err = s.cfg.Routes.Post(r.Context(), p, wait)
 	}
 	if err != nil {
 		return err

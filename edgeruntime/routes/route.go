@@ -15,6 +15,7 @@ import (
 
 // message is one that was taken from its source.
 type message struct {
+	key         string // "": it is to get one
 	topic       string // "" when it came by REST
 	device      string // local id, of a twin's message
 	property    string

@@ -13,6 +13,8 @@ package routes
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +38,7 @@ const (
 	// either.
 	MaxPayload = 1 << 20
 	maxWaiters = 1024 // callers of Post at a time
+	maxKey     = 256  // bytes of their own keys
 	maxReplies = 64   // answers on their way to the hub; beyond, the oldest is dropped: nobody may wait for it any more
 	maxTwins   = 4096 // reported values that wait to be taken; beyond, they are dropped and counted
 )
@@ -264,7 +267,11 @@ func (r *Router) ways(rt *route, m *message) (out []way) {
 	if rt.transform != nil {
 		contentType = "application/json"
 	}
-	p := &pb.RouteMessage{Key: r.cfg.NewID(), Route: rt.uid, Generation: rt.generation, Namespace: rt.namespace, Name: rt.name, Filter: rt.filter(), Topic: m.topic, Node: r.cfg.Node, Device: m.device, Property: m.property,
+	key := m.key
+	if key == "" {
+		key = r.cfg.NewID()
+	}
+	p := &pb.RouteMessage{Key: key, Route: rt.uid, Generation: rt.generation, Namespace: rt.namespace, Name: rt.name, Filter: rt.filter(), Topic: m.topic, Node: r.cfg.Node, Device: m.device, Property: m.property,
 		ContentType: contentType, Payload: payload}
 	to := &rt.spec.To
 	if rt.beyond && !m.private {
@@ -335,33 +342,56 @@ func (r *Router) notify() {
 	}
 }
 
-// Post takes a message for a route whose source is REST, in namespace by name.
+// Posted is a message for a route whose source is REST.
+type Posted struct {
+	Namespace, Route string
+	ContentType      string
+	Payload          []byte
+	// Key is the Idempotency-Key of who posts, "" for none. What By posts to a route
+	// with one Key is one message: as long as it waits it is there once, and its target sees
+	// one key.
+	By, Key string
+}
+
+// key is what the message's copies have, "" when it is to get one.
+func (p *Posted) key(rt *route) string {
+	if p.Key == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(rt.uid + "\x00" + p.By + "\x00" + p.Key)) // nobody can have another's
+	return hex.EncodeToString(sum[:16])
+}
+
+// Post takes a message for a route whose source is REST.
 // It returns when the target has answered, or at the end of wait, or at once
 // when there is nothing to wait for. A message that was taken stays so whatever is
 // returned, unless the error is not nil.
-func (r *Router) Post(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error) {
-	if len(payload) > MaxPayload {
-		return models.RouteReply{}, models.Errorf(models.KindTooLarge, "the message has %d bytes, at most %d are carried", len(payload), MaxPayload)
+func (r *Router) Post(ctx context.Context, p Posted, wait time.Duration) (models.RouteReply, error) {
+	if len(p.Payload) > MaxPayload {
+		return models.RouteReply{}, models.Errorf(models.KindTooLarge, "the message has %d bytes, at most %d are carried", len(p.Payload), MaxPayload)
+	}
+	if len(p.Key) > maxKey {
+		return models.RouteReply{}, models.Errorf(models.KindMalformed, "the Idempotency-Key has %d bytes, at most %d are taken", len(p.Key), maxKey)
 	}
 	var rt *route
 	for _, candidate := range r.table.Load().routes {
-		if candidate.namespace == namespace && candidate.name == name && candidate.spec.From.REST {
+		if candidate.namespace == p.Namespace && candidate.name == p.Route && candidate.spec.From.REST {
 			rt = candidate
 		}
 	}
 	if rt == nil {
-		return models.RouteReply{}, models.Errorf(models.KindNotFound, "no route %s with from.rest on this node", name)
+		return models.RouteReply{}, models.Errorf(models.KindNotFound, "no route %s with from.rest on this node", p.Route)
 	}
-	m := &message{contentType: contentType, payload: payload}
+	m := &message{key: p.key(rt), contentType: p.ContentType, payload: p.Payload}
 	if _, ok, err := rt.pass(m, r.cfg.Node); err != nil {
 		r.drop(rt, err)
-		return models.RouteReply{}, models.Errorf(models.KindInvalid, "route %s: %v", name, err)
+		return models.RouteReply{}, models.Errorf(models.KindInvalid, "route %s: %v", p.Route, err)
 	} else if !ok {
 		return models.RouteReply{}, nil
 	}
 	ways := r.ways(rt, m)
 	if len(ways) == 0 {
-		return models.RouteReply{}, models.Errorf(models.KindInvalid, "route %s does not carry this message; its status says why", name)
+		return models.RouteReply{}, models.Errorf(models.KindInvalid, "route %s does not carry this message; its status says why", p.Route)
 	}
 	reply := models.RouteReply{Key: ways[0].m.Key, Matched: true}
 	answers := rt.spec.To.MQTT == nil && rt.spec.To.Broker == nil && wait > 0
@@ -372,6 +402,10 @@ func (r *Router) Post(ctx context.Context, namespace, name, contentType string, 
 		if len(r.waiters) >= maxWaiters {
 			r.mu.Unlock()
 			return models.RouteReply{}, models.Errorf(models.KindTooMany, "too many wait for answers of routes")
+		}
+		if r.waiters[reply.Key] != nil {
+			r.mu.Unlock()
+			return models.RouteReply{}, models.Errorf(models.KindConflict, "somebody waits for the answer to a message with this Idempotency-Key already")
 		}
 		r.waiters[reply.Key] = answer
 		r.mu.Unlock()

@@ -296,10 +296,10 @@ func TestService(t *testing.T) {
 	eventually(t, "counts", func() bool { return b.count(0).Delivered == 2 && b.count(0).Failed == 1 })
 
 	// Who waits is told at once that there will be no answer soon.
-	if reply, err := b.Post(t.Context(), "default", "r3", "", []byte("x"), time.Minute); err != nil || reply.Answered || reply.Kind != models.KindUnavailable || !strings.Contains(reply.Error, "no ready pod of service absent; the message stays queued") {
+	if reply, err := b.Post(t.Context(), Posted{Namespace: "default", Route: "r3", Payload: []byte("x")}, time.Minute); err != nil || reply.Answered || reply.Kind != models.KindUnavailable || !strings.Contains(reply.Error, "no ready pod of service absent; the message stays queued") {
 		t.Errorf("no app: %+v, %v", reply, err)
 	}
-	if reply, err := b.Post(t.Context(), "default", "r4", "", []byte("x"), time.Minute); err != nil || !reply.Published || reply.Key == "" {
+	if reply, err := b.Post(t.Context(), Posted{Namespace: "default", Route: "r4", Payload: []byte("x")}, time.Minute); err != nil || !reply.Published || reply.Key == "" {
 		t.Errorf("to the broker: %+v, %v", reply, err)
 	}
 	b.mu.Lock()
@@ -308,14 +308,14 @@ func TestService(t *testing.T) {
 	if h.Get("X-Whimbrel-Route") != "default/r0" || h.Get("X-Whimbrel-Topic") != "img/x" || h.Get("X-Whimbrel-Node") != "gw" || h.Get("X-Whimbrel-Time") == "" || h.Get("User-Agent") != "whimbrel" {
 		t.Errorf("headers %v", h)
 	}
-	reply, err := b.Post(t.Context(), "default", "r1", "text/plain", []byte("tea"), 5*time.Second)
+	reply, err := b.Post(t.Context(), Posted{Namespace: "default", Route: "r1", ContentType: "text/plain", Payload: []byte("tea")}, 5*time.Second)
 	if err != nil || !reply.Answered || reply.Status != 418 || string(reply.Body) != "pot" {
 		t.Errorf("reply %+v, %v", reply, err)
 	}
-	if _, err := b.Post(t.Context(), "default", "r0", "", nil, 0); models.KindOf(err) != models.KindNotFound {
+	if _, err := b.Post(t.Context(), Posted{Namespace: "default", Route: "r0"}, 0); models.KindOf(err) != models.KindNotFound {
 		t.Errorf("a route that is no REST source: %v", err)
 	}
-	if _, err := b.Post(t.Context(), "default", "r1", "", make([]byte, MaxPayload+1), 0); models.KindOf(err) != models.KindTooLarge {
+	if _, err := b.Post(t.Context(), Posted{Namespace: "default", Route: "r1", Payload: make([]byte, MaxPayload+1)}, 0); models.KindOf(err) != models.KindTooLarge {
 		t.Errorf("too large: %v", err)
 	}
 	// An app that is not there is not given up before the ttl.
@@ -332,11 +332,11 @@ func TestPostBeyond(t *testing.T) {
 	live := false
 	b.cfg.Live = func() bool { return live }
 	b.routes(`beyond: from: {rest: true}, when: 'payload == 1', to: {http: {url: "http://x"}}`)
-	reply, err := b.Post(t.Context(), "default", "r0", "", []byte("1"), time.Minute)
+	reply, err := b.Post(t.Context(), Posted{Namespace: "default", Route: "r0", Payload: []byte("1")}, time.Minute)
 	if err != nil || reply.Answered || !strings.Contains(reply.Error, "hub is away") {
 		t.Fatalf("without a hub: %+v, %v", reply, err)
 	}
-	if reply, err := b.Post(t.Context(), "default", "r0", "", []byte("2"), time.Minute); err != nil || reply.Matched {
+	if reply, err := b.Post(t.Context(), Posted{Namespace: "default", Route: "r0", Payload: []byte("2")}, time.Minute); err != nil || reply.Matched {
 		t.Errorf("not wanted: %+v, %v", reply, err)
 	}
 	live = true
@@ -355,13 +355,63 @@ func TestPostBeyond(t *testing.T) {
 			<-b.Waiting()
 		}
 	}()
-	reply, err = b.Post(t.Context(), "default", "r0", "", []byte("1"), 10*time.Second)
+	reply, err = b.Post(t.Context(), Posted{Namespace: "default", Route: "r0", Payload: []byte("1")}, 10*time.Second)
 	if err != nil || reply.Status != 201 || string(reply.Body) != "made" {
 		t.Errorf("reply %+v, %v", reply, err)
 	}
-	if reply, err = b.Post(t.Context(), "default", "r0", "", []byte("1"), 20*time.Millisecond); err != nil || reply.Answered || reply.Kind != models.KindTimeout {
+	if reply, err = b.Post(t.Context(), Posted{Namespace: "default", Route: "r0", Payload: []byte("1")}, 20*time.Millisecond); err != nil || reply.Answered || reply.Kind != models.KindTimeout {
 		t.Errorf("no answer: %+v, %v", reply, err)
 	}
+}
+
+// Who repeats a post with its own key gives the same message once more, and nobody
+// else can.
+func TestPostWithKey(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Live = func() bool { return true }
+	b.routes(`beyond: from: {rest: true}, to: {http: {url: "http://x"}}`, `beyond: from: {rest: true}, to: {http: {url: "http://x"}}`)
+	post := func(route, by, key string) string {
+		t.Helper()
+		reply, err := b.Post(t.Context(), Posted{Namespace: "default", Route: route, Payload: []byte("x"), By: by, Key: key}, 0)
+		if err != nil || reply.Key == "" || len(reply.Key) > 64 {
+			t.Fatalf("%+v, %v", reply, err)
+		}
+		return reply.Key
+	}
+	first := post("r0", "a", "k")
+	if again := post("r0", "a", "k"); again != first {
+		t.Errorf("keys %s and %s", first, again)
+	}
+	for _, other := range []string{post("r0", "a", "l"), post("r0", "b", "k"), post("r1", "a", "k"), post("r0", "a", ""), post("r0", "a", "")} {
+		if other == first {
+			t.Errorf("another message has the key %s", other)
+		}
+	}
+	if got, _ := b.parcel(); len(got) != 6 {
+		t.Errorf("%d messages wait", len(got))
+	}
+	if _, err := b.Post(t.Context(), Posted{Namespace: "default", Route: "r0", Key: strings.Repeat("k", maxKey+1)}, 0); models.KindOf(err) != models.KindMalformed {
+		t.Errorf("a long key: %v", err)
+	}
+	// Two cannot wait for one answer.
+	done := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, err := b.Post(ctx, Posted{Namespace: "default", Route: "r0", By: "a", Key: "w"}, time.Minute)
+		done <- err
+	}()
+	eventually(t, "the first waits", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.Router.mu.Lock()
+		defer b.Router.mu.Unlock()
+		return len(b.waiters) == 1
+	})
+	if _, err := b.Post(t.Context(), Posted{Namespace: "default", Route: "r0", By: "a", Key: "w"}, time.Minute); models.KindOf(err) != models.KindConflict {
+		t.Errorf("the second: %v", err)
+	}
+	cancel()
+	<-done
 }
 
 // Messages of the hub are delivered once for each key that waits here.
