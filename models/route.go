@@ -112,6 +112,19 @@ type RouteBroker struct {
 	Username     string        `json:"username,omitempty"`
 	PasswordFrom *SecretKeyRef `json:"passwordFrom,omitempty"`
 	CAFrom       *SecretKeyRef `json:"caFrom,omitempty"` // PEM of who signed the broker's certificate; default: the system's
+	// CertificateFrom is PEM of the client's certificate and its private key, for
+	// brokers that want one.
+	CertificateFrom *SecretKeyRef `json:"certificateFrom,omitempty"`
+}
+
+// Secrets are what of the broker is in Secrets.
+func (b *RouteBroker) Secrets() (refs []SecretKeyRef) {
+	for _, ref := range []*SecretKeyRef{b.PasswordFrom, b.CAFrom, b.CertificateFrom} {
+		if ref != nil {
+			refs = append(refs, *ref)
+		}
+	}
+	return refs
 }
 
 // Patience is how long the request may take. It may be asked of what another
@@ -322,6 +335,8 @@ func (v *routeChecks) broker(at string, b *RouteBroker) {
 		v.fail(at+"/url", "must not hold a name and password: use username and passwordFrom")
 	case b.CAFrom != nil && (u.Scheme == "mqtt" || u.Scheme == "tcp"):
 		v.fail(at+"/caFrom", "is for mqtts://")
+	case b.CertificateFrom != nil && (u.Scheme == "mqtt" || u.Scheme == "tcp"):
+		v.fail(at+"/certificateFrom", "is for mqtts://")
 	default:
 		v.host(at+"/url", u)
 	}
@@ -334,6 +349,9 @@ func (v *routeChecks) broker(at string, b *RouteBroker) {
 	}
 	if b.CAFrom != nil {
 		v.secretKey(at+"/caFrom", *b.CAFrom)
+	}
+	if b.CertificateFrom != nil {
+		v.secretKey(at+"/certificateFrom", *b.CertificateFrom)
 	}
 	if len(b.ClientID) > 128 {
 		v.fail(at+"/clientID", "must be at most 128 bytes, got %d", len(b.ClientID))

@@ -30,6 +30,8 @@ func TestRoute(t *testing.T) {
 		{"selector", `from: {twin: {labelSelector: "a in (b"}}, to: {mqtt: {topic: x}}`, []string{"/spec/from/twin/labelSelector"}},
 		{"selector's expressions", `from: {twin: {labelSelector: {matchLabels: {a: b}, matchExpressions: []}}}, to: {mqtt: {topic: x}}`, []string{"/spec/from/twin/labelSelector: has more than matchLabels"}},
 		{"path", `from: {rest: true}, to: {service: {name: a, path: "http://evil/x"}}`, []string{"/spec/to/service/path"}},
+		{"certificate without TLS", `from: {mqtt: a}, to: {broker: {url: "mqtt://b", topic: b, certificateFrom: {secret: s, key: k}}}`, []string{"/spec/to/broker/certificateFrom: is for mqtts://"}},
+		{"certificate of no key", `from: {mqtt: a}, to: {broker: {url: "mqtts://b", topic: b, certificateFrom: {secret: s}}}`, []string{"/spec/to/broker/certificateFrom/key: is required"}},
 		{"broker to broker", `from: {broker: {url: "mqtt://a", topic: a}}, to: {broker: {url: "mqtt://b", topic: b}}`, []string{"/spec/to/broker: cannot be the target"}},
 		{"password without a name", `from: {mqtt: a}, to: {broker: {url: "mqtt://b", topic: b, passwordFrom: {secret: s, key: k}}}`, []string{"/spec/to/broker/passwordFrom: needs username"}},
 		{"qos", `from: {rest: true}, to: {mqtt: {topic: x, qos: 3}}`, []string{"/spec/to/mqtt/qos: must be 0, 1 or 2, got 3"}},

@@ -24,10 +24,8 @@ func secretsOf(o models.Object) (keys []models.Key) {
 			if b == nil {
 				continue
 			}
-			for _, ref := range []*models.SecretKeyRef{b.PasswordFrom, b.CAFrom} {
-				if ref != nil {
-					names[ref.Secret] = true
-				}
+			for _, ref := range b.Secrets() {
+				names[ref.Secret] = true
 			}
 		}
 	}

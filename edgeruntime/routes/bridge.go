@@ -91,6 +91,17 @@ func (b *bridges) dialOptions(namespace string, to *models.RouteBroker) (*paho.C
 				return nil, fmt.Errorf("caFrom: key %s of secret %s has no certificate in PEM", ref.Key, ref.Secret)
 			}
 		}
+		if ref := to.CertificateFrom; ref != nil {
+			pem, err := b.r.table.Load().secret(namespace, *ref)
+			if err != nil {
+				return nil, fmt.Errorf("certificateFrom: %w", err)
+			}
+			cert, err := tls.X509KeyPair(pem, pem)
+			if err != nil {
+				return nil, fmt.Errorf("certificateFrom: key %s of secret %s must have a certificate and its private key in PEM: %w", ref.Key, ref.Secret, err)
+			}
+			conf.Certificates = []tls.Certificate{cert}
+		}
 		o.SetTLSConfig(conf)
 	}
 	return o, nil
@@ -170,7 +181,15 @@ func (b *bridges) target(namespace string, to *models.RouteBroker) (*target, err
 	if err != nil {
 		return nil, err
 	}
-	key := fmt.Sprintf("%s %s %s %x", o.Servers[0], o.Username, to.ClientID, maphash.String(seed, o.Password))
+	// What one may trust, or shows, is not for another.
+	key := fmt.Sprintf("%s %s %s", o.Servers[0], o.Username, to.ClientID)
+	for _, ref := range to.Secrets() {
+		value, err := b.r.table.Load().secret(namespace, ref)
+		if err != nil {
+			return nil, err
+		}
+		key += fmt.Sprintf(" %x", maphash.Bytes(seed, value))
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t := b.targets[key]

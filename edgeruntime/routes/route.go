@@ -73,10 +73,8 @@ func (t *table) secret(namespace string, ref models.SecretKeyRef) ([]byte, error
 
 // secretsOf changes when a secret that a broker needs does.
 func (t *table) secretsOf(namespace string, b *models.RouteBroker) (revisions string) {
-	for _, ref := range []*models.SecretKeyRef{b.PasswordFrom, b.CAFrom} {
-		if ref != nil {
-			revisions += fmt.Sprint(t.secrets[namespace+"/"+ref.Secret].revision, " ")
-		}
+	for _, ref := range b.Secrets() {
+		revisions += fmt.Sprint(t.secrets[namespace+"/"+ref.Secret].revision, " ")
 	}
 	return revisions
 }

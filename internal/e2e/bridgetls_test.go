@@ -16,7 +16,10 @@ import (
 
 // secure has the broker take TLS only, with a certificate of ca for these hosts,
 // and starts it again.
-func (m *mosquitto) secure(ca *pki.CA, hosts ...string) {
+func (m *mosquitto) secure(ca *pki.CA, hosts ...string) { m.t.Helper(); m.secureWith("", ca, hosts...) }
+
+// secureWith has more lines of configuration.
+func (m *mosquitto) secureWith(more string, ca *pki.CA, hosts ...string) {
 	m.t.Helper()
 	cert, err := ca.IssueServer(hosts, time.Now())
 	if err != nil {
@@ -32,13 +35,39 @@ func (m *mosquitto) secure(ca *pki.CA, hosts ...string) {
 	}
 	_, port, _ := net.SplitHostPort(m.addr)
 	for name, text := range map[string][]byte{"cert.pem": pki.EncodeCerts(leaf), "key.pem": key, "conf": fmt.Appendf(nil,
-		"listener %s 127.0.0.1\npassword_file %s/users\nallow_anonymous false\ncertfile %s/cert.pem\nkeyfile %s/key.pem\nuser root\n", port, m.dir, m.dir, m.dir)} {
+		"listener %s 127.0.0.1\npassword_file %s/users\nallow_anonymous false\ncertfile %s/cert.pem\nkeyfile %s/key.pem\nuser root\n%s", port, m.dir, m.dir, m.dir, more)} {
 		if err := os.WriteFile(filepath.Join(m.dir, name), text, 0o600); err != nil {
 			m.t.Fatal(err)
 		}
 	}
 	m.stop()
 	m.start()
+}
+
+// clientPEM is a certificate and its key.
+func clientPEM(t *testing.T, ca *pki.CA) string {
+	t.Helper()
+	key, err := pki.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := pki.NewCSR(key, "plant")
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := pki.CheckCSR(request, "plant")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := ca.SignNode(csr, time.Hour, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := pki.EncodeKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pki.EncodeCerts(cert)) + string(private)
 }
 
 // TestBridgeTLS carries messages to another broker over TLS, when its certificate
@@ -92,6 +121,26 @@ func TestBridgeTLS(t *testing.T) {
 	until("the route is told of the name", func(d routeDoc) bool { return strings.Contains(d.Status.LastError, "127.0.0.1") })
 	other.secure(authority, "127.0.0.1")
 	until("the messages are through", func(d routeDoc) bool { return d.Status.Delivered > 0 && d.Status.Queued == 0 && d.Status.Failed == 0 })
+	// One that wants a certificate of its clients, too.
+	ca := filepath.Join(other.dir, "clients.pem")
+	if err := os.WriteFile(ca, pki.EncodeCerts(authority.Cert), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other.secureWith("cafile "+ca+"\nrequire_certificate true\n", authority, "127.0.0.1")
+	local.publish(t, "erp/second", "2")
+	until("the broker does not let it in", func(d routeDoc) bool {
+		return d.Status.Queued > 0 && strings.Contains(d.Status.LastError, "not connected")
+	})
+	h.apply(secret("client", fmt.Sprintf(`{"client.pem": %q}`, clientPEM(t, authority))))
+	h.apply("apiVersion: whimbrel/v1\nkind: Route\nmetadata: {name: there}\nspec: {" + `from: {mqtt: "erp/#"}, to: {broker: {` + broker + `, certificateFrom: {secret: client, key: client.pem}, topic: "from-edge/{#}"}}` + "}\n")
+	was := 0
+	until("messages taken since are through", func(d routeDoc) bool {
+		local.publish(t, "erp/third", "3")
+		if was == 0 {
+			was = d.Status.Delivered
+		}
+		return d.Status.Delivered > was
+	})
 	e.stop()
 	h.stop()
 	for _, log := range []string{e.stderr(), h.stderr()} {
