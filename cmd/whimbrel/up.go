@@ -116,10 +116,11 @@ func up(ctx context.Context, cfg upConfig, log *slog.Logger, out io.Writer) (err
 		})
 	}
 	defer func() {
+		cause := context.Cause(ctx) // nil where the error is the first thing that went wrong
 		cancel(nil)
 		wait.Wait()
-		if cause := context.Cause(ctx); err == nil || errors.Is(err, context.Canceled) && !errors.Is(cause, context.Canceled) {
-			err = cause
+		if cause != nil {
+			err = cause // what failed meanwhile failed for that
 		}
 	}()
 	start(ctx, "hub", d.Run)
@@ -176,7 +177,8 @@ func upEdge(ctx context.Context, cfg upConfig, d *hubd.Daemon, log *slog.Logger)
 		}
 		ec.Token = token
 	}
-	return edgeruntime.New(ec)
+	edge, err := edgeruntime.New(ec)
+	return edge, listenaddr.Taken(err, "--mqtt", "--api")
 }
 
 // applyPlant registers the plant's models and devices. What is there already is

@@ -156,7 +156,7 @@ func (f *flags) run(cmd *cobra.Command, log *slog.Logger) error {
 	}
 	edge, err := edgeruntime.New(cfg)
 	if err != nil {
-		return err
+		return listenaddr.Taken(err, "--mqtt", "--api")
 	}
 	ctx := cmd.Context()
 	log.Info("edge starts", "version", version.Version, "data", f.data, "mqtt", edge.MQTTAddr(), "api", edge.APIAddr())

@@ -170,7 +170,7 @@ func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 		return nil, err
 	}
 	if d.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
-		return nil, fmt.Errorf("listen for the REST API: %w", err)
+		return nil, listenaddr.Taken(fmt.Errorf("listen for the REST API: %w", err), "--listen")
 	}
 	defer func() {
 		if err != nil {
@@ -189,7 +189,7 @@ func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	d.hub, err = devicehub.New(ctx, devicehub.Config{ImageDir: cfg.imageDir(), ImageSpace: space, ImageHosts: d.imageHost, Store: d.store, Key: key, LinkAddr: cfg.Link, Hosts: hosts, Mappers: cfg.Mappers, RouteGuard: guard,
 		Log: cfg.Log, Registerer: d.registry})
 	if err != nil {
-		return nil, err
+		return nil, listenaddr.Taken(err, "--link")
 	}
 	switch {
 	case cfg.InsecureHTTP:
