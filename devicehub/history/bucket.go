@@ -59,12 +59,15 @@ func (b *bucket) told(aggs []models.Agg) (out models.HistoryBucket, err error) {
 
 // buckets reads samples into buckets, and finds the times of which there are only
 // samples without a value. Those are gaps, too: from the first such sample to the
-// next one with a value.
-func buckets(ctx context.Context, s Reading, of Subject, from, to int64, q models.HistoryQuery) (out []models.HistoryBucket, gaps []models.HistoryGap, next *cursor, err error) {
+// next one with a value. within is the reason of the gap that from is in, if any.
+func buckets(ctx context.Context, s Reading, of Subject, within string, from, to int64, q models.HistoryQuery) (out []models.HistoryBucket, gaps []models.HistoryGap, next *cursor, err error) {
 	step := q.Step.Microseconds()
 	out = []models.HistoryBucket{}
 	var now bucket
 	var bad *models.HistoryGap
+	if within != "" {
+		bad = &models.HistoryGap{From: time.UnixMicro(from).UTC(), To: time.UnixMicro(from).UTC(), Reason: within}
+	}
 	flush := func() error {
 		if now.Count == 0 {
 			return nil
@@ -132,6 +135,7 @@ func buckets(ctx context.Context, s Reading, of Subject, from, to int64, q model
 	if bad != nil {
 		if next != nil {
 			bad.To = time.UnixMicro(next.us).UTC()
+			next.bad = bad.Reason
 		}
 		gaps = append(gaps, *bad)
 	}

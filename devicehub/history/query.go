@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
@@ -50,7 +52,7 @@ func Query(ctx context.Context, s Reading, of Subject, q models.HistoryQuery) (m
 	if q.Step == 0 {
 		out.Points, next, err = points(ctx, s, of, start, to, at.skip, q.Limit)
 	} else {
-		out.Buckets, gaps, next, err = buckets(ctx, s, of, start, to, q)
+		out.Buckets, gaps, next, err = buckets(ctx, s, of, at.bad, start, to, q)
 	}
 	if err != nil {
 		return models.History{}, err
@@ -85,18 +87,28 @@ func micros(t time.Time) int64 {
 }
 
 // cursor is where a page goes on: at a time, after as many samples of it as were
-// told already.
+// told already, in buckets in the midst of a gap for this reason.
 type cursor struct {
 	us   int64
 	skip int
+	bad  string
 }
 
-func (c cursor) String() string { return fmt.Sprintf("%d.%d", c.us, c.skip) }
+func (c cursor) String() string {
+	text := fmt.Sprintf("%d.%d", c.us, c.skip)
+	if c.bad != "" {
+		text += "." + c.bad
+	}
+	return text
+}
 
 func parseCursor(text string) (c cursor, err error) {
-	var rest string
-	n, err := fmt.Sscanf(text, "%d.%d%s", &c.us, &c.skip, &rest)
-	if n == 2 && c.skip >= 0 && c.String() == text {
+	us, rest, _ := strings.Cut(text, ".")
+	skip, bad, _ := strings.Cut(rest, ".")
+	if c.us, err = strconv.ParseInt(us, 10, 64); err == nil {
+		c.skip, err = strconv.Atoi(skip)
+	}
+	if c.bad = bad; err == nil && c.skip >= 0 && c.String() == text {
 		return c, nil
 	}
 	return c, fmt.Errorf("not a cursor: %w", err)

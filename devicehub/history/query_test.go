@@ -129,12 +129,21 @@ func (l *logbook) naive(t *testing.T, property string, q models.HistoryQuery) (o
 	slices.SortStableFunc(samples, func(a, b store.Sample) int { return time.UnixMicro(a.TimeUS).Compare(time.UnixMicro(b.TimeUS)) })
 	groups := map[time.Time][]models.Value{}
 	var order []time.Time
+	inGap := false
 	for _, v := range samples {
 		value, err := Value(v)
 		if err != nil {
 			t.Fatal(err)
 		}
 		at := time.UnixMicro(v.TimeUS).UTC()
+		if open := len(out.Gaps) - 1; inGap && (!value.IsNull() || v.Reason != out.Gaps[open].Reason) {
+			out.Gaps[open].To, inGap = at, false
+		}
+		if value.IsNull() && inGap {
+			out.Gaps[len(out.Gaps)-1].To = at
+		} else if value.IsNull() {
+			out.Gaps, inGap = append(out.Gaps, models.HistoryGap{From: at, To: at, Reason: v.Reason}), true
+		}
 		out.Points = append(out.Points, models.HistoryPoint{Time: at, Value: value, Quality: models.Quality(v.Quality), Reason: models.Reason(v.Reason), Backfill: v.Backfill})
 		if q.Step == 0 || value.IsNull() {
 			continue
@@ -149,6 +158,7 @@ func (l *logbook) naive(t *testing.T, property string, q models.HistoryQuery) (o
 		groups[start] = append(groups[start], value)
 	}
 	if q.Step == 0 {
+		out.Gaps = nil
 		return out
 	}
 	out.Points = nil
@@ -199,6 +209,19 @@ func (l *logbook) naive(t *testing.T, property string, q models.HistoryQuery) (o
 	return out
 }
 
+// joined makes gaps that pages cut whole.
+func joined(gaps []models.HistoryGap) []models.HistoryGap {
+	var out []models.HistoryGap
+	for _, g := range gaps {
+		if n := len(out); n > 0 && out[n-1].Reason == g.Reason && out[n-1].To.Equal(g.From) {
+			out[n-1].To = g.To
+			continue
+		}
+		out = append(out, g)
+	}
+	return out
+}
+
 func shown(t *testing.T, v any) string {
 	t.Helper()
 	text, err := json.Marshal(v)
@@ -242,7 +265,7 @@ func testAgainstNaive(t *testing.T, s store.Store) {
 	for range 150 {
 		property := fmt.Sprint("p", random.IntN(len(signals)))
 		from := border - span + random.Int64N(span*2)
-		q := models.HistoryQuery{From: time.UnixMicro(from), To: time.UnixMicro(from + random.Int64N(span)), Limit: 1 + random.IntN(300)}
+		q := models.HistoryQuery{From: time.UnixMicro(from), To: time.UnixMicro(from + random.Int64N(span)), Limit: 1 + random.IntN([]int{4, 300, 300, 300, 300}[random.IntN(5)])}
 		if random.IntN(3) > 0 {
 			q.Step, q.Agg = []time.Duration{time.Millisecond, 700 * time.Millisecond, time.Second, time.Minute, time.Hour}[random.IntN(5)], models.Aggs
 		}
@@ -252,6 +275,9 @@ func testAgainstNaive(t *testing.T, s store.Store) {
 		}
 		if h, w := shown(t, have.Buckets), shown(t, want.Buckets); len(have.Buckets)+len(want.Buckets) > 0 && h != w {
 			t.Fatalf("%s %+v: buckets\n%s\nwant\n%s", property, q, h, w)
+		}
+		if h, w := shown(t, joined(have.Gaps)), shown(t, joined(want.Gaps)); h != w {
+			t.Fatalf("%s %+v: gaps\n%s\nwant\n%s", property, q, h, w)
 		}
 	}
 }
