@@ -155,7 +155,7 @@ func New(cfg Config) (*Edge, error) {
 		e, err = open(cfg)
 	}
 	if err != nil && outbox.DiskFull(err) {
-		return nil, fmt.Errorf("the disk with %s is full, and nothing is left of what is set aside there for starts; make some megabytes of space and start again: %w", cfg.DataDir, err)
+		return nil, fmt.Errorf("no space is left for the data directory %s, nor anything of what is set aside there for starts; make some megabytes of space and start again: %w", cfg.DataDir, err)
 	}
 	if err != nil {
 		return nil, err

@@ -117,7 +117,15 @@ func lossOf(gap edgelink.Gap) (reason, message string) {
 	case why != "":
 		return "SamplesDropped", fmt.Sprintf("%d samples%s were dropped by the edge and will be missing in history: %s", gap.Samples, between(gap.From, gap.To), why)
 	case gap.Reason == edgelink.GapUnreadable:
-		return "LogUnreadable", fmt.Sprintf("records %d to %d of the node's log could not be read: %d samples or more%s are lost", gap.FirstSeq, gap.LastSeq, gap.Samples, between(gap.From, gap.To))
+		what := fmt.Sprintf("records %d to %d of the node's log", gap.FirstSeq, gap.LastSeq)
+		if gap.LastSeq == 0 {
+			what = "the node's log, or a part of it,"
+		}
+		message = what + " could not be read at the edge: what was in it is lost, and how many samples that is, nobody knows"
+		if gap.Samples > 0 {
+			message = fmt.Sprintf("%s could not be read at the edge: %d samples or more%s are lost", what, gap.Samples, between(gap.From, gap.To))
+		}
+		return "LogUnreadable", message
 	}
 	return "", ""
 }

@@ -253,6 +253,13 @@ func (f *file) load(ctx context.Context) error {
 	}
 	s.floor = s.last
 	if first.Valid {
+		var below sql.Null[int64]
+		if err := q(`SELECT max(seq) FROM record WHERE seq < ?`, []any{first.V}, &below); err != nil {
+			return err
+		}
+		if below.Valid {
+			return fmt.Errorf("record %d before the first one, %d: %w", below.V, first.V, errDisorder)
+		}
 		s.floor = uint64(first.V) - 1
 	}
 
@@ -688,9 +695,41 @@ func (f *file) ran() (time.Duration, error) {
 // leaving out what want refuses. Records that are damaged are named instead. at
 // is how far it looked.
 func (f *file) read(after, to uint64, maxBytes int, want func(seq uint64) (epoch string, ok bool)) (found []Record, damaged []uint64, at uint64, err error) {
+	found, damaged, first, at, err := f.readSome(after, to, maxBytes, want)
+	if err == nil && first != after+1 && after < to {
+		if first == 0 { // there is nothing
+			first = to + 1
+		}
+		if err = noneBetween(context.Background(), f.readers, after, first); err != nil {
+			return nil, nil, after, err
+		}
+	}
+	return found, damaged, at, err
+}
+
+// errDisorder: the file has records where a search for them does not find them. SQLite
+// itself does not notice a number within a page that was changed.
+var errDisorder = errors.New("the records are not in their order")
+
+// noneBetween checks a hole in the numbers: coming from its other end, too, there is
+// nothing in it.
+func noneBetween(ctx context.Context, db *sql.DB, after, before uint64) error {
+	var seq sql.Null[int64]
+	if err := db.QueryRowContext(ctx, `SELECT max(seq) FROM record WHERE seq < ?`, before).Scan(&seq); err != nil {
+		return err
+	}
+	if seq.Valid && uint64(seq.V) > after {
+		return fmt.Errorf("record %d: %w", seq.V, errDisorder)
+	}
+	return nil
+}
+
+// readSome is read up to the first hole in the numbers that is not right behind after;
+// first is the first number, 0 when there is none.
+func (f *file) readSome(after, to uint64, maxBytes int, want func(seq uint64) (epoch string, ok bool)) (found []Record, damaged []uint64, first, at uint64, err error) {
 	rows, err := f.readers.Query(`SELECT seq, samples, created_us, crc, body FROM record WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT 1000`, after, to)
 	if err != nil {
-		return nil, nil, after, err
+		return nil, nil, 0, after, err
 	}
 	defer rows.Close()
 	at = after
@@ -700,12 +739,20 @@ func (f *file) read(after, to uint64, maxBytes int, want func(seq uint64) (epoch
 		var created, crc int64
 		var body sql.RawBytes
 		if err := rows.Scan(&r.Seq, &r.Samples, &created, &crc, &body); err != nil {
-			return nil, nil, at, err
+			return nil, nil, 0, at, err
+		}
+		switch {
+		case r.Seq <= at:
+			return nil, nil, 0, after, fmt.Errorf("record %d after %d: %w", r.Seq, at, errDisorder)
+		case first == 0:
+			first = r.Seq
+		case r.Seq != at+1:
+			return found, damaged, first, at, nil
 		}
 		epoch, ok := want(r.Seq)
 		if ok {
 			if len(found) > 0 && total+len(body) > maxBytes {
-				return found, damaged, at, nil
+				return found, damaged, first, at, nil
 			}
 			if int64(crc32.Checksum(body, castagnoli)) != crc {
 				damaged = append(damaged, r.Seq)
@@ -717,7 +764,7 @@ func (f *file) read(after, to uint64, maxBytes int, want func(seq uint64) (epoch
 		}
 		at = r.Seq
 	}
-	return found, damaged, at, rows.Err()
+	return found, damaged, first, at, rows.Err()
 }
 
 // oldest returns the first seq in (after, to] and when its record was made.
@@ -770,7 +817,7 @@ func DiskFull(err error) bool {
 // corrupt reports whether err says that the file is no sound database.
 func corrupt(err error) bool {
 	var e sqlite3.Error
-	return errors.As(err, &e) && (e.Code == sqlite3.ErrCorrupt || e.Code == sqlite3.ErrNotADB)
+	return errors.As(err, &e) && (e.Code == sqlite3.ErrCorrupt || e.Code == sqlite3.ErrNotADB) || errors.Is(err, errDisorder)
 }
 
 // microseconds and timeOf keep a time in an integer column; 0 is none.

@@ -75,7 +75,7 @@ func (f *file) salvage(ctx context.Context, from damaged, now int64) (lost []edg
 		return whole, nil
 	}
 	defer old.Close()
-	old.SetMaxOpenConns(1)
+	old.SetMaxOpenConns(2) // one looks ahead
 	known := from.state
 	if len(known.epochs) == 0 {
 		was := &file{}
@@ -174,6 +174,10 @@ func (f *file) copyRecords(ctx context.Context, old *sql.DB, after, last uint64)
 		if err != nil {
 			return holes, err
 		}
+		if at == after && !broken {
+			// Nothing is found, be it that nothing is there.
+			broken = noneBetween(ctx, old, after, last+1) != nil
+		}
 		switch {
 		case broken:
 			// It may be one record, or a page of many, or one that leads to many pages.
@@ -208,7 +212,8 @@ func (f *file) copySome(ctx context.Context, old *sql.DB, after, last uint64) (a
 	}
 	defer rows.Close()
 	at = after
-	for size := 0; size < salvageBytes && rows.Next(); {
+	first := true
+	for size := 0; size < salvageBytes && rows.Next(); first = false {
 		var seq uint64
 		var epoch, samples, gaps, created, ran, from, to, crc int64
 		var body sql.RawBytes
@@ -216,6 +221,15 @@ func (f *file) copySome(ctx context.Context, old *sql.DB, after, last uint64) (a
 			int64(crc32.Checksum(body, castagnoli)) != crc {
 			broken = true
 			break
+		}
+		if seq != at+1 {
+			if !first {
+				break // the next attempt begins with it
+			}
+			if noneBetween(ctx, old, at, seq) != nil {
+				broken = true
+				break
+			}
 		}
 		if _, err := tx.Exec(`INSERT INTO record (`+recordColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			seq, epoch, samples, gaps, created, ran, from, to, crc, []byte(body)); err != nil {
@@ -241,7 +255,10 @@ func readableAfter(ctx context.Context, old *sql.DB, at, last uint64) uint64 {
 			return 0, false
 		}
 		if !n.Valid {
-			return math.MaxInt64, true
+			return math.MaxInt64, noneBetween(ctx, old, from-1, last+1) == nil
+		}
+		if uint64(n.V) > last || noneBetween(ctx, old, from-1, uint64(n.V)) != nil {
+			return 0, false // it is not where it should be
 		}
 		var sum int64
 		if old.QueryRowContext(ctx, `SELECT crc FROM record WHERE seq = ?`, n.V).Scan(&sum) != nil {
