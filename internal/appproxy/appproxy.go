@@ -403,6 +403,7 @@ type awake struct {
 	limit time.Duration
 	began time.Time
 	moved atomic.Int64 // when something last did, since began
+	armed time.Time    // when a Read is woken to look again; Read's own
 }
 
 func newAwake(conn net.Conn, limit time.Duration) *awake {
@@ -412,14 +413,20 @@ func newAwake(conn net.Conn, limit time.Duration) *awake {
 func (c *awake) Read(p []byte) (int, error) {
 	for {
 		until := c.began.Add(time.Duration(c.moved.Load()) + c.limit)
-		if err := c.SetReadDeadline(until); err != nil {
-			return 0, err
+		if until.Sub(c.armed) > c.limit/16 { // not for each piece: woken too early does no harm
+			if err := c.SetReadDeadline(until); err != nil {
+				return 0, err
+			}
+			c.armed = until
 		}
 		n, err := c.Conn.Read(p)
 		if n > 0 {
 			c.moved.Store(int64(time.Since(c.began)))
 		}
 		var timeout net.Error
+		if n == 0 && errors.As(err, &timeout) && timeout.Timeout() {
+			c.armed = time.Time{}
+		}
 		if n == 0 && errors.As(err, &timeout) && timeout.Timeout() && time.Since(c.began) < time.Duration(c.moved.Load())+c.limit {
 			continue // the other direction has moved
 		}

@@ -28,6 +28,7 @@ type Stream struct {
 	aborted  atomic.Bool
 	moved    atomic.Int64 // when something last did, unix ns
 	deadline atomic.Int64 // of Read, unix ns; 0 for none
+	armed    atomic.Int64 // when a Read that waits is woken to look again, unix ns; 0: it is to be set
 }
 
 var _ net.Conn = (*Stream)(nil)
@@ -115,8 +116,13 @@ func (s *Stream) read(p []byte) (int, error) {
 		if d := s.deadline.Load(); d != 0 {
 			until = min(until, d)
 		}
-		if err := s.mux.SetReadDeadline(time.Unix(0, until)); err != nil {
-			return 0, err
+		// yamux wakes who waits each time it is set, so it is not for each piece: woken too
+		// early does no harm.
+		if armed := s.armed.Load(); until < armed || until-armed > int64(StreamIdle/16) {
+			s.armed.Store(until)
+			if err := s.mux.SetReadDeadline(time.Unix(0, until)); err != nil {
+				return 0, err
+			}
 		}
 		if s.aborted.Load() {
 			return 0, net.ErrClosed
@@ -129,6 +135,9 @@ func (s *Stream) read(p []byte) (int, error) {
 			s.moved.Store(time.Now().UnixNano())
 		}
 		var timeout net.Error
+		if n == 0 && errors.As(err, &timeout) && timeout.Timeout() {
+			s.armed.Store(0)
+		}
 		if n == 0 && errors.As(err, &timeout) && timeout.Timeout() && !s.aborted.Load() && time.Now().UnixNano() < s.moved.Load()+int64(StreamIdle) {
 			if d := s.deadline.Load(); d == 0 || time.Now().UnixNano() < d {
 				continue // the other direction has moved
@@ -174,6 +183,7 @@ func (s *Stream) SetDeadline(t time.Time) error {
 
 // SetReadDeadline implements net.Conn.
 func (s *Stream) SetReadDeadline(t time.Time) error {
+	defer s.armed.Store(0)
 	if t.IsZero() {
 		s.deadline.Store(0)
 		return nil
