@@ -59,6 +59,9 @@ type settings struct {
 	duration time.Duration // of each timed loop
 	rounds   int           // of each comparison; the median counts
 	scale    int           // properties at most
+	// of the section scale alone
+	scaleFrom int // properties at least
+	each      int // samples of each in a round, 0: as many as make sense
 }
 
 func main() {
@@ -69,11 +72,13 @@ func main() {
 	flag.IntVar(&s.rounds, "rounds", 5, "how often each comparison is made; the median ratio counts")
 	flag.StringVar(&only, "only", "", "sections to run, joined by commas (default all)")
 	flag.IntVar(&s.scale, "scale", 1_000_000, "up to how many properties the cost of a sample is measured; a million takes minutes")
+	flag.IntVar(&s.scaleFrom, "scale-from", 0, "from how many properties the cost of a sample is measured")
+	flag.IntVar(&s.each, "each", 0, "samples of each property when the cost of a sample is measured; 120 go the whole way into chunks, which at a million takes long")
 	flag.StringVar(&outboxPath, "outbox", "", "of use to the bench itself: fill the outbox at this path")
 	flag.BoolVar(&short, "short", false, "less of everything: loops of a second, three rounds, and no million properties")
 	flag.Parse()
 	if short {
-		s = settings{duration: min(s.duration, time.Second), rounds: min(s.rounds, 3), scale: min(s.scale, 100_000)}
+		s.duration, s.rounds, s.scale = min(s.duration, time.Second), min(s.rounds, 3), min(s.scale, 100_000)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
