@@ -328,6 +328,17 @@ func byClass(runs []span) (of [classOther + 1][]span) {
 	return of
 }
 
+// bucketSamples is how many samples the first bucket of sorted runs has.
+func bucketSamples(runs []span) (n int) {
+	for i := range runs {
+		if runs[i].series>>bucketBits != runs[0].series>>bucketBits {
+			break
+		}
+		n += runs[i].len()
+	}
+	return n
+}
+
 // batchRows cuts sorted runs into rows and hands each over, which is good until
 // the next.
 func batchRows(runs []span, level int16, received time.Time, row func(*tuple)) {
@@ -345,6 +356,11 @@ func batchRows(runs []span, level int16, received time.Time, row func(*tuple)) {
 	for _, runs := range of {
 		for i := range runs {
 			r := runs[i]
+			// A bucket that makes a row gets its own: that can stay as it is.
+			if last := len(w.series) - 1; level == 0 && last >= 0 && r.series>>bucketBits != w.series[last]>>bucketBits &&
+				(w.len() >= keepFrom || bucketSamples(runs[i:]) >= keepFrom) {
+				flush()
+			}
 			for r.len() > 0 {
 				part := r
 				part.hi = min(r.hi, r.lo+int32(rowSamples-w.len()))

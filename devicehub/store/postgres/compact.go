@@ -33,6 +33,9 @@ const (
 	enough      = 96
 	bucketSteps = 24 // of one level that become one of the next
 	topLevel    = 2
+	// keepFrom is how many samples of one bucket make a row that stays as it is when it
+	// goes to level 1: to put it together with others would help its readers little.
+	keepFrom = 512
 	// chunkAfter is how long samples of slow series wait for company at most.
 	chunkAfter = 15 * time.Minute
 
@@ -154,18 +157,74 @@ func (s *Store) makePartitions(ctx context.Context, starts []int64) error {
 	return nil
 }
 
+// arrived is a row of level 0.
+type arrived struct {
+	id       int64
+	b0, b1   int64 // the first and the last bucket that it may have samples of
+	n, runs  int64
+	received time.Time
+}
+
+// kept says which of the oldest rows that have arrived, in order, stay as they are:
+// those that are large and of one bucket, where all of the bucket's are. A bucket that
+// they bring enough of for chunks, while nothing of it waits from before, is rewritten.
+func kept(rows []arrived, pending map[int64]bool) (keep, rest []int64) {
+	type sum struct {
+		n, runs int64
+		steps   map[time.Time]bool
+		mixed   bool
+	}
+	sums := map[int64]*sum{}
+	var wide []arrived
+	for _, r := range rows {
+		if r.b0 != r.b1 {
+			wide = append(wide, r)
+			continue
+		}
+		of := sums[r.b0]
+		if of == nil {
+			of = &sum{steps: map[time.Time]bool{}}
+			sums[r.b0] = of
+		}
+		of.n, of.runs, of.mixed = of.n+r.n, of.runs+r.runs, of.mixed || r.n < keepFrom
+		of.steps[r.received] = true
+	}
+	for b, of := range sums {
+		chunks := of.n >= enough*(of.runs/int64(len(of.steps))) && !pending[b]
+		of.mixed = of.mixed || chunks || slices.ContainsFunc(wide, func(r arrived) bool { return r.b0 <= b && b <= r.b1 })
+	}
+	for _, r := range rows {
+		if of := sums[r.b0]; r.b0 == r.b1 && !of.mixed {
+			keep = append(keep, r.id)
+		} else {
+			rest = append(rest, r.id)
+		}
+	}
+	return keep, rest
+}
+
 // compactArrived takes the oldest rows that have arrived. Where they bring enough
 // of each series, and nothing is left from before, they become chunks, else rows
 // of level 1.
 func (s *Store) compactArrived(ctx context.Context, now time.Time) (more bool, err error) {
 	return s.rewrite(ctx, now, func(tx pgx.Tx, w *rewriting) error {
-		left, err := w.take(ctx, tx, `id IN (SELECT id FROM (SELECT id, sum(n) OVER (ORDER BY id) - n AS before FROM
-			(SELECT id, n FROM samples_batch WHERE level = 0 ORDER BY id LIMIT 10000) AS a) AS b WHERE before < $1)`, compactSamples)
-		if err != nil || len(w.runs) == 0 {
+		rows, err := tx.Query(ctx, `SELECT id, s0 >> $1, s1 >> $1, n, runs, received FROM (SELECT *, sum(n) OVER (ORDER BY id) - n AS before FROM
+			(SELECT id, s0, s1, n, runs, received FROM samples_batch WHERE level = 0 ORDER BY id LIMIT 10000) AS a) AS b WHERE before < $2 ORDER BY id`, bucketBits, compactSamples)
+		if err != nil {
+			return err
+		}
+		var oldest []arrived
+		var r arrived
+		left := int64(0)
+		if _, err := pgx.ForEachRow(rows, []any{&r.id, &r.b0, &r.b1, &r.n, &r.runs, &r.received}, func() error {
+			oldest = append(oldest, r)
+			left += r.n
+			return nil
+		}); err != nil || len(oldest) == 0 {
 			return err
 		}
 		w.more = left >= compactSamples
-		rows, err := tx.Query(ctx, `SELECT DISTINCT s0 >> $1 FROM samples_batch WHERE level > 0`, bucketBits)
+		rows, err = tx.Query(ctx, `SELECT DISTINCT s0 >> $1 FROM samples_batch WHERE level > 0`, bucketBits)
 		if err != nil {
 			return err
 		}
@@ -176,6 +235,13 @@ func (s *Store) compactArrived(ctx context.Context, now time.Time) (more bool, e
 		pending := map[int64]bool{}
 		for _, b := range buckets {
 			pending[b] = true
+		}
+		keep, rest := kept(oldest, pending)
+		if err := w.keep(ctx, tx, keep); err != nil || len(rest) == 0 {
+			return err
+		}
+		if _, err := w.take(ctx, tx, `id = ANY($1)`, rest); err != nil {
+			return err
 		}
 		for runs := w.runs; len(runs) > 0; {
 			bucket, n, samples, series := runs[0].series>>bucketBits, 0, 0, 0
@@ -195,6 +261,20 @@ func (s *Store) compactArrived(ctx context.Context, now time.Time) (more bool, e
 		}
 		return nil
 	})
+}
+
+// keep makes rows that have arrived rows of level 1, as they are. They get new ids,
+// for they come after all that is of level 1 already.
+func (w *rewriting) keep(ctx context.Context, tx pgx.Tx, ids []int64) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	var b pgx.Batch
+	for _, id := range ids {
+		b.Queue(`UPDATE samples_batch SET level = 1, id = DEFAULT WHERE id = $1`, id)
+	}
+	w.kept = len(ids)
+	return tx.SendBatch(ctx, &b).Close()
 }
 
 // bucket is what waits of one bucket.
@@ -253,15 +333,18 @@ func (s *Store) compactBuckets(ctx context.Context, now time.Time) (more bool, e
 			if level == 0 {
 				continue
 			}
-			if w.samples > 0 && w.samples+b.samples > compactSamples {
+			if w.samples > 0 && w.samples+min(b.samples, compactSamples) > compactSamples {
 				w.more = true // in a transaction of its own
 				break
 			}
 			w.runs = w.runs[:0]
-			if _, err := w.take(ctx, tx, `level > 0 AND level < $1 AND s0 >= $2 AND s0 < $3`, level, b.id<<bucketBits, (b.id+1)<<bucketBits); err != nil {
+			// The oldest, when there is more than one transaction is to hold.
+			taken, err := w.take(ctx, tx, `id IN (SELECT id FROM (SELECT id, sum(n) OVER (ORDER BY level DESC, id) - n AS before FROM samples_batch
+				WHERE level > 0 AND level < $1 AND s0 >= $2 AND s0 < $3) AS b WHERE before < $4)`, level, b.id<<bucketBits, (b.id+1)<<bucketBits, compactSamples)
+			if err != nil {
 				return err
 			}
-			w.samples += b.samples
+			w.samples += int64(taken)
 			if level == levelForGood {
 				w.chunks(w.runs)
 			} else {
@@ -303,6 +386,7 @@ type rewriting struct {
 	runs     []span
 	received time.Time // of the first row
 	taken    int       // samples that were read
+	kept     int       // rows that only changed their level
 	samples  int64
 	more     bool
 
@@ -440,7 +524,7 @@ func (s *Store) rewrite(ctx context.Context, now time.Time, step func(pgx.Tx, *r
 	}
 	if len(missing) == 0 {
 		failpoint.Here("history.compacted")
-		s.removed += len(w.ids)
+		s.removed += len(w.ids) + w.kept
 		return w.more, nil
 	}
 	return true, s.makeMissing(ctx, missing)

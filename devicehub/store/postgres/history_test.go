@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -616,6 +617,123 @@ func perSample(b *testing.B, s *Store, tables string, samples int) float64 {
 
 // TestPartitionsAreDropped: a week of which nothing is to be kept goes as a whole,
 // and comes back when something late is of it.
+// TestRowsStayAsTheyAre: large rows of one bucket are not written again before they
+// become chunks, and samples of one time stay in the order in which they arrived
+// between them, those that are put together, and chunks.
+func TestRowsStayAsTheyAre(t *testing.T) {
+	const series, times = 600, 40
+	s := openNew(t)
+	f := newFiller(t, s, series)
+	random := rand.New(rand.NewPCG(3, 4))
+	begin := time.Now().Add(-time.Minute).UnixMicro()
+	want := make([][times][]int64, series) // by property and time, in the order of arrival
+	next := int64(0)
+	check := func(when string) {
+		t.Helper()
+		for range 20 {
+			p := random.IntN(series)
+			var have, expected []int64
+			if err := s.Samples(t.Context(), "uid-1", fmt.Sprint("p", p), math.MinInt64, math.MaxInt64, func(v store.Sample) error {
+				have = append(have, v.Int)
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			for i := range want[p] {
+				expected = append(expected, want[p][i]...)
+			}
+			if fmt.Sprint(have) != fmt.Sprint(expected) {
+				t.Fatalf("%s: p%d is %v, want %v", when, p, have, expected)
+			}
+		}
+	}
+	stayed, chunks := 0, 0
+	for i := range 150 {
+		if i < 40 || random.IntN(3) > 0 {
+			f.add(t, 1, func(p, _ int) store.Sample {
+				next++
+				at := random.IntN(times)
+				want[p][at] = append(want[p][at], next)
+				return store.Sample{TimeUS: begin + int64(at), Kind: uint8(models.KindInt), Int: next}
+			})
+		} else {
+			b := store.Batch{NodeUID: "n", Epoch: "e", After: f.acked, Acked: f.acked + 1, Received: time.Now()}
+			f.acked++
+			for range 1 + random.IntN(50) {
+				p, at := random.IntN(series), random.IntN(times)
+				next++
+				want[p][at] = append(want[p][at], next)
+				storetest.Add(&b.Samples, f.ids[p], store.Sample{TimeUS: begin + int64(at), Kind: uint8(models.KindInt), Int: next})
+			}
+			if err := s.Ingest(t.Context(), []store.Batch{b}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i > 40 && random.IntN(4) > 0 {
+			continue
+		}
+		if _, err := s.Compact(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		var large, young int
+		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FILTER (WHERE level = 1 AND n = $1), (SELECT count(*) FROM samples_young) FROM samples_batch`, series).Scan(&large, &young); err != nil {
+			t.Fatal(err)
+		}
+		stayed, chunks = max(stayed, large), max(chunks, young)
+		if i%10 == 0 {
+			check(fmt.Sprint("after ", i))
+		}
+	}
+	check("in the end")
+	compactAll(t, s, time.Now().Add(2*chunkAfter))
+	check("in chunks")
+	if stayed < bucketSteps-1 || chunks == 0 {
+		t.Errorf("%d rows at most stayed as they are, and there were %d chunks before the end", stayed, chunks)
+	}
+}
+
+// TestRowsOfOneBucket: what arrives is cut where large buckets begin and end.
+func TestRowsOfOneBucket(t *testing.T) {
+	const b = 1 << bucketBits
+	var in store.Samples
+	for _, of := range [][2]int64{{0, 10}, {b, b + 20}, {2 * b, 2*b + 700}, {3 * b, 3*b + 5}, {7 * b, 7*b + 3000}, {8 * b, 8*b + 3000}, {9 * b, 9*b + 3}, {12 * b, 12*b + 4}} {
+		for id := of[0]; id < of[1]; id++ {
+			storetest.Add(&in, id, store.Sample{TimeUS: id, Kind: uint8(models.KindInt), Int: id})
+		}
+	}
+	var have []string
+	batchRows(appendRuns(nil, &columns{Samples: in}), 0, time.Now(), func(row *tuple) {
+		v := row.values()
+		have = append(have, fmt.Sprint(readInt8(v[4])>>bucketBits, "-", readInt8(v[5])>>bucketBits, " ", readInt4(v[2])))
+	})
+	if want := []string{"0-1 30", "2-2 700", "3-3 5", "7-7 3000", "8-8 3000", "9-12 7"}; !slices.Equal(have, want) {
+		t.Errorf("rows %q, want %q", have, want)
+	}
+}
+
+// TestKept: rows stay where all of their bucket can.
+func TestKept(t *testing.T) {
+	at := func(n int) time.Time { return time.Unix(int64(n), 0) }
+	for what, c := range map[string]struct {
+		rows    []arrived
+		pending map[int64]bool
+		keep    string
+	}{
+		"large":                       {[]arrived{{1, 5, 5, 4096, 4096, at(1)}, {2, 6, 6, 4096, 4096, at(1)}, {3, 5, 5, 4096, 4096, at(2)}}, nil, "[1 2 3]"},
+		"small beside large":          {[]arrived{{1, 5, 5, 4096, 4096, at(1)}, {2, 6, 6, 4096, 4096, at(1)}, {3, 5, 5, keepFrom - 1, 9, at(2)}}, nil, "[2]"},
+		"wide":                        {[]arrived{{1, 5, 5, 4096, 4096, at(1)}, {2, 6, 6, 4096, 4096, at(1)}, {3, 4, 5, 4096, 4096, at(2)}, {4, 3, 3, 4096, 4096, at(3)}}, nil, "[2 4]"},
+		"enough for chunks":           {[]arrived{{1, 5, 5, 4096, 10, at(1)}, {2, 6, 6, 4096, 4096, at(1)}}, nil, "[2]"},
+		"enough, but others wait":     {[]arrived{{1, 5, 5, 4096, 10, at(1)}, {2, 6, 6, 4096, 4096, at(1)}}, map[int64]bool{5: true}, "[1 2]"},
+		"enough in many rows of some": {[]arrived{{1, 5, 5, 4096, 400, at(1)}, {2, 5, 5, 4096, 400, at(1)}, {3, 5, 5, 4096, 400, at(2)}, {4, 5, 5, 4096, 400, at(2)}}, nil, "[1 2 3 4]"},
+		"nothing":                     {nil, nil, "[]"},
+	} {
+		keep, rest := kept(c.rows, c.pending)
+		if fmt.Sprint(keep) != c.keep || len(keep)+len(rest) != len(c.rows) {
+			t.Errorf("%s: %v stay, want %s; %v do not", what, keep, c.keep, rest)
+		}
+	}
+}
+
 // TestArraysHaveNoStatistics: to count the elements of all these arrays takes
 // autovacuum longer than it takes to store them, and no plan asks for it.
 func TestArraysHaveNoStatistics(t *testing.T) {
