@@ -17,10 +17,10 @@ const (
 	scaleEach    = 120
 )
 
-// scaleMost bounds the samples of a round. A million properties get so few each that
-// theirs are put together once and not yet made chunks, which -each can change when
-// there is time for it.
-const scaleMost = 12_000_000
+// scaleMost bounds the samples of a round. A million properties get 24 each, after
+// which the compactor puts theirs together for the first time; that they become chunks
+// takes four times as many, which -each can ask for when there is time for it.
+const scaleMost = 24_000_000
 
 // benchScale measures what a sample costs the hub and Postgres in CPU, compaction
 // included, at more and more properties with one sample a second each, as fast as
