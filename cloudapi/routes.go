@@ -15,9 +15,9 @@ import (
 // Routes is what the endpoints of routes' messages need.
 type Routes interface {
 	// PublishRoute takes a message for a route whose source is REST, and waits for
-	// the target's answer. A message that was taken stays so whatever is
+	// the target's answer. Those with one key that is not "" are one message. A message that was taken stays so whatever is
 	// returned, unless the error is not nil.
-	PublishRoute(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error)
+	PublishRoute(ctx context.Context, namespace, name, key, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error)
 	// DeadLetters returns dead letters, oldest first: those with ids above after.
 	DeadLetters(ctx context.Context, namespace, name string, after int64, limit int) ([]models.DeadLetter, error)
 	// ReplayDeadLetters and DropDeadLetters are for all, or for those with the ids.
@@ -69,7 +69,11 @@ func (a *api) publishRoute(c *call) (answer, error) {
 	return c.once(payload, func() (answer, error) {
 		ctx, cancel := c.long()
 		defer cancel(nil)
-		reply, err := a.Routes.PublishRoute(ctx, namespace, name, c.Header.Get("Content-Type"), payload, wait)
+		key := c.Header.Get("Idempotency-Key") // a problem is not kept, but the message may be
+		if key != "" {
+			key = c.caller.Name + "\x00" + key
+		}
+		reply, err := a.Routes.PublishRoute(ctx, namespace, name, key, c.Header.Get("Content-Type"), payload, wait)
 		if err != nil {
 			return answer{}, err
 		}

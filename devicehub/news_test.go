@@ -17,7 +17,7 @@ func TestRouteNews(t *testing.T) {
 	route := h.apply("apiVersion: whimbrel/v1\nkind: Route\nmetadata: {name: out}\nspec: {from: {rest: true}, to: {mqtt: {topic: t, nodeSelector: {site: nowhere}}}, delivery: {retries: 0}}\n")
 	for range 3 {
 		h.until("it is taken", func() bool {
-			_, err := h.PublishRoute(t.Context(), "default", "out", "text/plain", []byte("x"), 0)
+			_, err := h.PublishRoute(t.Context(), "default", "out", "", "text/plain", []byte("x"), 0)
 			return err == nil
 		})
 	}

@@ -9,8 +9,8 @@ import (
 )
 
 // PublishRoute takes a message for a route whose source is REST.
-func (h *Hub) PublishRoute(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error) {
-	return h.routing.Publish(ctx, namespace, name, contentType, payload, wait)
+func (h *Hub) PublishRoute(ctx context.Context, namespace, name, key, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error) {
+	return h.routing.Publish(ctx, namespace, name, key, contentType, payload, wait)
 }
 
 // route returns a route's uid.

@@ -12,7 +12,7 @@ import (
 // PublishRoute implements cloudapi.Routes: a route to HTTP answers what it was
 // given with 201, one to MQTT is published within two minutes, and what cannot be
 // asked does not answer within the wait.
-func (h *Hub) PublishRoute(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error) {
+func (h *Hub) PublishRoute(ctx context.Context, namespace, name, _, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error) {
 	o, err := h.Get(ctx, models.Key{Kind: "Route", Namespace: namespace, Name: name})
 	if err != nil {
 		return models.RouteReply{}, err

@@ -2,6 +2,8 @@ package routing
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -83,8 +85,10 @@ func checkOuterTopic(topic, filter string, has []string) error {
 
 // Publish takes a message for a route whose source is REST. It returns when the
 // target has answered, or at the end of wait. A message that was taken stays so
-// whatever is returned, unless the error is not nil.
-func (r *Router) Publish(ctx context.Context, namespace, name, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error) {
+// whatever is returned, unless the error is not nil. What is published to a route with
+// one key, unless it is "", is one message: as long as it waits it is there once, and
+// its target sees one key.
+func (r *Router) Publish(ctx context.Context, namespace, name, key, contentType string, payload []byte, wait time.Duration) (models.RouteReply, error) {
 	o, err := r.Objects.Get(ctx, models.Key{Kind: "Route", Namespace: namespace, Name: name})
 	if err != nil {
 		return models.RouteReply{}, err
@@ -107,7 +111,13 @@ func (r *Router) Publish(ctx context.Context, namespace, name, contentType strin
 		return models.RouteReply{}, nil
 	}
 	now := r.Now()
-	row := store.RoutedMessage{Key: r.NewID(), Target: hubTarget, Route: route.Metadata.UID, Namespace: namespace, Name: name, Lane: laneOf("", "", "", ""),
+	if key == "" {
+		key = r.NewID()
+	} else { // nobody can have that of another route
+		sum := sha256.Sum256([]byte(route.Metadata.UID + "\x00" + key))
+		key = hex.EncodeToString(sum[:16])
+	}
+	row := store.RoutedMessage{Key: key, Target: hubTarget, Route: route.Metadata.UID, Namespace: namespace, Name: name, Lane: laneOf("", "", "", ""),
 		ContentType: contentType, Payload: payload, Accepted: now, TTL: route.Spec.Delivery.TTL.Std(), Retries: *route.Spec.Delivery.Retries}
 	row.Deadline = now.Add(row.TTL)
 	to, err := resolve(route.Spec.To, &route.Spec, &row)
@@ -131,7 +141,8 @@ func (r *Router) Publish(ctx context.Context, namespace, name, contentType strin
 		}
 		defer r.leave(row.Key)
 	}
-	if _, err := r.add(ctx, []store.RoutedMessage{row}); err != nil {
+	added, err := r.add(ctx, []store.RoutedMessage{row})
+	if err != nil {
 		return models.RouteReply{}, err
 	}
 	if answer == nil {
@@ -149,6 +160,9 @@ func (r *Router) Publish(ctx context.Context, namespace, name, contentType strin
 	case <-timer.C:
 		reply.Kind = models.KindTimeout
 		reply.Error = fmt.Sprintf("no answer within %v; the message stays queued", wait)
+		if len(added) == 0 {
+			reply.Error = fmt.Sprintf("no answer within %v; the message was taken before with this Idempotency-Key, and waits or is a dead letter", wait)
+		}
 		if s := r.Status(route); s.LastError != "" {
 			reply.Error += "; the route's last error: " + s.LastError
 		}
@@ -163,6 +177,9 @@ func (r *Router) await(key string) (chan *pb.RouteReply, error) {
 	defer r.mu.Unlock()
 	if len(r.waiters) >= maxWaiters {
 		return nil, models.Errorf(models.KindTooMany, "too many wait for answers of routes")
+	}
+	if r.waiters[key] != nil {
+		return nil, models.Errorf(models.KindConflict, "somebody waits for the answer to a message with this Idempotency-Key already")
 	}
 	w := &waiter{c: make(chan *pb.RouteReply, 1)}
 	r.waiters[key] = w

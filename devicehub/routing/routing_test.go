@@ -329,7 +329,7 @@ func TestToNodes(t *testing.T) {
 	b := newBench(t, `from: {rest: true}, to: {mqtt: {topic: "x/{node}", nodeSelector: {site: north}}}, delivery: {ttl: 1m}`)
 	done := make(chan models.RouteReply, 1)
 	go func() {
-		reply, err := b.Publish(context.Background(), "default", "r", "text/plain", []byte("hello"), 10*time.Second)
+		reply, err := b.Publish(context.Background(), "default", "r", "", "text/plain", []byte("hello"), 10*time.Second)
 		if err != nil {
 			t.Error(err)
 		}
@@ -360,7 +360,7 @@ func TestToNodes(t *testing.T) {
 		t.Errorf("for a node that is not chosen: %v, %v", p.Messages, err)
 	}
 	// A node that does not come in time.
-	if _, err := b.Publish(t.Context(), "default", "r", "", []byte("late"), 0); err != nil {
+	if _, err := b.Publish(t.Context(), "default", "r", "", "", []byte("late"), 0); err != nil {
 		t.Fatal(err)
 	}
 	b.eventually("it waits for both", func() bool { return b.Status(b.objects.route).Queued == 2 })
@@ -404,7 +404,7 @@ func TestWaiting(t *testing.T) {
 		b := newBench(t, "from: {rest: true}, to: {"+c.to+"}")
 		b.objects.away = c.away
 		begun := time.Now()
-		reply, err := b.Publish(t.Context(), "default", "r", "", []byte("x"), time.Minute)
+		reply, err := b.Publish(t.Context(), "default", "r", "", "", []byte("x"), time.Minute)
 		if err != nil || reply.Answered || reply.Published || !reply.Matched || reply.Kind != c.kind || !strings.Contains(reply.Error, c.say) || strings.Contains(reply.Error, "hidden") {
 			t.Errorf("%s: %+v, %v", c.to, reply, err)
 		}
@@ -413,6 +413,29 @@ func TestWaiting(t *testing.T) {
 		}
 		b.eventually(c.to+" is settled", func() bool { return b.Status(b.objects.route).Queued == c.queued })
 		b.stop()
+	}
+}
+
+// TestPublishAgain repeats with its key what got no answer: it is one message.
+func TestPublishAgain(t *testing.T) {
+	b := newBench(t, `from: {rest: true}, to: {http: {url: "http://127.0.0.1:1/"}}`)
+	keys := map[string]int{}
+	for i, key := range []string{"a", "a", "b", "", ""} {
+		wait := time.Duration(0) // they come after the first, which is never delivered
+		if i == 0 {
+			wait = time.Minute
+		}
+		reply, err := b.Publish(t.Context(), "default", "r", key, "", []byte("x"), wait)
+		if err != nil || reply.Answered || len(reply.Key) > 64 {
+			t.Fatalf("%+v, %v", reply, err)
+		}
+		keys[reply.Key]++
+	}
+	if len(keys) != 4 {
+		t.Errorf("keys %v", keys)
+	}
+	if s := b.Status(b.objects.route); s.Queued != 4 {
+		t.Errorf("%d wait", s.Queued)
 	}
 }
 
@@ -426,7 +449,7 @@ func TestFull(t *testing.T) {
 	if !slices.Equal(acks.Keys, []string{"k1", "k2"}) || !slices.Equal(acks.Refused, []string{"k3", "k4"}) {
 		t.Errorf("acks %v", acks)
 	}
-	if _, err := b.Publish(t.Context(), "default", "r", "", nil, 0); models.KindOf(err) != models.KindInvalid {
+	if _, err := b.Publish(t.Context(), "default", "r", "", "", nil, 0); models.KindOf(err) != models.KindInvalid {
 		t.Errorf("a route that is no REST source: %v", err)
 	}
 	if _, err := b.Received(t.Context(), "gw-1", []*pb.RouteMessage{{Key: strings.Repeat("k", 65), Route: "uid"}}); err == nil {
