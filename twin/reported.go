@@ -58,3 +58,22 @@ func (r Reported) Sample() models.Sample {
 	}
 	return s
 }
+
+// Told returns r as the ledger is told of it from afar: with the value that it has,
+// also where that is bad now. Since is told only where there is no value.
+func (r Reported) Told() models.Sample {
+	s := r.Sample()
+	if !r.Time.IsZero() {
+		s.Value, s.Time = r.Value, r.Time
+	}
+	return s
+}
+
+// Heard is what Told made the sample of.
+func Heard(s models.Sample) Reported {
+	r, _ := Reported{}.Observe(s)
+	if !r.Time.IsZero() {
+		r.Since = time.Time{} // the sample's time is its value's
+	}
+	return r
+}

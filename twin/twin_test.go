@@ -607,3 +607,22 @@ func TestPatch(t *testing.T) {
 		t.Error("the old value was changed")
 	}
 }
+
+// TestTold: what the ledger hears of has its value, also of a property that is bad.
+func TestTold(t *testing.T) {
+	at, later := time.Unix(100, 0), time.Unix(200, 0)
+	for name, r := range map[string]Reported{
+		"good":      {Value: models.Int(5), Time: at},
+		"uncertain": {Value: models.Int(5), Time: at, Quality: models.Uncertain, Reason: models.ReasonStale, Since: later},
+		"bad":       {Value: models.Int(5), Time: at, Quality: models.Bad, Reason: models.ReasonTimeout, Since: later},
+		"never":     {Quality: models.Bad, Reason: models.ReasonTimeout, Since: later},
+	} {
+		want := r
+		if !r.Time.IsZero() {
+			want.Since = time.Time{}
+		}
+		if have := Heard(r.Told()); have != want {
+			t.Errorf("%s: %+v, want %+v", name, have, want)
+		}
+	}
+}

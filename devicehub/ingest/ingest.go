@@ -326,7 +326,7 @@ func (g *Ingester) acceptLocal(ctx context.Context, from Origin, l edgelink.Loca
 	}
 	local := twin.Local{Property: l.Property, Value: l.Value, ID: l.ID, Base: l.Base, After: l.After, Time: l.Time, By: l.By, Reason: l.Reason, Origin: l.Origin}
 	if l.Before != nil {
-		local.Before, _ = twin.Reported{}.Observe(*l.Before)
+		local.Before = twin.Heard(*l.Before)
 	}
 	for {
 		judged, err := g.cfg.Devices.AcceptLocal(ctx, l.Device.UID, local)

@@ -244,8 +244,7 @@ func localWrite(uid string, l edgelink.LocalDesired, now time.Time) store.Write 
 		w.Origin = registry.OriginEdge
 	}
 	if l.Before != nil {
-		before, _ := twin.Reported{}.Observe(*l.Before)
-		w.Before = registry.BeforeJSON(before)
+		w.Before = registry.BeforeJSON(twin.Heard(*l.Before))
 	}
 	if l.Value.IsNull() {
 		w.State, w.Ended, w.Settled = registry.StateWithdrawn, w.Asked, store.SettledByEdge

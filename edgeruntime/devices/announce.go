@@ -248,7 +248,7 @@ func (l *loop) localEntry(locals []twin.Local) (outbox.Entry, *announcement) {
 func localDesired(w twin.Local) edgelink.LocalDesired {
 	l := edgelink.LocalDesired{Property: w.Property, ID: w.ID, Value: w.Value, Base: w.Base, Time: w.Time, By: w.By, After: w.After, Reason: w.Reason, Origin: w.Origin}
 	if w.Before.Known() {
-		s := w.Before.Sample()
+		s := w.Before.Told()
 		l.Before = &s
 	}
 	return l
