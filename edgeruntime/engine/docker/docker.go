@@ -190,6 +190,9 @@ func (d *Docker) Inspect(ctx context.Context, id string) (engine.Container, erro
 	if s := c.State; s != nil {
 		e.State, e.ExitCode, e.Error, e.OOMKilled = engine.State(s.Status), s.ExitCode, s.Error, s.OOMKilled
 		e.StartedAt, e.FinishedAt = timeOf(s.StartedAt), timeOf(s.FinishedAt)
+		if e.State == engine.Exited && e.FinishedAt.Before(e.StartedAt) {
+			e.FinishedAt = e.StartedAt // of one that ends at once the engine may write down the start last
+		}
 	}
 	return e, nil
 }

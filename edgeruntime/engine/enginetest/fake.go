@@ -470,8 +470,15 @@ func (f *Fake) Untag(ctx context.Context, ref string) error {
 		return err
 	}
 	defer leave()
-	if _, ok := f.images[ref]; !ok {
+	image, ok := f.images[ref]
+	if !ok {
 		return fmt.Errorf("image %s: %w", ref, engine.ErrNotFound)
+	}
+	named, _ := f.imageLocked(ref)
+	for _, c := range f.containers {
+		if c.ImageID == image.ID && len(named.Names) == 1 {
+			return fmt.Errorf("untag %s: container %s needs it: %w", ref, c.Name, engine.ErrConflict)
+		}
 	}
 	delete(f.images, ref)
 	return nil

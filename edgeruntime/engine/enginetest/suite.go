@@ -86,6 +86,19 @@ func Suite(t *testing.T, e engine.Engine, archive []byte, loaded string) {
 		if err := e.Untag(t.Context(), other); !errors.Is(err, engine.ErrNotFound) {
 			t.Errorf("nothing without its name: %v", err)
 		}
+		id := s.make(t, "of-it", func(spec *engine.Spec) { spec.Image = loaded })
+		if err := e.Untag(t.Context(), loaded); !errors.Is(err, engine.ErrConflict) {
+			t.Errorf("an image that a container needs, without its last name: %v", err)
+		}
+		if err := e.Remove(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+		if err := e.Untag(t.Context(), loaded); err != nil {
+			t.Error(err)
+		}
+		if _, err := e.Image(t.Context(), i.ID); !errors.Is(err, engine.ErrNotFound) {
+			t.Errorf("the image is there without a name: %v", err)
+		}
 	})
 }
 
@@ -203,7 +216,7 @@ func (s *suite) says(t *testing.T, id, want string) {
 func (s *suite) ends(t *testing.T) {
 	id := s.make(t, "ends", func(spec *engine.Spec) { spec.Args = []string{"say=goodbye", "exit=3"} })
 	s.start(t, id)
-	if c := s.await(t, id, engine.Exited); c.ExitCode != 3 || c.OOMKilled {
+	if c := s.await(t, id, engine.Exited); c.ExitCode != 3 || c.OOMKilled || c.FinishedAt.Before(c.StartedAt) {
 		t.Errorf("ended: %+v", c)
 	}
 	s.says(t, id, "goodbye")
