@@ -213,6 +213,26 @@ func TestPodLife(t *testing.T) {
 	})
 }
 
+// A busy engine tells late that a container has ended. One that has does not take
+// another's place for having been seen once.
+func TestEndIsToldLate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.apply(w.pod("web-0", 1, nil))
+		before := w.readyAt("web-0", 1).ContainerStatuses[0].ContainerID
+		w.fake.Behave = func(c engine.Spec) enginetest.Behaviour {
+			return enginetest.Behaviour{Exits: slices.Contains(c.Env, "REVISION=2"), After: 3 * time.Second, Code: 4}
+		}
+		w.fake.Slow = 2500 * time.Millisecond
+		w.apply(w.pod("web-0", 2, nil))
+		w.await("web-0", "failing", func(s *models.PodStatus) bool {
+			if !ready(s) || s.Revision != 1 || s.ContainerStatuses[0].ContainerID != before {
+				t.Fatalf("revision 1 made room: %+v", s)
+			}
+			return s.Update != nil && s.Update.Failed
+		})
+	})
+}
+
 // A restart is one, also when the container has to be made anew for it.
 func TestRestartsAreCounted(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -229,6 +229,21 @@ func (g *generation) settle(m *Manager) time.Duration {
 	return 0
 }
 
+// steady reports whether a generation may take another's place. Where only time tells,
+// it is the time at which it was last seen: of a container that has ended meanwhile a
+// busy engine has not told yet. Under the lock.
+func (s *slot) steady(g *generation) bool {
+	settle := g.settle(s.m)
+	return !g.readySince.IsZero() && (settle == 0 || s.seenAt.Sub(g.readySince) >= settle)
+}
+
+// unsure reports whether a generation would be steady if somebody looked. Under the lock.
+func (s *slot) unsure(now time.Time) bool {
+	return slices.ContainsFunc(s.gens, func(g *generation) bool {
+		return !g.readySince.IsZero() && now.Sub(g.readySince) >= g.settle(s.m) && !s.steady(g)
+	})
+}
+
 // probe starts probers for the containers that run and ends those of others.
 // Under the lock.
 func (s *slot) probe(g *generation) {
@@ -289,7 +304,7 @@ func (s *slot) view(now time.Time) View {
 		// The generation that is wanted when the network is not known is the newest.
 		out := Generation{Hash: g.Hash, RestartPolicy: g.spec().RestartPolicy, Claims: claims(g.spec()), Strays: g.strays, Missing: g.missing.message,
 			Served: g.Served, Suspended: g.Suspended, SuspendedAt: g.suspendedAt, GivenUp: g.GivenUp != "",
-			Steady: !g.readySince.IsZero() && now.Sub(g.readySince) >= g.settle(s.m)}
+			Steady: s.steady(g)}
 		for _, c := range g.spec().Containers {
 			l := g.lives[c.Name]
 			out.Containers = append(out.Containers, Container{Name: c.Name, Image: l.image, ID: l.seen.ID, State: l.seen.State, ExitCode: l.seen.ExitCode,
@@ -324,7 +339,7 @@ func (s *slot) run(ctx context.Context) {
 			step = s.view(now).Decide(now)
 		}
 		over := fresh && s.wanted == nil && len(s.gens) == 0
-		until := s.soonest(step, now)
+		until, unsure := s.soonest(step, now), s.unsure(now)
 		s.mu.Unlock()
 		s.m.tell(s)
 		if over && s.m.leave(s) {
@@ -340,6 +355,9 @@ func (s *slot) run(ctx context.Context) {
 		if step.Verb != Wait {
 			s.do(ctx, step)
 			continue
+		}
+		if unsure {
+			s.m.look() // and that wakes this slot
 		}
 		s.sleep(ctx, until)
 	}

@@ -24,8 +24,8 @@ type Fake struct {
 	// OnExec answers Exec, until ctx ends; nil: it prints nothing and ends with 0. Set
 	// before use.
 	OnExec func(ctx context.Context, c engine.Spec, e engine.ExecSpec) int
-	// Slow is how long an engine that is busy takes: a List after it has looked, a
-	// Start before the container runs. Set before use.
+	// Slow is how long an engine that is busy takes: List and Inspect after they have
+	// looked, Start before the container runs. Set before use.
 	Slow time.Duration
 
 	mu         sync.Mutex
@@ -263,6 +263,7 @@ func (f *Fake) Inspect(ctx context.Context, id string) (engine.Container, error)
 	if err != nil {
 		return engine.Container{}, err
 	}
+	defer f.dawdle()
 	defer leave()
 	c, err := f.find(id)
 	if err != nil {
