@@ -82,7 +82,7 @@ func (s *site) start() {
 	}
 	s.m.times.settle = 300 * time.Millisecond
 	s.m.times.retry.Max = time.Second
-	s.m.times.deadline = 5 * time.Second
+	s.m.times.deadline = 30 * time.Second // nothing here waits for it; making a container may take long
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.t.Context()))
 	ended := make(chan error)
 	go func() { ended <- s.m.Run(ctx) }() // ends with stop
