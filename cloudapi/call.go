@@ -101,6 +101,11 @@ func (w *recorder) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// breakOff ends an answer so that the peer finds it unfinished, and not merely short.
+func breakOff() {
+	panic(http.ErrAbortHandler) // the way that net/http has for it
+}
+
 // ServeHTTP authenticates a request before anything of it is looked at, and
 // hands it to its route.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -116,7 +121,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		v := recover()
 		if v == http.ErrAbortHandler { //nolint:errorlint // net/http compares it like that
-			defer panic(v) // unreachable by a fault: the app broke off, and this is how net/http tells the caller
+			defer panic(v) // unreachable by a fault: the answer breaks off, and this is how net/http tells the caller
 		} else if v != nil {
 			a.Log.ErrorContext(r.Context(), "panic in a request", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
 			if c.w.status == 0 {

@@ -107,8 +107,7 @@ func (a *api) recordDevice(c *call) (answer, error) {
 	}
 	if err != nil && c.Context().Err() == nil {
 		a.Log.WarnContext(c.Context(), "a recording is cut off", "path", c.URL.Path, "error", err, "traceparent", c.trace)
-		// So the peer finds the answer unfinished, and not merely short.
-		_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(-time.Second))
+		breakOff()
 	}
 	return answer{sent: true}, nil
 }

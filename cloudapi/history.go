@@ -191,8 +191,7 @@ func (a *api) exportHistory(c *call, namespace, name string, q models.HistoryQue
 	}
 	if err != nil && c.Context().Err() == nil {
 		c.api.Log.WarnContext(c.Context(), "an export is cut off", "path", c.URL.Path, "error", err, "traceparent", c.trace)
-		// So the peer finds the answer unfinished, and not merely short.
-		_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(-time.Second))
+		breakOff()
 	}
 	return answer{sent: true}, nil
 }

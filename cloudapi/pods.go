@@ -77,8 +77,7 @@ func (a *api) podLog(c *call) (answer, error) {
 	}
 	if err != nil && c.Context().Err() == nil {
 		a.Log.InfoContext(c.Context(), "a log breaks off", "path", c.URL.Path, "error", err, "traceparent", c.trace)
-		// So the peer finds the answer unfinished, and not merely short.
-		_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(-time.Second))
+		breakOff()
 	}
 	return answer{sent: true}, nil
 }

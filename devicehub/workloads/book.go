@@ -44,6 +44,7 @@ type nodeState struct {
 	cannotRun   string    // why it cannot run pods, "" when it can
 	servesNamed bool      // streams to its pods may name them
 	engine      *pb.Engine
+	told        *pb.Engine // of the engine, last, in whichever session
 }
 
 // report is what a node told of a pod.
@@ -163,9 +164,9 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 	}
 	nodeChanged := m.Full
 	if n := b.nodes[node]; m.Engine != nil {
-		happened = append(happened, engineHappened(node, nodeUID, n.engine, m.Engine)...)
+		happened = append(happened, engineHappened(node, nodeUID, n.told, m.Engine)...)
 		nodeChanged = nodeChanged || n.engine == nil || n.engine.Ready != m.Engine.Ready
-		n.engine = m.Engine
+		n.engine, n.told = m.Engine, m.Engine
 		b.nodes[node] = n
 	}
 	b.mu.Unlock()

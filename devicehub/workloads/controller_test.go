@@ -384,6 +384,9 @@ func TestEvents(t *testing.T) {
 	before := h.events("Deployment web Normal RolloutComplete") + "; "
 	h.controller.PodStatuses("a", &pb.PodStatuses{Engine: &pb.Engine{Reason: models.ReasonEngineUnavailable}})
 	h.controller.PodStatuses("a", &pb.PodStatuses{Engine: &pb.Engine{Reason: models.ReasonEngineUnavailable}})
+	h.controller.NodeLive("a", false, nil)
+	h.node("a") // with an engine that still does not answer: no news
+	h.controller.PodStatuses("a", &pb.PodStatuses{Engine: &pb.Engine{Reason: models.ReasonEngineUnavailable}})
 	h.controller.PodStatuses("a", &pb.PodStatuses{Engine: &pb.Engine{Ready: true}})
 	got := before + h.events("Node a Normal EngineReady")
 	for _, want := range []string{"Pod web-0 Warning OOMKilled; Pod web-0 Warning CrashLoopBackOff", "Deployment web Warning RolloutFailed", "Deployment web Warning PodsNotReady",
