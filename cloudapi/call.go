@@ -103,7 +103,7 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // breakOff ends an answer so that the peer finds it unfinished, and not merely short.
 func breakOff() {
-	panic(http.ErrAbortHandler) // the way that net/http has for it
+	panic(http.ErrAbortHandler) // unreachable by a fault: it is the way that net/http has for this
 }
 
 // ServeHTTP authenticates a request before anything of it is looked at, and
