@@ -36,6 +36,8 @@ var resources = []resource{
 	{kind: "Node", read: models.Viewer},
 	{kind: "Mapper", read: models.Viewer},
 	{kind: "Deployment", read: models.Viewer},
+	{kind: "DaemonSet", read: models.Viewer},
+	{kind: "StatefulSet", read: models.Viewer},
 	{kind: "Pod", read: models.Viewer, made: anew},
 	{kind: "ControllerRevision", read: models.Viewer, made: byHub},
 	{kind: "Service", read: models.Viewer},
@@ -312,11 +314,11 @@ func (o *collection) decode(c *call, text []byte, name string) (models.Object, e
 // namespaces. (What spec.access gives of devices needs no more than the role
 // here, admin, which includes to write them: it ends with the namespace.)
 func (c *call) mayReachHost(object models.Object) error {
-	d, ok := object.(*models.Deployment)
+	app, ok := object.(models.Workload)
 	if !ok {
 		return nil
 	}
-	fields := d.Spec.Template.Spec.NeedsHost()
+	fields := app.PodTemplate().Spec.NeedsHost()
 	if len(fields) == 0 || c.caller.may(models.Admin, models.AllNamespaces) == nil {
 		return nil
 	}

@@ -35,6 +35,7 @@ type (
 	eventValue    struct{}
 	quantityValue struct{}
 	portValue     struct{}
+	podCountValue struct{}
 	choiceValue   struct{}
 )
 
@@ -83,6 +84,10 @@ func (portValue) Schema(huma.Registry) *huma.Schema {
 	least, most := 1.0, 65535.0
 	return &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeInteger, Minimum: &least, Maximum: &most}, {Type: huma.TypeString}}, Description: "A port's number or name."}
 }
+func (podCountValue) Schema(huma.Registry) *huma.Schema {
+	least := 0.0
+	return &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeInteger, Minimum: &least}, {Type: huma.TypeString, Pattern: "^[0-9]+%$"}}, Description: "A number of pods, or a part of all of them."}
+}
 func (choiceValue) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeString, Description: "A label selector."},
 		{Type: huma.TypeArray, Items: text(), Description: "Names."}}, Description: "Devices of the namespace."}
@@ -113,6 +118,7 @@ func newSchemas(doc *huma.OpenAPI) schemas {
 		reflect.TypeFor[models.EventType]():    reflect.TypeFor[eventValue](),
 		reflect.TypeFor[models.Quantity]():     reflect.TypeFor[quantityValue](),
 		reflect.TypeFor[models.PortRef]():      reflect.TypeFor[portValue](),
+		reflect.TypeFor[models.PodCount]():     reflect.TypeFor[podCountValue](),
 		reflect.TypeFor[models.DeviceChoice](): reflect.TypeFor[choiceValue](),
 	} {
 		s.registry.RegisterTypeAlias(of, as)

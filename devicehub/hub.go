@@ -1,7 +1,7 @@
 // Package devicehub is the cloud half of Whimbrel: it puts the hub's parts
 // together and runs them. The parts are registry (objects and desired values),
 // twins (what was reported), sessions (the link to edges), ingest (their logs
-// into the store), workloads (pods of Deployments), images (what their containers
+// into the store), workloads (pods of apps), images (what their containers
 // are made from), identity (who is who) and store (Postgres or SQLite).
 //
 // Hub's methods are what cloudapi needs of a hub; this package knows nothing of

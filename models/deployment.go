@@ -1,13 +1,11 @@
 package models
 
 import (
-	"encoding/json"
 	"fmt"
-	"maps"
 	"strconv"
 )
 
-// APIVersionApps is the API version of Deployments, as in Kubernetes.
+// APIVersionApps is the API version of apps, as in Kubernetes.
 const APIVersionApps = "apps/v1"
 
 // Bounds of one Deployment. Its pods and revisions each hold a copy of the
@@ -85,43 +83,26 @@ func (d *Deployment) Default() {
 	if d.Spec.Replicas == nil {
 		d.Spec.Replicas = new(int32(1))
 	}
-	if d.Spec.Selector == nil {
-		d.Spec.Selector = &PodSelector{MatchLabels: maps.Clone(d.Spec.Template.Metadata.Labels)}
-	}
+	defaultSelector(&d.Spec.Selector, &d.Spec.Template)
 	d.Spec.Template.Spec.Default()
 }
 
 // Validate implements Object.
 func (d *Deployment) Validate() []FieldError {
-	errs := validateMeta(&d.Metadata, true, CheckSubdomain)
-	if len(d.Metadata.Name) > maxAppName {
-		errs = append(errs, FieldError{"/metadata/name", fmt.Sprintf("must be at most %d characters: its pods' names are longer", maxAppName)})
-	}
+	errs := validateApp(d, d.Spec.Selector, maxAppName)
 	if n := *d.Spec.Replicas; n < 0 || n > MaxReplicas {
 		errs = append(errs, FieldError{"/spec/replicas", fmt.Sprintf("must be 0 to %d, got %d", MaxReplicas, n)})
 	}
-	errs = append(errs, validateLabels("/spec/selector/matchLabels", d.Spec.Selector.MatchLabels)...)
-	template := d.Spec.Template.Metadata
-	errs = append(errs, validateLabels("/spec/template/metadata/labels", template.Labels)...)
-	errs = append(errs, validateAnnotations("/spec/template/metadata/annotations", template.Annotations)...)
-	for _, k := range sortedKeys(d.Spec.Selector.MatchLabels) {
-		if v, has := template.Labels[k]; !has || v != d.Spec.Selector.MatchLabels[k] {
-			errs = append(errs, FieldError{"/spec/template/metadata/labels", fmt.Sprintf("must have %s=%s, as /spec/selector asks", k, d.Spec.Selector.MatchLabels[k])})
-		}
-	}
-	if text, err := json.Marshal(d.Spec.Template); err != nil || len(text) > MaxTemplateBytes {
-		errs = append(errs, FieldError{"/spec/template", fmt.Sprintf("has %d bytes, at most %d are allowed: each pod holds a copy; put files into a ConfigMap", len(text), MaxTemplateBytes)})
-	}
-	return append(errs, d.Spec.Template.Spec.validate("/spec/template/spec")...)
+	return errs
 }
 
 // maxAppName leaves room for a pod's number.
 const maxAppName = 253 - len("-1000")
 
-// PodName is the name of a Deployment's pod with a number.
-func PodName(deployment string, slot int) string { return deployment + "-" + strconv.Itoa(slot) }
+// PodName is the name of a Deployment's or StatefulSet's pod with a number.
+func PodName(app string, slot int) string { return app + "-" + strconv.Itoa(slot) }
 
-// ControllerRevision is one revision of a Deployment's template. The hub keeps
+// ControllerRevision is one revision of an app's template. The hub keeps
 // the last ones, so that they can be gone back to.
 type ControllerRevision struct {
 	TypeMeta
@@ -130,7 +111,7 @@ type ControllerRevision struct {
 	Data     RevisionData `json:"data"`
 }
 
-// RevisionData is what of a Deployment a revision is of.
+// RevisionData is what of an app a revision is of.
 type RevisionData struct {
 	Spec RevisionSpec `json:"spec"`
 }
@@ -140,7 +121,8 @@ type RevisionSpec struct {
 	Template PodTemplate `json:"template"`
 }
 
-// RevisionsKept is how many revisions before the current one are kept.
+// RevisionsKept is how many revisions before the current one are kept, where
+// revisionHistoryLimit does not say otherwise.
 const RevisionsKept = 10
 
 // Type implements Object.

@@ -79,6 +79,8 @@ var Kinds = []KindInfo{
 	{Kind: "Node", APIVersion: APIVersionCore, Plural: "nodes", Short: []string{"node", "no"}, New: func() Object { return &Node{} }},
 	{Kind: "Mapper", APIVersion: APIVersion, Plural: "mappers", Short: []string{"mapper"}, New: func() Object { return &Mapper{} }},
 	{Kind: "Deployment", APIVersion: APIVersionApps, Plural: "deployments", Short: []string{"deployment", "deploy", "app", "apps"}, Namespaced: true, New: func() Object { return &Deployment{} }},
+	{Kind: "DaemonSet", APIVersion: APIVersionApps, Plural: "daemonsets", Short: []string{"daemonset", "ds"}, Namespaced: true, New: func() Object { return &DaemonSet{} }},
+	{Kind: "StatefulSet", APIVersion: APIVersionApps, Plural: "statefulsets", Short: []string{"statefulset", "sts"}, Namespaced: true, New: func() Object { return &StatefulSet{} }},
 	{Kind: "Pod", APIVersion: APIVersionCore, Plural: "pods", Short: []string{"pod", "po"}, Namespaced: true, New: func() Object { return &Pod{} }},
 	{Kind: "ControllerRevision", APIVersion: APIVersionApps, Plural: "controllerrevisions", Short: []string{"controllerrevision"}, Namespaced: true, New: func() Object { return &ControllerRevision{} }},
 	{Kind: "Service", APIVersion: APIVersionCore, Plural: "services", Short: []string{"service", "svc"}, Namespaced: true, New: func() Object { return &Service{} }},
@@ -106,8 +108,6 @@ func KindByName(name string) (KindInfo, bool) {
 // elsewhere are kinds of Kubernetes that are not here, and what to write
 // instead.
 var elsewhere = []struct{ kind, plural, instead string }{
-	{"DaemonSet", "daemonsets", "a Deployment with as many replicas as nodes match its template's nodeSelector: new pods go to the nodes with the fewest"},
-	{"StatefulSet", "statefulsets", "a Deployment: its pods are APP-0, APP-1 …, each stays on its node and keeps its name there, and a hostPath volume keeps its data"},
 	{"ReplicaSet", "replicasets", "a Deployment"},
 	{"Job", "jobs", "a Deployment with restartPolicy OnFailure"},
 	{"CronJob", "cronjobs", "a Deployment whose container waits for its time"},

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Pod is one instance of an app on one node. Only the hub makes pods: from a
-// Deployment, with the numbers 0, 1, 2 … at the end of their names.
+// Pod is one instance of an app on one node. Only the hub makes pods: of a Deployment
+// or StatefulSet with the numbers 0, 1, 2 … at the end of their names, of a DaemonSet
+// with the node's name.
 type Pod struct {
 	TypeMeta
 	Metadata ObjectMeta `json:"metadata"`
@@ -15,7 +16,7 @@ type Pod struct {
 	Status   *PodStatus `json:"status,omitempty"`
 }
 
-// AnnotationRevision is on every pod: the revision of the Deployment's template
+// AnnotationRevision is on every pod: the revision of the app's template
 // that its spec is of.
 const AnnotationRevision = "whimbrel/revision"
 
@@ -23,7 +24,7 @@ const AnnotationRevision = "whimbrel/revision"
 // made anew although nothing else has changed: another value is another revision.
 const AnnotationRestartedAt = "whimbrel/restartedAt"
 
-// Revision returns which revision of its Deployment's template the pod's spec is
+// Revision returns which revision of its app's template the pod's spec is
 // of, 0 when it does not say.
 func (p *Pod) Revision() int64 {
 	n, _ := strconv.ParseInt(p.Metadata.Annotations[AnnotationRevision], 10, 64)

@@ -195,7 +195,7 @@ func mustRead(t *testing.T, file string) []byte {
 }
 
 func TestInstead(t *testing.T) {
-	for _, kind := range []string{"DaemonSet", "StatefulSet", "Job"} {
+	for _, kind := range []string{"ReplicaSet", "Job"} {
 		_, err := DecodeObject([]byte("apiVersion: apps/v1\nkind: " + kind + "\nmetadata: {name: a}\nspec: {anything: 1}\n"))
 		if KindOf(err) != KindInvalid || !strings.Contains(err.Error(), "/kind: "+kind+" is not supported; use a Deployment") {
 			t.Errorf("%s: %v", kind, err)

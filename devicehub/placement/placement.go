@@ -4,7 +4,8 @@
 // A pod stays where it is as long as its node fits, connected or not: an app is
 // not moved because a link is down. It moves when its node is gone or no longer
 // fits what the app's template asks for. New pods go to connected nodes, those
-// with the fewest pods of the app first, then with the fewest of all.
+// with the fewest pods of the app first, then with the fewest of all. Pods that have
+// a home are there or nowhere.
 package placement
 
 import (
@@ -36,6 +37,9 @@ type Request struct {
 	Spec  *models.PodSpec // the template's
 	Slots int             // pods 0 to Slots-1
 	Bound map[int]string  // the node of each pod that has one
+	// Home is the node of each pod that may be there and nowhere else as long as that
+	// node exists, connected or not.
+	Home map[int]string
 	// NearNode is the node that serves Spec.NearDevice; NearTrouble is why there
 	// is none.
 	NearNode, NearTrouble string
@@ -101,7 +105,15 @@ func Choose(r Request, c Cluster) []Place {
 	}
 	out := make([]Place, r.Slots)
 	for slot := range out {
+		if n := p.node(r.Home[slot]); n != nil {
+			out[slot] = p.only(n)
+		}
+	}
+	for slot := range out {
 		n := p.node(r.Bound[slot])
+		if out[slot] != (Place{}) {
+			continue
+		}
 		if n == nil || p.unfit(n, true) != "" || p.portTaken(n) != "" {
 			continue
 		}
@@ -109,7 +121,7 @@ func Choose(r Request, c Cluster) []Place {
 		p.take(n)
 	}
 	for slot := range out {
-		if out[slot].Node != "" {
+		if out[slot] != (Place{}) {
 			continue
 		}
 		if n := p.best(); n != nil {
@@ -131,6 +143,34 @@ type planner struct {
 }
 
 func (p *planner) take(n *Node) { p.own[n.Name]++ }
+
+// only gives a pod the one node that it may be on, or says why it cannot be there.
+func (p *planner) only(n *Node) Place {
+	why := p.unfit(n, true)
+	place := Place{Reason: models.ReasonUnschedulable}
+	if why != "" && why == n.CannotRun {
+		place.Reason = models.ReasonNotSupportedByNode
+	}
+	if why == "" {
+		why = p.portTaken(n)
+	}
+	if why != "" {
+		place.Message = "it is for node " + n.Name + ", which " + why
+		return place
+	}
+	p.take(n)
+	return Place{Node: n.Name}
+}
+
+// Selects reports whether a template's nodeSelector chooses a node with these labels.
+func Selects(s *models.PodSpec, labels map[string]string) bool {
+	for k, v := range s.NodeSelector {
+		if got, has := labels[k]; !has || got != v {
+			return false
+		}
+	}
+	return true
+}
 
 // load is how many pods there are on a node.
 func (p *planner) load(n *Node) int { return p.Load[n.Name] - p.was[n.Name] + p.own[n.Name] }

@@ -20,6 +20,8 @@ func (s *stage) check(o models.Object) (*entry, error) {
 		return s.checkModel(o)
 	case *models.Device:
 		return s.checkDevice(o)
+	case models.Workload:
+		return &entry{}, s.checkAppName(o)
 	case *models.Route:
 		if s.r.checkRoute != nil {
 			if errs := s.r.checkRoute(o); len(errs) > 0 {
@@ -28,6 +30,18 @@ func (s *stage) check(o models.Object) (*entry, error) {
 		}
 	}
 	return &entry{}, nil
+}
+
+// checkAppName refuses a second app of a name: pods and revisions are called after it.
+func (s *stage) checkAppName(app models.Workload) error {
+	key := models.KeyOf(app)
+	for _, kind := range models.WorkloadKinds {
+		other := models.Key{Kind: kind, Namespace: key.Namespace, Name: key.Name}
+		if kind != key.Kind && s.get(other) != nil {
+			return models.Errorf(models.KindConflict, "%s has that name, and pods are called after their app: choose another name, or delete it first", other)
+		}
+	}
+	return nil
 }
 
 func (s *stage) mapper(name string) *entry { return s.get(models.Key{Kind: "Mapper", Name: name}) }

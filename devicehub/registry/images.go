@@ -32,8 +32,8 @@ func (r *Registry) ImagesNamed() (names []string) {
 		switch o := e.object.(type) {
 		case *models.Pod:
 			add(&o.Spec)
-		case *models.Deployment:
-			add(&o.Spec.Template.Spec)
+		case models.Workload:
+			add(&o.PodTemplate().Spec)
 		case *models.ControllerRevision:
 			add(&o.Data.Spec.Template.Spec)
 		}

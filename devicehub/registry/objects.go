@@ -77,7 +77,7 @@ func (r *Registry) withStatus(e *entry) models.Object {
 		shown := *o
 		shown.Status = r.statuses.MapperStatus(o)
 		return &shown
-	case *models.Deployment, *models.Pod:
+	case models.Workload, *models.Pod:
 		return r.statuses.WorkloadStatus(o)
 	case *models.Route:
 		shown := *o

@@ -39,7 +39,7 @@ type Statuses interface {
 	// NodeStatus returns a node's status.
 	NodeStatus(n *models.Node) *models.NodeStatus
 	MapperStatus(m *models.Mapper) *models.MapperStatus
-	// WorkloadStatus returns a Deployment or Pod with its status: a copy, or the
+	// WorkloadStatus returns an app or Pod with its status: a copy, or the
 	// object itself when nothing is known.
 	WorkloadStatus(o models.Object) models.Object
 	// RouteStatus returns a route's status.

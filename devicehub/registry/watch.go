@@ -171,7 +171,7 @@ func inScope(key models.Key, o models.ListOptions) bool {
 }
 
 // hasStatus are the kinds whose status changes without the object.
-var hasStatus = map[string]bool{"Device": true, "Node": true, "Route": true, "Deployment": true, "Pod": true}
+var hasStatus = map[string]bool{"Device": true, "Node": true, "Route": true, "Deployment": true, "DaemonSet": true, "StatefulSet": true, "Pod": true}
 
 // missedStatuses marks the objects whose status may have changed since a
 // revision. Statuses have no revisions of their own, so these are more than did.

@@ -19,7 +19,7 @@ func BenchmarkReconcile(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			in := workloads.Input{Deployment: o.(*models.Deployment)}
+			in := workloads.Input{App: o.(*models.Deployment)}
 			for i := range nodes {
 				in.Cluster.Nodes = append(in.Cluster.Nodes, placement.Node{Name: fmt.Sprintf("node-%05d", i)})
 			}

@@ -3,6 +3,7 @@ package workloads
 import (
 	"encoding/json"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -31,10 +32,10 @@ type book struct {
 }
 
 // told is what the loop is to look at because of what nodes told. It is bounded
-// by the Deployments and nodes there are.
+// by the apps and nodes there are.
 type told struct {
-	deployments map[models.Key]bool
-	nodes       map[string]bool // their sessions or engines changed
+	apps  map[models.Key]bool
+	nodes map[string]bool // their sessions or engines changed
 }
 
 // nodeState is what a node's last session says.
@@ -51,13 +52,14 @@ type nodeState struct {
 type report struct {
 	node   string
 	at     time.Time
+	ready  time.Time // since when it tells that the pod is ready at its revision; zero when it does not
 	status models.PodStatus
 }
 
-// appState is what was decided for a Deployment last.
+// appState is what was decided for an app last.
 type appState struct {
 	uid      string
-	status   models.DeploymentStatus
+	status   models.Standing
 	progress Progress
 	pods     map[string]bool // uids of those in unplaced
 }
@@ -134,7 +136,7 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 		named[p.Uid], pods[p.Uid] = true, pod
 		changed = append(changed, key)
 		if len(pod.Metadata.OwnerReferences) > 0 {
-			owners[models.Key{Kind: "Deployment", Namespace: p.Namespace, Name: pod.Metadata.OwnerReferences[0].Name}] = true
+			owners[appOf(pod)] = true
 		}
 	}
 	nodeUID := ""
@@ -157,6 +159,12 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 	}
 	for uid := range named {
 		if r, ok := heard[uid]; ok {
+			if old := b.reports[uid]; r.status.Ready {
+				r.ready = r.at
+				if old.node == r.node && old.status.Ready && old.status.Revision == r.status.Revision && !old.ready.IsZero() {
+					r.ready = old.ready
+				}
+			}
 			b.reports[uid], b.unsaved[uid] = r, true
 		} else {
 			b.dropLocked(uid)
@@ -176,7 +184,7 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 		c.registry.StatusChanged(key)
 	}
 	b.mu.Lock()
-	maps.Copy(b.told.deployments, owners)
+	maps.Copy(b.told.apps, owners)
 	if nodeChanged {
 		b.told.nodes[node] = true
 	}
@@ -217,7 +225,7 @@ func (b *book) nodeState(name string) (cannotRun, trouble string) {
 	return n.cannotRun, trouble
 }
 
-// WorkloadStatus returns a Deployment or Pod with its status.
+// WorkloadStatus returns an app or Pod with its status.
 func (c *Controller) WorkloadStatus(o models.Object) models.Object {
 	switch o := o.(type) {
 	case *models.Pod:
@@ -225,20 +233,29 @@ func (c *Controller) WorkloadStatus(o models.Object) models.Object {
 		status, _ := c.book.podStatus(o)
 		shown.Status = &status
 		return &shown
-	case *models.Deployment:
+	case models.Workload:
 		c.book.mu.Lock()
 		state, ok := c.book.apps[models.KeyOf(o)]
 		c.book.mu.Unlock()
-		if !ok || state.uid != o.Metadata.UID {
+		if !ok || state.uid != o.Meta().UID {
 			return o // new: the loop has not seen it
 		}
-		shown := *o
 		status := state.status
 		status.Conditions = slices.Clone(status.Conditions)
-		shown.Status = &status
-		return &shown
+		return models.WithStanding(o, status)
 	}
 	return o
+}
+
+// readySince returns since when a pod is told to be ready as it is, zero when it is
+// not.
+func (b *book) readySince(p *models.Pod) time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r, told := b.reports[p.Metadata.UID]; told && r.node == p.Spec.NodeName {
+		return r.ready
+	}
+	return time.Time{}
 }
 
 // podStatus returns a pod's status as it is shown, and whether its node is
@@ -302,11 +319,11 @@ func conditionOf(conditions []models.Condition, typ string) *models.Condition {
 	return nil
 }
 
-// progress returns how far a Deployment's rollout was.
-func (b *book) progress(d *models.Deployment) Progress {
+// progress returns how far an app's rollout was.
+func (b *book) progress(d models.Workload) Progress {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if a := b.apps[models.KeyOf(d)]; a.uid == d.Metadata.UID {
+	if a := b.apps[models.KeyOf(d)]; a.uid == d.Meta().UID {
 		return a.progress
 	}
 	return Progress{}
@@ -314,13 +331,13 @@ func (b *book) progress(d *models.Deployment) Progress {
 
 // judged notes what was decided, and returns the keys of what is shown otherwise
 // now, and what has happened.
-func (b *book) judged(d *models.Deployment, plan *Plan, unplaced map[string]placement.Place, pods map[string]*models.Pod) (changed []models.Key, happened []models.Occurrence) {
+func (b *book) judged(d models.Workload, plan *Plan, unplaced map[string]placement.Place, pods map[string]*models.Pod) (changed []models.Key, happened []models.Occurrence) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	key := models.KeyOf(d)
 	before := b.apps[key]
-	if before.uid != d.Metadata.UID {
-		before.status = models.DeploymentStatus{}
+	if before.uid != d.Meta().UID {
+		before.status = models.Standing{}
 	}
 	status := plan.Status
 	now := b.now().UTC().Truncate(time.Second)
@@ -335,7 +352,7 @@ func (b *book) judged(d *models.Deployment, plan *Plan, unplaced map[string]plac
 		changed = append(changed, key)
 		happened = rolloutHappened(d, before.status, status)
 	}
-	state := appState{uid: d.Metadata.UID, status: status, progress: plan.Progress, pods: map[string]bool{}}
+	state := appState{uid: d.Meta().UID, status: status, progress: plan.Progress, pods: map[string]bool{}}
 	for _, p := range sortedPods(pods) {
 		uid := p.Metadata.UID
 		place, is := unplaced[uid]
@@ -357,16 +374,11 @@ func (b *book) judged(d *models.Deployment, plan *Plan, unplaced map[string]plac
 	return changed, happened
 }
 
-func equalStatus(a, b models.DeploymentStatus) bool {
-	if !slices.Equal(a.Conditions, b.Conditions) {
-		return false
-	}
-	a.Conditions, b.Conditions = nil, nil
-	return a.ObservedGeneration == b.ObservedGeneration && a.Revision == b.Revision && a.Replicas == b.Replicas && a.UpdatedReplicas == b.UpdatedReplicas &&
-		a.ReadyReplicas == b.ReadyReplicas && a.AvailableReplicas == b.AvailableReplicas
+func equalStatus(a, b models.Standing) bool {
+	return reflect.DeepEqual(a, b)
 }
 
-// forget drops what was decided for a Deployment that is gone.
+// forget drops what was decided for an app that is gone.
 func (b *book) forget(key models.Key) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -394,7 +406,7 @@ func (b *book) dropLocked(uid string) {
 	}
 }
 
-// unfinished returns the Deployments whose rollouts are under way.
+// unfinished returns the apps whose rollouts are under way.
 func (b *book) unfinished() map[models.Key]bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

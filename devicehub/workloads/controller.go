@@ -1,6 +1,7 @@
 package workloads
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -42,7 +43,7 @@ type Config struct {
 	Log      *slog.Logger
 }
 
-// Controller makes Deployments true. Its methods are safe for concurrent use.
+// Controller makes apps true. Its methods are safe for concurrent use.
 type Controller struct {
 	registry Registry
 	store    Store
@@ -70,16 +71,16 @@ func New(ctx context.Context, cfg Config) (*Controller, error) {
 const (
 	retryAfter  = time.Second            // when a plan could not be stored
 	lookAgain   = 15 * time.Second       // at rollouts, whose time may be up
-	betweenAlls = 200 * time.Millisecond // between two looks at every Deployment: nodes come and go in crowds
+	betweenAlls = 200 * time.Millisecond // between two looks at every app: nodes come and go in crowds
 	gathering   = 5 * time.Second        // for nodes to come back when the hub has started; the first one is not to get every new pod
 )
 
-// Run makes Deployments true until ctx ends. One loop owns what it has seen of
+// Run makes apps true until ctx ends. One loop owns what it has seen of
 // the registry.
 func (c *Controller) Run(ctx context.Context) error {
-	changes, objects := c.registry.Changes("Deployment", "ControllerRevision", "Pod", "Node", "Device")
+	changes, objects := c.registry.Changes(append([]string{"ControllerRevision", "Pod", "Node", "Device"}, models.WorkloadKinds...)...)
 	defer changes.Close()
-	l := &loop{Controller: c, seen: newSeen(), began: c.now()}
+	l := &loop{Controller: c, seen: newSeen(), due: map[models.Key]time.Time{}, began: c.now()}
 	for _, o := range objects {
 		l.seen.set(o)
 	}
@@ -125,11 +126,12 @@ func (c *Controller) Run(ctx context.Context) error {
 type loop struct {
 	*Controller
 	seen  *seen
-	todo  map[models.Key]bool // Deployments to look at; bounded by their number
-	all   bool                // all of them, when lastAll is long enough ago
-	last  time.Time           // when all were looked at
-	retry time.Time           // not before: a plan could not be stored
-	began time.Time           // zero when the nodes are gathered
+	todo  map[models.Key]bool      // apps to look at; bounded by their number
+	due   map[models.Key]time.Time // and when to look at some though nothing changes; the same bound
+	all   bool                     // all of them, when lastAll is long enough ago
+	last  time.Time                // when all were looked at
+	retry time.Time                // not before: a plan could not be stored
+	began time.Time                // zero when the nodes are gathered
 }
 
 // gathered reports whether the nodes that come back after a start of the hub have
@@ -161,7 +163,7 @@ func (l *loop) changed(key models.Key) {
 	}
 	for _, owner := range []models.Object{before, o} {
 		if owner != nil && key.Kind != "Node" {
-			l.todo[l.seen.deploymentOf(owner)] = true
+			l.todo[appOf(owner)] = true
 		}
 	}
 	if o == nil {
@@ -175,7 +177,7 @@ func (l *loop) changed(key models.Key) {
 // next pass though nothing changes, 0 for ever.
 func (l *loop) pass(ctx context.Context) time.Duration {
 	told := l.book.take()
-	maps.Copy(l.todo, told.deployments)
+	maps.Copy(l.todo, told.apps)
 	for node := range told.nodes { // what is shown of its pods is another now
 		l.all = true
 		l.seen.nodesChanged()
@@ -200,9 +202,14 @@ func (l *loop) pass(ctx context.Context) time.Duration {
 			l.book.keep(l.seen.podUIDs())
 		}
 	}
+	for key, at := range l.due {
+		if !now.Before(at) {
+			l.todo[key] = true
+		}
+	}
 	ok := l.dropOrphans(ctx)
 	keys := slices.SortedFunc(maps.Keys(l.todo), func(a, b models.Key) int {
-		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
+		return cmp.Or(strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name), strings.Compare(a.Kind, b.Kind))
 	})
 	for _, key := range keys {
 		if !ok || ctx.Err() != nil {
@@ -216,16 +223,21 @@ func (l *loop) pass(ctx context.Context) time.Duration {
 		l.retry = l.now().Add(retryAfter)
 		return retryAfter
 	}
+	for _, at := range l.due {
+		if rest := max(at.Sub(now), time.Millisecond); wait == 0 || rest < wait {
+			wait = rest
+		}
+	}
 	return wait
 }
 
-// dropOrphans deletes what was made for Deployments that are gone.
+// dropOrphans deletes what was made for apps that are gone.
 func (l *loop) dropOrphans(ctx context.Context) (ok bool) {
 	orphans := l.seen.orphans()
 	if len(orphans) == 0 {
 		return true
 	}
-	l.log.Info("delete what deployments that are gone have left", "objects", len(orphans))
+	l.log.Info("delete what apps that are gone have left", "objects", len(orphans))
 	return l.apply(ctx, nil, orphans)
 }
 
@@ -240,7 +252,7 @@ func (l *loop) apply(ctx context.Context, put []models.Object, drop []models.Key
 		}
 		return false
 	}
-	// Seen at once, so that the next Deployment's plan counts it. The registry tells of it too.
+	// Seen at once, so that the next app's plan counts it. The registry tells of it too.
 	for _, key := range keys {
 		if o := l.registry.Object(key); o != nil {
 			l.seen.set(o)
@@ -251,36 +263,41 @@ func (l *loop) apply(ctx context.Context, put []models.Object, drop []models.Key
 	return true
 }
 
-// look makes the plan for one Deployment, and stores it.
+// look makes the plan for one app, and stores it.
 func (l *loop) look(ctx context.Context, key models.Key) (ok bool) {
-	d := l.seen.deployments[key]
+	delete(l.due, key)
+	d := l.seen.apps[key]
 	if d == nil {
 		l.book.forget(key)
 		return true
 	}
-	in := Input{Deployment: d, Before: l.book.progress(d), Now: l.now(), Cluster: l.cluster()}
-	for _, r := range l.seen.revisions[d.Metadata.UID] {
+	uid := d.Meta().UID
+	in := Input{App: d, Taken: l.seen.takenFrom(d), Before: l.book.progress(d), Now: l.now(), Cluster: l.cluster()}
+	for _, r := range l.seen.revisions[uid] {
 		in.Revisions = append(in.Revisions, r)
 	}
-	for _, p := range l.seen.pods[d.Metadata.UID] {
+	for _, p := range l.seen.pods[uid] {
 		status, reachable := l.book.podStatus(p)
-		in.Pods = append(in.Pods, Pod{p, status, reachable})
+		in.Pods = append(in.Pods, Pod{p, status, reachable, l.book.readySince(p)})
 	}
 	in.NearNode, in.NearTrouble = l.near(d)
 	plan := Reconcile(in)
 	if len(plan.Put)+len(plan.Drop) > 0 {
-		l.log.Info("deployment", "namespace", key.Namespace, "name", key.Name, "plan", plan.String())
+		l.log.Info("app", "kind", key.Kind, "namespace", key.Namespace, "name", key.Name, "plan", plan.String())
 		if !l.apply(ctx, plan.Put, plan.Drop) {
 			return false
 		}
 	}
+	if !plan.Again.IsZero() {
+		l.due[key] = plan.Again
+	}
 	unplaced := map[string]placement.Place{}
 	for name, place := range plan.Unplaced {
-		if p := l.seen.pods[d.Metadata.UID][name]; p != nil {
+		if p := l.seen.pods[uid][name]; p != nil {
 			unplaced[p.Metadata.UID] = place
 		}
 	}
-	changed, happened := l.book.judged(d, &plan, unplaced, l.seen.pods[d.Metadata.UID])
+	changed, happened := l.book.judged(d, &plan, unplaced, l.seen.pods[uid])
 	for _, key := range changed {
 		l.registry.StatusChanged(key)
 	}
@@ -298,12 +315,12 @@ func (c *Controller) raise(happened []models.Occurrence) {
 }
 
 // near returns the node that serves the template's nearDevice, or why none does.
-func (l *loop) near(d *models.Deployment) (node, trouble string) {
-	name := d.Spec.Template.Spec.NearDevice
+func (l *loop) near(app models.Workload) (node, trouble string) {
+	name := app.PodTemplate().Spec.NearDevice
 	if name == "" {
 		return "", ""
 	}
-	device, ok := l.registry.Object(models.Key{Kind: "Device", Namespace: d.Metadata.Namespace, Name: name}).(*models.Device)
+	device, ok := l.registry.Object(models.Key{Kind: "Device", Namespace: app.Meta().Namespace, Name: name}).(*models.Device)
 	switch {
 	case !ok:
 		return "", "device " + name + ", which spec.nearDevice names, does not exist"

@@ -93,9 +93,9 @@ func placeHappened(p *models.Pod, before, after placement.Place) (out []models.O
 	return out
 }
 
-// rolloutHappened tells what has become of a Deployment's rollout. What was the
+// rolloutHappened tells what has become of an app's rollout. What was the
 // case when the hub started is no news.
-func rolloutHappened(d *models.Deployment, before, after models.DeploymentStatus) (out []models.Occurrence) {
+func rolloutHappened(d models.Workload, before, after models.Standing) (out []models.Occurrence) {
 	was, is := conditionOf(before.Conditions, "Progressing"), conditionOf(after.Conditions, "Progressing")
 	if is != nil && (was == nil || was.Reason != is.Reason || before.Revision != after.Revision) {
 		severity := models.SeverityNormal

@@ -1,6 +1,7 @@
-// Package workloads makes pods of Deployments: it chooses their nodes, brings
-// them to new revisions of their template one after the other, stops where a
-// revision does not come up, and says how far it is.
+// Package workloads makes pods of Deployments, DaemonSets and StatefulSets: it
+// chooses their nodes, brings them to new revisions of their template one after the
+// other, stops where a revision does not come up, and says how far it is. The kinds
+// are one machine with different rules.
 //
 // Reconcile decides, as a function of what is known and the time. The
 // Controller knows: it listens to the registry and to what nodes tell of their
@@ -33,18 +34,24 @@ type Pod struct {
 	*models.Pod
 	Status    models.PodStatus // as it is shown
 	Reachable bool             // its node is connected
+	// ReadySince is when its node first told of it as it is now that it is ready, by
+	// the hub's clock; zero when it is not.
+	ReadySince time.Time
 }
 
-// Input is a Deployment with all that its plan depends on.
+// Input is an app with all that its plan depends on.
 type Input struct {
-	Deployment *models.Deployment
-	Revisions  []*models.ControllerRevision // its own, in any order
-	Pods       []Pod                        // its own, in any order
-	Cluster    placement.Cluster
+	App       models.Workload
+	Revisions []*models.ControllerRevision // its own, in any order
+	Pods      []Pod                        // its own, in any order
+	Cluster   placement.Cluster
 	// NearNode and NearTrouble are of the template's nearDevice, see placement.Request.
 	NearNode, NearTrouble string
-	Before                Progress // of the plan before
-	Now                   time.Time
+	// Taken returns which other app has a pod of a name in the namespace, "" for none.
+	// nil: there is none.
+	Taken  func(name string) string
+	Before Progress // of the plan before
+	Now    time.Time
 }
 
 // Progress is how far a rollout was when it last went a step forward.
@@ -56,13 +63,14 @@ type Progress struct {
 	Since    time.Time
 }
 
-// Plan is what is to be done for a Deployment, and how it is doing.
+// Plan is what is to be done for an app, and how it is doing.
 type Plan struct {
 	Put      []models.Object // pods and revisions, made or changed
 	Drop     []models.Key    // pods and revisions to delete; one that is put too is made anew
 	Unplaced map[string]placement.Place
 	Progress Progress
-	Status   models.DeploymentStatus // without times of conditions
+	Status   models.Standing // without times of conditions
+	Again    time.Time       // when time alone makes another plan; zero for never
 }
 
 // String is for the log.
@@ -81,29 +89,38 @@ func (p *Plan) String() string {
 	return strings.Join(parts, " ")
 }
 
-// Reconcile returns the plan for a Deployment.
+// Reconcile returns the plan for an app.
 func Reconcile(in Input) Plan {
 	p := planner{Input: in}
+	p.rules = rulesOf(in.App, len(in.Cluster.Nodes))
 	p.revise()
+	p.readHomes()
 	p.place()
 	p.roll()
+	p.note()
 	p.judge()
 	return p.plan
 }
 
 type planner struct {
 	Input
-	plan     Plan
-	revision int64
-	slots    []slot
+	rules     rules
+	plan      Plan
+	revision  int64
+	revisions []*models.ControllerRevision // those that stay, the newest last
+	slots     []slot
+	homes     []string // the nodes of pods by their numbers, where rules.homes
 }
 
 // slot is one of the pods that there are to be.
 type slot struct {
-	name  string
-	place placement.Place
-	pod   *Pod // as it is now, nil when there is none
-	next  bool // the plan makes it what the current revision says
+	name   string
+	taken  string // whose pod has the name, "" when none has: then there can be none
+	place  placement.Place
+	pod    *Pod  // as it is now, nil when there is none
+	steady bool  // it is ready, and has been for as long as it is to be
+	target int64 // the revision that it is made of when it is made
+	next   bool  // the plan makes it
 }
 
 // placed reports whether the slot's pod is on a node and stays there.
@@ -119,7 +136,18 @@ func (s *slot) up(revision int64) bool {
 	if !s.placed() || !s.current(revision) || !s.pod.Reachable || s.pod.Status.Revision != revision {
 		return false
 	}
-	return s.pod.Status.Ready || s.pod.Status.Phase == models.PodSucceeded
+	return s.steady || s.pod.Status.Phase == models.PodSucceeded
+}
+
+// serves reports whether the slot's pod is known to be up, at whatever revision.
+func (s *slot) serves() bool {
+	return s.placed() && s.pod.Reachable && (s.steady || s.pod.Status.Phase == models.PodSucceeded)
+}
+
+// begun reports whether the slot's pod is meant to be of a revision once the plan is
+// done.
+func (s *slot) begun(revision int64) bool {
+	return s.next && s.target == revision || s.current(revision)
 }
 
 // revise finds the template among the revisions, or makes it the newest one. A
@@ -127,7 +155,7 @@ func (s *slot) up(revision int64) bool {
 // numbers always tell the order.
 func (p *planner) revise() {
 	revisions := slices.SortedFunc(slices.Values(p.Revisions), func(a, b *models.ControllerRevision) int { return cmp.Compare(a.Revision, b.Revision) })
-	template := encoded(p.Deployment.Spec.Template)
+	template := encoded(*p.App.PodTemplate())
 	if n := len(revisions); n > 0 && bytes.Equal(encoded(revisions[n-1].Data.Spec.Template), template) {
 		p.revision = revisions[n-1].Revision
 	} else {
@@ -143,15 +171,20 @@ func (p *planner) revise() {
 			}
 		}
 		r := &models.ControllerRevision{TypeMeta: models.TypeMeta{APIVersion: models.APIVersionApps, Kind: "ControllerRevision"}, Revision: p.revision}
-		p.own(r, p.Deployment.Metadata.Name+"-"+strconv.FormatInt(p.revision, 10))
-		r.Metadata.Labels = maps.Clone(p.Deployment.Spec.Template.Metadata.Labels)
-		r.Data.Spec.Template = copied(p.Deployment.Spec.Template)
+		p.own(r, p.App.Meta().Name+"-"+strconv.FormatInt(p.revision, 10))
+		r.Metadata.Labels = maps.Clone(p.App.PodTemplate().Metadata.Labels)
+		r.Data.Spec.Template = copied(*p.App.PodTemplate())
 		p.plan.Put = append(p.plan.Put, r)
 		revisions = append(revisions, r)
 	}
-	for len(revisions) > models.RevisionsKept+1 {
-		p.plan.Drop = append(p.plan.Drop, models.KeyOf(revisions[0]))
-		revisions = revisions[1:]
+	p.revisions = revisions
+	for i := 0; len(p.revisions) > p.rules.kept+1 && i < len(p.revisions)-1; {
+		if r := p.revisions[i]; r.Metadata.Annotations[models.AnnotationCurrent] != "" {
+			i++ // pods may have to be made of it
+		} else {
+			p.plan.Drop = append(p.plan.Drop, models.KeyOf(r))
+			p.revisions = slices.Delete(p.revisions, i, i+1)
+		}
 	}
 }
 
@@ -166,23 +199,32 @@ func copied(t models.PodTemplate) (out models.PodTemplate) {
 	return out
 }
 
-// own gives an object that is made for the Deployment its name and owner.
+// own gives an object that is made for the app its name and owner.
 func (p *planner) own(o models.Object, name string) {
-	d := p.Deployment
-	*o.Meta() = models.ObjectMeta{Name: name, Namespace: d.Metadata.Namespace, OwnerReferences: []models.OwnerReference{
-		{APIVersion: models.APIVersionApps, Kind: "Deployment", Name: d.Metadata.Name, UID: d.Metadata.UID}}}
+	meta := p.App.Meta()
+	*o.Meta() = models.ObjectMeta{Name: name, Namespace: meta.Namespace, OwnerReferences: []models.OwnerReference{
+		{APIVersion: models.APIVersionApps, Kind: p.App.Type().Kind, Name: meta.Name, UID: meta.UID}}}
 }
 
 // makePod returns a slot's pod as the template says.
 func (p *planner) makePod(s *slot) *models.Pod {
-	t := copied(p.Deployment.Spec.Template)
+	t := copied(*p.App.PodTemplate())
+	if s.target != p.revision {
+		t = copied(p.behind().Data.Spec.Template)
+	}
 	pod := &models.Pod{TypeMeta: models.TypeMeta{APIVersion: models.APIVersionCore, Kind: "Pod"}, Spec: t.Spec}
 	p.own(pod, s.name)
 	pod.Metadata.Labels, pod.Metadata.Annotations = t.Metadata.Labels, t.Metadata.Annotations
 	if pod.Metadata.Annotations == nil {
 		pod.Metadata.Annotations = map[string]string{}
 	}
-	pod.Metadata.Annotations[models.AnnotationRevision] = strconv.FormatInt(p.revision, 10)
+	pod.Metadata.Annotations[models.AnnotationRevision] = strconv.FormatInt(s.target, 10)
+	if p.rules.homes { // only StatefulSets' names are sure to fit into a label
+		if pod.Metadata.Labels == nil {
+			pod.Metadata.Labels = map[string]string{}
+		}
+		pod.Metadata.Labels[models.LabelPodName] = s.name
+	}
 	pod.Spec.NodeName = s.place.Node
 	return pod
 }
@@ -193,54 +235,78 @@ func (p *planner) place() {
 	for i := range p.Pods {
 		pods[p.Pods[i].Metadata.Name] = &p.Pods[i]
 	}
-	bound := map[int]string{}
-	p.slots = make([]slot, *p.Deployment.Spec.Replicas)
-	for i := range p.slots {
-		s := &p.slots[i]
-		s.name = models.PodName(p.Deployment.Metadata.Name, i)
-		if s.pod = pods[s.name]; s.pod != nil {
-			delete(pods, s.name)
-			if s.pod.Spec.NodeName != "" {
-				bound[i] = s.pod.Spec.NodeName
-			}
-		}
-	}
-	places := placement.Choose(placement.Request{App: p.Deployment.Metadata.Namespace + "/" + p.Deployment.Metadata.Name, Spec: &p.Deployment.Spec.Template.Spec,
-		Slots: len(p.slots), Bound: bound, NearNode: p.NearNode, NearTrouble: p.NearTrouble}, p.Cluster)
+	places := placement.Choose(p.wanted(pods), p.Cluster)
 	p.plan.Unplaced = map[string]placement.Place{}
 	for i := range p.slots {
-		if p.slots[i].place = places[i]; places[i].Node == "" {
-			p.plan.Unplaced[p.slots[i].name] = places[i]
+		s := &p.slots[i]
+		delete(pods, s.name)
+		if s.place = places[i]; places[i].Node == "" {
+			p.plan.Unplaced[s.name] = places[i]
+		}
+		s.steady, s.target = p.steady(s), p.revision
+		if i < p.rules.partition {
+			s.target = p.behind().Revision
 		}
 	}
-	for name := range pods {
-		p.plan.Drop = append(p.plan.Drop, models.Key{Kind: "Pod", Namespace: p.Deployment.Metadata.Namespace, Name: name})
+	p.plan.Status.Misplaced = int32(len(pods))
+	for _, name := range p.surplus(pods) {
+		p.plan.Drop = append(p.plan.Drop, models.Key{Kind: "Pod", Namespace: p.App.Meta().Namespace, Name: name})
 	}
 	slices.SortFunc(p.plan.Drop, func(a, b models.Key) int { return strings.Compare(a.Name, b.Name) })
 }
 
+// steady reports whether a slot's pod is ready and has been for as long as it is to
+// be, and notes when that will be.
+func (p *planner) steady(s *slot) bool {
+	if s.pod == nil || !s.pod.Status.Ready {
+		return false
+	}
+	if p.rules.minReady == 0 {
+		return true
+	}
+	if s.pod.ReadySince.IsZero() {
+		return false
+	}
+	at := s.pod.ReadySince.Add(p.rules.minReady)
+	if !p.Now.Before(at) {
+		return true
+	}
+	if p.plan.Again.IsZero() || at.Before(p.plan.Again) {
+		p.plan.Again = at
+	}
+	return false
+}
+
 // roll makes the pods that are missing or move, and takes the next step of a
-// rollout: one pod that works at a time, and only when those before it are up.
+// rollout: as many pods that work at a time as the rules say, and only when those
+// before are up.
 func (p *planner) roll() {
 	var waiting []*slot
+	wait := false // of those that are made one by one one is not up
 	for i := range p.slots {
 		s := &p.slots[i]
 		switch {
+		case s.taken != "":
 		case s.pod == nil:
-			s.next = true
+			s.next = !wait
 		case s.pod.Spec.NodeName != "" && !s.placed(): // elsewhere it is another pod
 			p.plan.Drop = append(p.plan.Drop, models.KeyOf(s.pod.Pod))
-			s.next = true
+			s.next = !wait
 		case s.pod.Spec.NodeName != s.place.Node: // it has never run
 			s.next = true
-		case s.current(p.revision):
+		case s.current(s.target):
 		case s.place.Node == "":
 			s.next = true
-		default:
+		case !p.held(i):
 			waiting = append(waiting, s)
 		}
+		wait = wait || p.rules.oneByOne && !s.serves()
 	}
-	for _, s := range p.turn(waiting) {
+	next := p.turn
+	if p.rules.ordered {
+		next = p.turnDown
+	}
+	for _, s := range next(waiting) {
 		s.next = true
 	}
 	for i := range p.slots {
@@ -251,30 +317,43 @@ func (p *planner) roll() {
 }
 
 // turn returns those of the waiting slots that get the current revision now: one
-// after the other, as long as none is on its way. Those that do not work at
+// after the other, or as many as the rules let be on their way at a time. Those that do not work at
 // present go first: there is nothing to lose. Pods of nodes that are not
 // connected hold nobody up: they come last, all of them once one pod has come
 // up, for nobody can tell when their nodes are back.
 func (p *planner) turn(waiting []*slot) []*slot {
 	someUp := slices.ContainsFunc(p.slots, func(s slot) bool { return s.up(p.revision) })
-	if slices.ContainsFunc(p.slots, func(s slot) bool { return s.onItsWay(p.revision, someUp) }) {
-		return nil
-	}
-	var first *slot
-	var away []*slot
-	for _, s := range waiting {
-		switch {
-		case !s.pod.Reachable:
-			away = append(away, s)
-		case first == nil || first.pod.Status.Ready && !s.pod.Status.Ready:
-			first = s
+	room := p.rules.atOnce
+	for i := range p.slots {
+		if p.slots[i].onItsWay(p.revision, someUp) {
+			room--
 		}
 	}
+	if room <= 0 {
+		return nil
+	}
+	var there, away []*slot
+	for _, s := range waiting {
+		if s.pod.Reachable {
+			there = append(there, s)
+		} else {
+			away = append(away, s)
+		}
+	}
+	slices.SortStableFunc(there, func(a, b *slot) int {
+		switch {
+		case a.pod.Status.Ready == b.pod.Status.Ready:
+			return 0
+		case a.pod.Status.Ready:
+			return 1
+		}
+		return -1
+	})
 	switch {
-	case first != nil:
-		return []*slot{first}
+	case len(there) > 0:
+		return there[:min(room, len(there))]
 	case len(away) > 0 && !someUp:
-		return away[:1]
+		return away[:min(room, len(away))]
 	}
 	return away
 }
@@ -321,26 +400,41 @@ func because(reason, message string) string {
 	return reason + ": " + message
 }
 
-// judge says how the Deployment is doing.
+// judge says how the app is doing.
 func (p *planner) judge() {
-	st := models.DeploymentStatus{ObservedGeneration: p.Deployment.Metadata.Generation, Revision: p.revision}
+	st := models.Standing{ObservedGeneration: p.App.Meta().Generation, Revision: p.revision, Misplaced: p.plan.Status.Misplaced}
+	behind := p.behind()
+	if p.rules.homes {
+		st.CurrentRevision, st.UpdateRevision = behind.Metadata.Name, p.revisions[len(p.revisions)-1].Metadata.Name
+	}
+	held := 0
 	done, begun, failure, away := 0, 0, "", []string(nil)
 	notReady := ""
 	for i := range p.slots {
 		s := &p.slots[i]
-		st.Replicas++
-		if s.next || s.current(p.revision) {
+		st.Wanted++
+		if s.place.Node != "" && (s.pod != nil || s.next) {
+			st.Made++
+		}
+		if p.rules.homes && s.current(behind.Revision) {
+			st.Current++
+		}
+		if s.begun(p.revision) {
 			begun++
 		}
 		if s.pod != nil && s.placed() && s.current(p.revision) && s.pod.Status.Revision == p.revision && s.pod.Status.Update == nil {
-			st.UpdatedReplicas++
+			st.Updated++
 		}
 		if s.up(p.revision) {
 			done++
+		} else if p.held(i) && s.serves() {
+			done, held = done+1, held+1
 		}
 		if s.pod != nil && s.placed() && s.pod.Reachable && s.pod.Status.Ready {
-			st.ReadyReplicas++
-			st.AvailableReplicas++
+			st.Ready++
+		}
+		if s.placed() && s.pod.Reachable && s.steady {
+			st.Available++
 		} else if notReady == "" && !(s.pod != nil && s.pod.Status.Phase == models.PodSucceeded) {
 			notReady = s.describe()
 		}
@@ -355,20 +449,27 @@ func (p *planner) judge() {
 	if b := p.Before; b.Revision == p.revision && b.Done >= done && b.Begun >= begun && b.Pulled == p.plan.Progress.Pulled && !b.Since.IsZero() {
 		p.plan.Progress.Since = b.Since
 	}
-	st.Conditions = []models.Condition{available(len(p.slots), int(st.ReadyReplicas), notReady), p.progressing(done, failure, away)}
+	st.Conditions = []models.Condition{available(len(p.slots), int(st.Available), notReady), p.progressing(done, held, failure, away)}
 	p.plan.Status = st
 }
 
 // describe says why a slot has no ready pod.
 func (s *slot) describe() string {
 	switch {
+	case s.taken != "":
+		return fmt.Sprintf("there can be no pod %s: %s has one of that name", s.name, s.taken)
 	case s.place.Node == "":
 		return fmt.Sprintf("pod %s: %s", s.name, because(s.place.Reason, s.place.Message))
+	case s.pod == nil && !s.next:
+		return fmt.Sprintf("pod %s waits for those before it", s.name)
 	case s.pod == nil || !s.placed() || s.next:
 		return fmt.Sprintf("pod %s begins on node %s", s.name, s.place.Node)
 	}
 	if u := s.pod.Status.Update; u != nil {
 		return fmt.Sprintf("pod %s on node %s: revision %d: %s", s.name, s.place.Node, u.Revision, because(cmp.Or(u.Reason, "under way"), u.Message))
+	}
+	if s.pod.Status.Ready && !s.steady {
+		return fmt.Sprintf("pod %s on node %s has not been ready for long", s.name, s.place.Node)
 	}
 	return fmt.Sprintf("pod %s on node %s: %s", s.name, s.place.Node, because(cmp.Or(s.pod.Status.Reason, string(s.pod.Status.Phase)), s.pod.Status.Message))
 }
@@ -403,10 +504,12 @@ func (p *planner) pulled() string {
 	return strings.Join(all, ", ")
 }
 
-func (p *planner) progressing(done int, failure string, away []string) models.Condition {
+func (p *planner) progressing(done, held int, failure string, away []string) models.Condition {
 	c := models.Condition{Type: "Progressing", Status: "True"}
 	left := len(p.slots) - done
 	switch {
+	case left == 0 && held > 0:
+		c.Reason, c.Message = models.ReasonRolloutComplete, fmt.Sprintf("%d of %d pods are at revision %d; the others stay at theirs, as updateStrategy says", done-held, len(p.slots), p.revision)
 	case left == 0:
 		c.Reason, c.Message = models.ReasonRolloutComplete, fmt.Sprintf("all pods are at revision %d", p.revision)
 	case failure != "":
@@ -416,7 +519,7 @@ func (p *planner) progressing(done int, failure string, away []string) models.Co
 		slices.Sort(away)
 		c.Reason = models.ReasonWaitingForNodes
 		c.Message = fmt.Sprintf("revision %d: %d of %d pods are up, the others wait for nodes that are not connected: %s", p.revision, done, len(p.slots), strings.Join(slices.Compact(away), ", "))
-	case p.Now.Sub(p.plan.Progress.Since) >= ProgressDeadline:
+	case p.Now.Sub(p.plan.Progress.Since) >= ProgressDeadline+p.rules.minReady:
 		c.Status, c.Reason = "False", models.ReasonDeadlineExceeded
 		c.Message = fmt.Sprintf("revision %d: no step forward for %s, %d of %d pods are up; %s", p.revision, ProgressDeadline, done, len(p.slots), p.firstNotUp())
 	default:
@@ -434,7 +537,7 @@ func (p *planner) firstNotUp() string {
 		if s.up(p.revision) {
 			continue
 		}
-		if s.next || s.current(p.revision) {
+		if s.begun(p.revision) {
 			return s.describe()
 		}
 		if waits == nil {

@@ -42,19 +42,22 @@ func newWorld(t testing.TB, replicas int32, nodes ...string) *world {
 	d.Spec.Replicas = &replicas
 	d.Spec.Template.Spec.Containers = []models.Container{{Name: "c", Image: "v1"}}
 	d.Default()
-	w.in = Input{Deployment: d, Now: start}
+	w.in = Input{App: d, Now: start}
 	for _, n := range nodes {
 		w.in.Cluster.Nodes = append(w.in.Cluster.Nodes, placement.Node{Name: n})
 	}
 	return w
 }
 
+func (w *world) deployment() *models.Deployment { return w.in.App.(*models.Deployment) }
+
 func (w *world) image(v string) {
-	d := *w.in.Deployment
-	d.Spec.Template = copied(d.Spec.Template)
-	d.Spec.Template.Spec.Containers[0].Image = v
-	d.Metadata.Generation++
-	w.in.Deployment = &d
+	app := models.WithStanding(w.in.App, models.Standing{}) // another one
+	t := app.PodTemplate()
+	*t = copied(*t)
+	t.Spec.Containers[0].Image = v
+	app.Meta().Generation++
+	w.in.App = app
 }
 
 // connect says which nodes are not connected.
@@ -141,7 +144,7 @@ func (w *world) step() string {
 		}
 		switch o := o.(type) {
 		case *models.ControllerRevision:
-			w.in.Revisions = append(w.in.Revisions, o)
+			w.in.Revisions = append(slices.DeleteFunc(w.in.Revisions, func(r *models.ControllerRevision) bool { return r.Metadata.Name == o.Metadata.Name }), o)
 		case *models.Pod:
 			i := slices.IndexFunc(w.in.Pods, func(p Pod) bool { return p.Metadata.Name == o.Metadata.Name })
 			if i >= 0 {
@@ -194,7 +197,7 @@ func TestRollout(t *testing.T) {
 	w.want("settled", w.step(), "")
 	w.want("progress", w.condition("Progressing"), "True RolloutComplete all pods are at revision 1")
 	w.want("available", w.condition("Available"), "True AllPodsReady ")
-	if s := w.plan.Status; s.Replicas != 3 || s.ReadyReplicas != 3 || s.UpdatedReplicas != 3 || s.Revision != 1 || s.ObservedGeneration != 1 {
+	if s := w.plan.Status; s.Wanted != 3 || s.Ready != 3 || s.Updated != 3 || s.Revision != 1 || s.ObservedGeneration != 1 {
 		t.Fatalf("%+v", s)
 	}
 
@@ -224,7 +227,7 @@ func TestRolloutStopsAtAFailure(t *testing.T) {
 			t.Errorf("%s is at revision %d", p.Metadata.Name, p.Revision())
 		}
 	}
-	if w.plan.Status.UpdatedReplicas != 0 || w.plan.Status.ReadyReplicas != 3 {
+	if w.plan.Status.Updated != 0 || w.plan.Status.Ready != 3 {
 		t.Errorf("%+v", w.plan.Status)
 	}
 
@@ -276,10 +279,10 @@ func TestRolloutPassesOverNodesThatAreAway(t *testing.T) {
 func TestScaleAndMove(t *testing.T) {
 	w := newWorld(t, 2, "a", "b")
 	w.settle()
-	w.in.Deployment.Spec.Replicas = new(int32(4))
+	w.deployment().Spec.Replicas = new(int32(4))
 	w.want("up", w.step(), "+Pod/app-2@a r1 +Pod/app-3@b r1")
 	w.settle()
-	w.in.Deployment.Spec.Replicas = new(int32(1))
+	w.deployment().Spec.Replicas = new(int32(1))
 	w.want("down", w.step(), "-Pod/app-1 -Pod/app-2 -Pod/app-3")
 	w.in.Cluster.Nodes = w.in.Cluster.Nodes[1:]
 	w.want("node gone", w.step(), "-Pod/app-0 +Pod/app-0@b r1")
@@ -293,7 +296,7 @@ func TestScaleAndMove(t *testing.T) {
 	w.want("why", w.condition("Available"), "False PodsNotReady 0 of 1 pods are ready; pod app-0: Unschedulable: there is no node")
 	w.in.Cluster.Nodes = []placement.Node{{Name: "z"}}
 	w.want("somewhere", w.step(), "+Pod/app-0@z r1")
-	w.in.Deployment.Spec.Replicas = new(int32(0))
+	w.deployment().Spec.Replicas = new(int32(0))
 	w.want("none", w.step(), "-Pod/app-0")
 	w.step()
 	w.want("none is fine", w.condition("Available")+w.condition("Progressing"), "True AllPodsReady True RolloutComplete all pods are at revision 1")
@@ -371,9 +374,9 @@ func TestPlansHold(t *testing.T) {
 			case 3:
 				w.broken = map[string]bool{fmt.Sprint("v", r.IntN(4)): true}
 			case 4:
-				d := *w.in.Deployment
+				d := *w.deployment()
 				d.Spec.Replicas = new(int32(r.IntN(6)))
-				w.in.Deployment = &d
+				w.in.App = &d
 			case 5:
 				if len(w.in.Pods) > 0 {
 					i := r.IntN(len(w.in.Pods))
@@ -409,8 +412,8 @@ func TestPlansHold(t *testing.T) {
 		w.disconnect()
 		w.broken = map[string]bool{}
 		w.settle()
-		replicas := int(*w.in.Deployment.Spec.Replicas)
-		if !strings.HasPrefix(w.condition("Progressing"), "True RolloutComplete") || int(w.plan.Status.ReadyReplicas) != replicas || len(w.in.Pods) != replicas {
+		replicas := int(*w.deployment().Spec.Replicas)
+		if !strings.HasPrefix(w.condition("Progressing"), "True RolloutComplete") || int(w.plan.Status.Ready) != replicas || len(w.in.Pods) != replicas {
 			t.Fatalf("seed %d: %+v with %d pods", seed, w.plan.Status, len(w.in.Pods))
 		}
 	}

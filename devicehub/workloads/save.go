@@ -27,6 +27,9 @@ func (c *Controller) load(ctx context.Context) error {
 			b.unsaved[p.PodUID] = true
 			return nil
 		}
+		if r.status.Ready {
+			r.ready = r.at // at the latest
+		}
 		b.reports[p.PodUID] = r
 		return nil
 	})

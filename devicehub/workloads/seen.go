@@ -10,28 +10,28 @@ import (
 
 // seen is what the loop has seen of the registry, by what it asks for.
 type seen struct {
-	deployments map[models.Key]*models.Deployment
-	live        map[string]bool                                  // uids of deployments
-	near        map[models.Key]map[models.Key]bool               // Device to the deployments near it
-	pods        map[string]map[string]*models.Pod                // owner's uid to its pods by name
-	revisions   map[string]map[string]*models.ControllerRevision // the same
-	byKey       map[models.Key]models.Object                     // pods and revisions
-	podsOn      map[string]map[models.Key]bool                   // node to its pods
-	load        map[string]int                                   // node to its number of pods
-	ports       map[string]map[placement.HostPort]placement.Owner
-	nodes       map[string]*models.Node
-	list        []placement.Node // made of nodes and what their sessions say; nil: to be made
+	apps      map[models.Key]models.Workload
+	live      map[string]bool                                  // uids of apps
+	near      map[models.Key]map[models.Key]bool               // Device to the apps near it
+	pods      map[string]map[string]*models.Pod                // owner's uid to its pods by name
+	revisions map[string]map[string]*models.ControllerRevision // the same
+	byKey     map[models.Key]models.Object                     // pods and revisions
+	podsOn    map[string]map[models.Key]bool                   // node to its pods
+	load      map[string]int                                   // node to its number of pods
+	ports     map[string]map[placement.HostPort]placement.Owner
+	nodes     map[string]*models.Node
+	list      []placement.Node // made of nodes and what their sessions say; nil: to be made
 }
 
 func newSeen() *seen {
-	return &seen{deployments: map[models.Key]*models.Deployment{}, live: map[string]bool{}, near: map[models.Key]map[models.Key]bool{}, pods: map[string]map[string]*models.Pod{},
+	return &seen{apps: map[models.Key]models.Workload{}, live: map[string]bool{}, near: map[models.Key]map[models.Key]bool{}, pods: map[string]map[string]*models.Pod{},
 		revisions: map[string]map[string]*models.ControllerRevision{}, byKey: map[models.Key]models.Object{}, podsOn: map[string]map[models.Key]bool{}, load: map[string]int{},
 		ports: map[string]map[placement.HostPort]placement.Owner{}, nodes: map[string]*models.Node{}}
 }
 
 func (s *seen) nodesChanged() { s.list = nil }
 
-// ownerOf returns the uid of the Deployment that an object was made for.
+// ownerOf returns the uid of the app that an object was made for.
 func ownerOf(o models.Object) string {
 	if refs := o.Meta().OwnerReferences; len(refs) > 0 {
 		return refs[0].UID
@@ -39,19 +39,30 @@ func ownerOf(o models.Object) string {
 	return ""
 }
 
-// deploymentOf returns the Deployment that an object is, or was made for.
-func (s *seen) deploymentOf(o models.Object) models.Key {
-	m := o.Meta()
-	key := models.Key{Kind: "Deployment", Namespace: m.Namespace, Name: m.Name}
-	if o.Type().Kind != "Deployment" && len(m.OwnerReferences) > 0 {
-		key.Name = m.OwnerReferences[0].Name
+// appOf returns the app that an object is, or was made for.
+func appOf(o models.Object) models.Key {
+	key := models.KeyOf(o)
+	if refs := o.Meta().OwnerReferences; len(refs) > 0 {
+		key.Kind, key.Name = refs[0].Kind, refs[0].Name
 	}
 	return key
 }
 
+// takenFrom returns a function that says which other app than one has a pod of a name.
+func (s *seen) takenFrom(app models.Workload) func(string) string {
+	return func(name string) string {
+		o := s.byKey[models.Key{Kind: "Pod", Namespace: app.Meta().Namespace, Name: name}]
+		if o == nil || ownerOf(o) == app.Meta().UID {
+			return ""
+		}
+		owner := appOf(o)
+		return owner.Kind + " " + owner.Name
+	}
+}
+
 func (s *seen) allKeys() map[models.Key]bool {
-	out := make(map[models.Key]bool, len(s.deployments))
-	for key := range s.deployments {
+	out := make(map[models.Key]bool, len(s.apps))
+	for key := range s.apps {
 		out[key] = true
 	}
 	return out
@@ -68,8 +79,8 @@ func (s *seen) podUIDs() map[string]bool {
 // object returns what has been seen, nil when nothing has.
 func (s *seen) object(key models.Key) models.Object {
 	switch key.Kind {
-	case "Deployment":
-		if d := s.deployments[key]; d != nil {
+	case "Deployment", "DaemonSet", "StatefulSet":
+		if d := s.apps[key]; d != nil {
 			return d
 		}
 	case "Pod", "ControllerRevision":
@@ -82,7 +93,7 @@ func (s *seen) object(key models.Key) models.Object {
 	return nil
 }
 
-// orphans returns what was made for Deployments that are gone, be it that one of
+// orphans returns what was made for apps that are gone, be it that one of
 // the same name has come.
 func (s *seen) orphans() (keys []models.Key) {
 	for owner, pods := range s.pods {
@@ -107,9 +118,9 @@ func (s *seen) set(o models.Object) {
 	s.drop(key)
 	m := o.Meta()
 	switch o := o.(type) {
-	case *models.Deployment:
-		s.deployments[key], s.live[m.UID] = o, true
-		if name := o.Spec.Template.Spec.NearDevice; name != "" {
+	case models.Workload:
+		s.apps[key], s.live[m.UID] = o, true
+		if name := o.PodTemplate().Spec.NearDevice; name != "" {
 			into(s.near, models.Key{Kind: "Device", Namespace: m.Namespace, Name: name})[key] = true
 		}
 	case *models.ControllerRevision:
@@ -121,7 +132,7 @@ func (s *seen) set(o models.Object) {
 		if node := o.Spec.NodeName; node != "" {
 			into(s.podsOn, node)[key] = true
 			s.load[node]++
-			owner := s.deploymentOf(o)
+			owner := appOf(o)
 			for _, port := range placement.HostPorts(&o.Spec) {
 				into(s.ports, node)[port] = placement.Owner{App: owner.Namespace + "/" + owner.Name, Pod: m.Namespace + "/" + m.Name}
 			}
@@ -139,10 +150,10 @@ func (s *seen) drop(key models.Key) {
 	}
 	m := before.Meta()
 	switch o := before.(type) {
-	case *models.Deployment:
-		delete(s.deployments, key)
+	case models.Workload:
+		delete(s.apps, key)
 		delete(s.live, m.UID)
-		outOf(s.near, models.Key{Kind: "Device", Namespace: m.Namespace, Name: o.Spec.Template.Spec.NearDevice}, key)
+		outOf(s.near, models.Key{Kind: "Device", Namespace: m.Namespace, Name: o.PodTemplate().Spec.NearDevice}, key)
 	case *models.ControllerRevision:
 		delete(s.byKey, key)
 		outOf(s.revisions, ownerOf(o), m.Name)

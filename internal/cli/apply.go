@@ -78,7 +78,7 @@ func answered(err error) bool {
 }
 
 // hubMakes are the kinds that nobody applies, and what to apply instead.
-var hubMakes = map[string]string{"Pod": "a Deployment with the pod's spec as its template", "ControllerRevision": "the Deployment, or use rollout undo"}
+var hubMakes = map[string]string{"Pod": "a Deployment with the pod's spec as its template", "ControllerRevision": "the app, or use rollout undo"}
 
 func applyOne(ctx context.Context, cmd *cobra.Command, h hub, o models.Object) error {
 	key := models.KeyOf(o)

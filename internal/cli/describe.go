@@ -132,8 +132,8 @@ func (d *description) object(ctx context.Context, h hub, o models.Object) error 
 		return nil
 	case *models.User:
 		return d.user(ctx, h, o)
-	case *models.Deployment:
-		if err := d.deployment(ctx, h, o); err != nil {
+	case models.Workload:
+		if err := d.app(ctx, h, o); err != nil {
 			return err
 		}
 		return d.events(ctx, h, o)

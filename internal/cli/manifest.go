@@ -19,7 +19,7 @@ import (
 
 // applyOrder is the order in which kinds are applied: what others refer to comes
 // first. Deleting goes the other way.
-var applyOrder = []string{"Mapper", "Node", "User", "DeviceModel", "Device", "ConfigMap", "Service", "Deployment", "Route"}
+var applyOrder = []string{"Mapper", "Node", "User", "DeviceModel", "Device", "ConfigMap", "Service", "Deployment", "DaemonSet", "StatefulSet", "Route"}
 
 // files is the flags -f and -R.
 type files struct {

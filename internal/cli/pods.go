@@ -19,8 +19,8 @@ type app struct {
 	pods []*models.Pod
 }
 
-// findApp finds what is meant by APP, deployment/APP or pod/POD. A bare name is a
-// deployment's, else a pod's.
+// findApp finds what is meant by APP, KIND/APP or pod/POD. A bare name is an app's, else
+// a pod's.
 func (c *connection) findApp(ctx context.Context, h hub, arg string) (app, error) {
 	kind, name, typed := strings.Cut(arg, "/")
 	if !typed {
@@ -32,16 +32,16 @@ func (c *connection) findApp(ctx context.Context, h hub, arg string) (app, error
 		if err != nil {
 			return a, err
 		}
-		if info.Kind != "Deployment" && info.Kind != "Pod" {
-			return a, Usagef("%s is no app: it must be deployment/NAME or pod/NAME", arg)
+		if info.Kind != "Pod" && !slices.Contains(models.WorkloadKinds, info.Kind) {
+			return a, Usagef("%s is no app: it must be deployment/NAME, daemonset/NAME, statefulset/NAME or pod/NAME", arg)
 		}
 		kind = info.Kind
 	}
 	if msg := models.CheckSubdomain(name); msg != "" {
 		return a, Usagef("%q is no app's name: it %s", name, msg)
 	}
-	if kind == "Deployment" || !typed {
-		o, err := h.Get(ctx, appKey(c, name))
+	if kind != "Pod" || !typed {
+		o, err := findWorkload(ctx, c, h, arg)
 		switch {
 		case err == nil:
 			l, err := h.List(ctx, selection{kind: "Pod", namespace: c.namespace})
@@ -54,25 +54,25 @@ func (c *connection) findApp(ctx context.Context, h hub, arg string) (app, error
 				}
 			}
 			if len(a.pods) == 0 {
-				return a, models.Errorf(models.KindNotFound, "%s has no pods", short(appKey(c, name)))
+				return a, models.Errorf(models.KindNotFound, "%s has no pods", short(models.KeyOf(o)))
 			}
 			return a, nil
 		case client.AtEdge(err):
-			return c.findAtEdge(ctx, h, a, kind, name)
+			return c.findAtEdge(ctx, h, a, kind, name, typed)
 		case models.KindOf(err) != models.KindNotFound:
 			return a, err
 		case typed:
-			return a, notFound(appKey(c, name))
+			return a, err
 		}
 	}
 	o, err := h.Get(ctx, models.Key{Kind: "Pod", Namespace: c.namespace, Name: name})
 	if client.AtEdge(err) {
-		return c.findAtEdge(ctx, h, a, kind, name)
+		return c.findAtEdge(ctx, h, a, kind, name, typed)
 	}
 	if models.KindOf(err) == models.KindNotFound {
 		what := "pod"
 		if !typed {
-			what = "deployment or pod"
+			what = "app or pod"
 		}
 		return a, models.Errorf(models.KindNotFound, "no %s %s in namespace %s", what, name, c.namespace)
 	}
@@ -88,7 +88,7 @@ func (c *connection) findApp(ctx context.Context, h hub, arg string) (app, error
 }
 
 // findAtEdge finds the app at an edge, which knows its own pods alone.
-func (c *connection) findAtEdge(ctx context.Context, h hub, a app, kind, name string) (app, error) {
+func (c *connection) findAtEdge(ctx context.Context, h hub, a app, kind, name string, typed bool) (app, error) {
 	l, err := h.List(ctx, selection{kind: "Pod", namespace: c.namespace})
 	if err != nil {
 		return a, err
@@ -98,8 +98,10 @@ func (c *connection) findAtEdge(ctx context.Context, h hub, a app, kind, name st
 		if !ok {
 			continue
 		}
-		owned := slices.ContainsFunc(p.Metadata.OwnerReferences, func(o models.OwnerReference) bool { return o.Kind == "Deployment" && o.Name == name })
-		if kind != "Pod" && owned || kind != "Deployment" && p.Metadata.Name == name {
+		owned := slices.ContainsFunc(p.Metadata.OwnerReferences, func(o models.OwnerReference) bool {
+			return o.Name == name && (!typed || o.Kind == kind)
+		})
+		if owned || (!typed || kind == "Pod") && p.Metadata.Name == name {
 			a.pods = append(a.pods, p)
 		}
 	}
@@ -142,13 +144,13 @@ func container(w io.Writer, p *models.Pod, name string) string {
 	return all[0]
 }
 
-// completeApp completes names of deployments and pods.
+// completeApp completes names of apps and pods.
 func (c *connection) completeApp() completion {
 	return func(cmd *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
 		if len(given) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		names, _ := c.completeNames("Deployment")(cmd, nil, typed)
+		names, _ := c.completeWorkload()(cmd, nil, typed)
 		pods, directive := c.completeNames("Pod")(cmd, nil, typed)
 		return append(names, pods...), directive
 	}

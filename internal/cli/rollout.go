@@ -24,8 +24,85 @@ func rolloutCommand() *cobra.Command {
 	return cmd
 }
 
-func appKey(c *connection, name string) models.Key {
-	return models.Key{Kind: "Deployment", Namespace: c.namespace, Name: name}
+// appKeys are the keys that an app's name can mean: NAME is a Deployment, unless only
+// another kind has the name; KIND/NAME is of that kind.
+func appKeys(c *connection, arg string) ([]models.Key, error) {
+	kind, name, typed := strings.Cut(arg, "/")
+	if !typed {
+		name = arg
+	}
+	if msg := models.CheckSubdomain(name); msg != "" {
+		return nil, Usagef("%q is no app's name: it %s", name, msg)
+	}
+	kinds := models.WorkloadKinds
+	if typed {
+		info, err := kindOf(kind)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(models.WorkloadKinds, info.Kind) {
+			return nil, Usagef("%s is no app: it must be deployment/NAME, daemonset/NAME or statefulset/NAME", arg)
+		}
+		kinds = []string{info.Kind}
+	}
+	var keys []models.Key
+	for _, k := range kinds {
+		keys = append(keys, models.Key{Kind: k, Namespace: c.namespace, Name: name})
+	}
+	return keys, nil
+}
+
+// findWorkload returns the app that is meant, see appKeys. The hub sees to it that there
+// is one at most.
+func findWorkload(ctx context.Context, c *connection, h hub, arg string) (models.Workload, error) {
+	keys, err := appKeys(c, arg)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		o, err := h.Get(ctx, key)
+		if models.KindOf(err) == models.KindNotFound {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		app, ok := o.(models.Workload)
+		if !ok {
+			return nil, fmt.Errorf("%s is a %s", short(key), o.Type().Kind)
+		}
+		return app, nil
+	}
+	return nil, notFound(keys[0])
+}
+
+// completeWorkload completes names of Deployments, and of other apps with their kinds.
+func (c *connection) completeWorkload() completion {
+	return func(cmd *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(given) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		kind, _, is := strings.Cut(typed, "/")
+		if is {
+			info, ok := models.KindByName(kind)
+			if !ok || !slices.Contains(models.WorkloadKinds, info.Kind) {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			names, directive := c.completeNames(info.Kind)(cmd, nil, strings.TrimPrefix(typed, kind+"/"))
+			for i := range names {
+				names[i] = kind + "/" + names[i]
+			}
+			return names, directive
+		}
+		var all []string
+		directive := cobra.ShellCompDirectiveNoFileComp
+		for _, kind := range models.WorkloadKinds {
+			var names []string
+			names, directive = c.completeNames(kind)(cmd, nil, typed)
+			all = append(all, names...)
+		}
+		return all, directive
+	}
 }
 
 func rolloutStatusCommand() *cobra.Command {
@@ -39,11 +116,15 @@ func rolloutStatusCommand() *cobra.Command {
 It ends with an error when a pod does not come up, and says why. The pods that ran before then run on, and the hub goes on
 by itself when the pod comes up after all.`,
 		Example:           `  whimbrel apply -f app.yaml && whimbrel rollout status app`,
-		Args:              arguments(1, 1, "the name of an app"),
-		ValidArgsFunction: conn.completeNames("Deployment"),
+		Args:              arguments(1, 1, "the name of an app, or KIND/NAME"),
+		ValidArgsFunction: conn.completeWorkload(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.with(cmd, func(ctx context.Context, h hub) error {
-				return awaitRollout(ctx, cmd, h, appKey(&conn, args[0]), timeout)
+				app, err := findWorkload(ctx, &conn, h, args[0])
+				if err != nil {
+					return err
+				}
+				return awaitRollout(ctx, cmd, h, models.KeyOf(app), timeout)
 			})
 		},
 	}
@@ -72,30 +153,24 @@ func onlyCounts(a, b string) bool {
 // errRolledOut ends a watch that has seen enough.
 var errRolledOut = errors.New("rolled out")
 
-// awaitRollout follows a Deployment until its rollout is through or fails.
+// awaitRollout follows an app until its rollout is through or fails.
 func awaitRollout(ctx context.Context, cmd *cobra.Command, h hub, key models.Key, timeout time.Duration) error {
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	if _, err := h.Get(ctx, key); err != nil {
-		if models.KindOf(err) == models.KindNotFound {
-			return notFound(key)
-		}
-		return err
-	}
 	shown, since := "", time.Time{}
 	err := h.Watch(ctx, selection{kind: key.Kind, namespace: key.Namespace}, "", func(ev models.Event) error {
-		d, ok := ev.Object.(*models.Deployment)
-		if !ok || d.Metadata.Name != key.Name {
+		app, ok := ev.Object.(models.Workload)
+		if !ok || app.Meta().Name != key.Name {
 			return nil
 		}
 		if ev.Type == models.Deleted {
 			return models.Errorf(models.KindNotFound, "%s was deleted", short(key))
 		}
-		s := deploymentStatus(d)
-		if s.ObservedGeneration < d.Metadata.Generation {
+		s := app.Standing()
+		if s.ObservedGeneration < app.Meta().Generation {
 			return nil // the status is of an earlier template still
 		}
 		c := conditionOf(s.Conditions, "Progressing")
@@ -120,31 +195,20 @@ func awaitRollout(ctx context.Context, cmd *cobra.Command, h hub, key models.Key
 	return err
 }
 
-// revisionsOf returns a Deployment and its revisions, oldest first.
-func revisionsOf(ctx context.Context, h hub, key models.Key) (*models.Deployment, []*models.ControllerRevision, error) {
-	o, err := h.Get(ctx, key)
-	if models.KindOf(err) == models.KindNotFound {
-		return nil, nil, notFound(key)
-	}
+// revisionsOf returns an app's revisions, oldest first.
+func revisionsOf(ctx context.Context, h hub, app models.Workload) ([]*models.ControllerRevision, error) {
+	l, err := h.List(ctx, selection{kind: "ControllerRevision", namespace: app.Meta().Namespace})
 	if err != nil {
-		return nil, nil, err
-	}
-	l, err := h.List(ctx, selection{kind: "ControllerRevision", namespace: key.Namespace})
-	if err != nil {
-		return nil, nil, err
-	}
-	d, ok := o.(*models.Deployment)
-	if !ok {
-		return nil, nil, fmt.Errorf("%s is a %s", short(key), o.Type().Kind)
+		return nil, err
 	}
 	var revisions []*models.ControllerRevision
 	for _, o := range l.Items {
-		if r, ok := o.(*models.ControllerRevision); ok && models.OwnedBy(r, d) {
+		if r, ok := o.(*models.ControllerRevision); ok && models.OwnedBy(r, app) {
 			revisions = append(revisions, r)
 		}
 	}
 	slices.SortFunc(revisions, func(a, b *models.ControllerRevision) int { return int(a.Revision - b.Revision) })
-	return d, revisions, nil
+	return revisions, nil
 }
 
 func rolloutUndoCommand() *cobra.Command {
@@ -157,15 +221,19 @@ func rolloutUndoCommand() *cobra.Command {
 newest revision then. The number of pods stays as it is.`,
 		Example: `  whimbrel rollout undo app
   whimbrel rollout undo app --to-revision 3`,
-		Args:              arguments(1, 1, "the name of an app"),
-		ValidArgsFunction: conn.completeNames("Deployment"),
+		Args:              arguments(1, 1, "the name of an app, or KIND/NAME"),
+		ValidArgsFunction: conn.completeWorkload(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("to-revision") && to < 1 {
 				return Usagef("--to-revision must be a revision's number, as rollout history shows them")
 			}
 			return conn.with(cmd, func(ctx context.Context, h hub) error {
-				key := appKey(&conn, args[0])
-				d, revisions, err := revisionsOf(ctx, h, key)
+				app, err := findWorkload(ctx, &conn, h, args[0])
+				if err != nil {
+					return err
+				}
+				key := models.KeyOf(app)
+				revisions, err := revisionsOf(ctx, h, app)
 				if err != nil {
 					return err
 				}
@@ -173,9 +241,9 @@ newest revision then. The number of pods stays as it is.`,
 				if err != nil {
 					return err
 				}
-				version := d.Metadata.ResourceVersion
-				d.Spec.Template = target.Data.Spec.Template
-				if err := h.Replace(ctx, d, version); err != nil {
+				version := app.Meta().ResourceVersion
+				*app.PodTemplate() = target.Data.Spec.Template
+				if err := h.Replace(ctx, app, version); err != nil {
 					return err
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%s goes back to the template of revision %d\n", short(key), target.Revision)
@@ -215,24 +283,21 @@ func rolloutRestartCommand() *cobra.Command {
 		Long: `Makes the containers of all pods of an app anew, one pod after the other, as a new revision would: where they can be
 beside each other the old ones stop when the new ones are ready. rollout status follows it.`,
 		Example:           `  whimbrel rollout restart app && whimbrel rollout status app`,
-		Args:              arguments(1, 1, "the name of an app"),
-		ValidArgsFunction: conn.completeNames("Deployment"),
+		Args:              arguments(1, 1, "the name of an app, or KIND/NAME"),
+		ValidArgsFunction: conn.completeWorkload(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.with(cmd, func(ctx context.Context, h hub) error {
-				key := appKey(&conn, args[0])
-				o, err := h.Get(ctx, key)
-				if models.KindOf(err) == models.KindNotFound {
-					return notFound(key)
-				}
+				app, err := findWorkload(ctx, &conn, h, args[0])
 				if err != nil {
 					return err
 				}
+				key := models.KeyOf(app)
 				patch, err := json.Marshal(map[string]any{"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{
 					"annotations": map[string]string{models.AnnotationRestartedAt: time.Now().UTC().Format(time.RFC3339Nano)}}}}})
 				if err != nil {
 					return err
 				}
-				if err := h.Patch(ctx, key, patch, o.Meta().ResourceVersion); err != nil {
+				if err := h.Patch(ctx, key, patch, app.Meta().ResourceVersion); err != nil {
 					return err
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%s is restarted\n", short(key))
@@ -249,11 +314,15 @@ func rolloutHistoryCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "history APP",
 		Short:             "Show the revisions of an app that can be gone back to",
-		Args:              arguments(1, 1, "the name of an app"),
-		ValidArgsFunction: conn.completeNames("Deployment"),
+		Args:              arguments(1, 1, "the name of an app, or KIND/NAME"),
+		ValidArgsFunction: conn.completeWorkload(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.with(cmd, func(ctx context.Context, h hub) error {
-				_, revisions, err := revisionsOf(ctx, h, appKey(&conn, args[0]))
+				app, err := findWorkload(ctx, &conn, h, args[0])
+				if err != nil {
+					return err
+				}
+				revisions, err := revisionsOf(ctx, h, app)
 				if err != nil {
 					return err
 				}

@@ -22,6 +22,8 @@ var objectTitles = map[string][]string{
 	"Node":               {"IN", "NAME!", "STATUS", "VERSION", "AGE", "LASTSEEN", "SYSTEM", "ADDRESS", "OUTBOX", "CERTIFICATE", "LABELS"},
 	"Mapper":             {"IN", "NAME!", "VERSION", "AGE", "DESCRIPTION", "LABELS"},
 	"Deployment":         {"IN", "NAME!", "READY", "UP-TO-DATE", "STATUS", "AGE", "IMAGES", "LABELS"},
+	"DaemonSet":          {"IN", "NAME!", "READY", "UP-TO-DATE", "AVAILABLE", "STATUS", "AGE", "NODE-SELECTOR", "IMAGES", "LABELS"},
+	"StatefulSet":        {"IN", "NAME!", "READY", "UP-TO-DATE", "STATUS", "AGE", "IMAGES", "LABELS"},
 	"Pod":                {"IN", "NAME!", "READY", "STATUS", "RESTARTS", "NODE", "AGE", "IP", "REV", "IMAGES", "LABELS"},
 	"ControllerRevision": {"IN", "NAME!", "OWNER", "REVISION", "AGE", "IMAGES"},
 	"Service":            {"IN", "NAME!", "PORTS", "AGE", "SELECTOR", "LABELS"},
@@ -66,10 +68,15 @@ func objectRow(o models.Object, now time.Time) []string {
 			orNothing(s.NodeInfo.Address), outbox(s.Outbox), until(s.CertificateExpires, now), labels(meta.Labels)}
 	case *models.Mapper:
 		return []string{meta.Namespace, meta.Name, o.Spec.Version, made, orNothing(o.Spec.Description), labels(meta.Labels)}
-	case *models.Deployment:
-		s := deploymentStatus(o)
-		return []string{meta.Namespace, meta.Name, fmt.Sprintf("%d/%d", s.ReadyReplicas, replicas(o)), fmt.Sprint(s.UpdatedReplicas), rollout(s), made,
-			images(o.Spec.Template.Spec), labels(meta.Labels)}
+	case models.Workload:
+		s := o.Standing()
+		row := []string{meta.Namespace, meta.Name, fmt.Sprintf("%d/%d", s.Ready, s.Wanted), fmt.Sprint(s.Updated)}
+		if d, is := o.(*models.DaemonSet); is {
+			row = append(row, fmt.Sprint(s.Available), rollout(s), made, labels(d.Spec.Template.Spec.NodeSelector))
+		} else {
+			row = append(row, rollout(s), made)
+		}
+		return append(row, images(o.PodTemplate().Spec), labels(meta.Labels))
 	case *models.Pod:
 		s := podStatus(o)
 		return []string{meta.Namespace, meta.Name, containersReady(o), podState(s), fmt.Sprint(s.RestartCount), orNothing(o.Spec.NodeName), made, orNothing(s.PodIP),

@@ -13,20 +13,6 @@ import (
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
-func replicas(d *models.Deployment) int {
-	if d.Spec.Replicas == nil {
-		return 1
-	}
-	return int(*d.Spec.Replicas)
-}
-
-func deploymentStatus(d *models.Deployment) models.DeploymentStatus {
-	if d.Status == nil {
-		return models.DeploymentStatus{}
-	}
-	return *d.Status
-}
-
 func podStatus(p *models.Pod) models.PodStatus {
 	if p.Status == nil {
 		return models.PodStatus{Phase: models.PodUnknown}
@@ -44,7 +30,7 @@ func conditionOf(conditions []models.Condition, typ string) models.Condition {
 
 // rollout is how an app is doing, in a word: what its rollout does while there is
 // one, then whether it is available.
-func rollout(s models.DeploymentStatus) string {
+func rollout(s models.Standing) string {
 	progressing := conditionOf(s.Conditions, "Progressing")
 	if len(s.Conditions) == 0 {
 		return "New"
@@ -136,15 +122,45 @@ func (d *description) encoded(title string, v any) error {
 	return d.yaml(title, text)
 }
 
-func (d *description) deployment(ctx context.Context, h hub, o *models.Deployment) error {
-	s := deploymentStatus(o)
-	d.field("Replicas", "%d wanted, %d ready, %d up to date", replicas(o), s.ReadyReplicas, s.UpdatedReplicas)
+func (d *description) app(ctx context.Context, h hub, o models.Workload) error {
+	s := o.Standing()
+	switch o := o.(type) {
+	case *models.DaemonSet:
+		d.field("Nodes", "%d wanted, %d have a pod, %d ready, %d available, %d up to date", s.Wanted, s.Made, s.Ready, s.Available, s.Updated)
+		if s.Misplaced > 0 {
+			d.field("Misscheduled", "%d", s.Misplaced)
+		}
+		d.field("Nodes with", "%s", labels(o.Spec.Template.Spec.NodeSelector))
+		strategy := o.Spec.UpdateStrategy.Type
+		if r := o.Spec.UpdateStrategy.RollingUpdate; r != nil {
+			text, err := json.Marshal(r.MaxUnavailable)
+			if err != nil {
+				return fmt.Errorf("updateStrategy: %w", err)
+			}
+			strategy += fmt.Sprintf(", %s at a time", strings.Trim(string(text), `"`))
+		}
+		d.field("Update", "%s", strategy)
+	case *models.StatefulSet:
+		d.field("Replicas", "%d wanted, %d there, %d ready, %d available, %d up to date", s.Wanted, s.Made, s.Ready, s.Available, s.Updated)
+		d.optional("Service", o.Spec.ServiceName)
+		d.field("Made", "%s", o.Spec.PodManagementPolicy)
+		strategy := o.Spec.UpdateStrategy.Type
+		if r := o.Spec.UpdateStrategy.RollingUpdate; r != nil && r.Partition > 0 {
+			strategy += fmt.Sprintf(", from pod %d on", r.Partition)
+		}
+		d.field("Update", "%s", strategy)
+		if s.CurrentRevision != s.UpdateRevision {
+			d.field("Revisions", "from %s (%d pods) to %s", s.CurrentRevision, s.Current, s.UpdateRevision)
+		}
+	default:
+		d.field("Replicas", "%d wanted, %d ready, %d up to date", s.Wanted, s.Ready, s.Updated)
+	}
 	d.field("Revision", "%s", revision(s.Revision))
-	if err := d.encoded("Template", o.Spec.Template); err != nil {
+	if err := d.encoded("Template", o.PodTemplate()); err != nil {
 		return err
 	}
 	d.conditions(s.Conditions)
-	return d.pods(ctx, h, selection{kind: "Pod", namespace: o.Metadata.Namespace}, func(p *models.Pod) bool { return models.OwnedBy(p, o) })
+	return d.pods(ctx, h, selection{kind: "Pod", namespace: o.Meta().Namespace}, func(p *models.Pod) bool { return models.OwnedBy(p, o) })
 }
 
 // pods writes the pods among those that o chooses that belong, and why those that

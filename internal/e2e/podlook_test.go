@@ -159,7 +159,7 @@ func TestPodLook(t *testing.T) {
 			t.Errorf("all: %v", r)
 		}
 		says(h.cli("", "logs", "talk-1", "-c", "none"), 1, "", "pod talk-1 has no container none; it has: main, side")
-		says(h.cli("", "logs", "none"), 1, "", "no deployment or pod none in namespace default")
+		says(h.cli("", "logs", "none"), 1, "", "no app or pod none in namespace default")
 		says(h.cli("", "logs", "broken"), 1, "", "was not started yet", "whimbrel.test/never:1")
 		says(h.cli("", "logs", "talk-1", "-c", "side", "--previous"), 1, "", "no earlier life")
 		says(h.cli("", "logs", "talk-1", "-c", "side", "--revision", "7"), 1, "", "nothing of revision 7", "it has: 1")
