@@ -419,3 +419,84 @@ func TestManyNodes(t *testing.T) {
 	})
 	t.Logf("%d pods on %d nodes %v after the last node", apps*replicas, nodes, time.Since(began).Round(time.Millisecond))
 }
+
+// TestDaemonSetFollowsNodes has a DaemonSet through the registry: nodes come, change
+// their labels and go, and it goes itself.
+func TestDaemonSetFollowsNodes(t *testing.T) {
+	h := open(t, storetest.NewMemory()).run()
+	h.node("a")
+	h.apply(`{kind: DaemonSet, apiVersion: apps/v1, metadata: {name: agent}, spec: {template: {spec: {nodeSelector: {site: north}, containers: [{name: c, image: v1}]}}}}`)
+	names := func() string {
+		var out []string
+		for _, p := range h.pods() {
+			out = append(out, p.Metadata.Name+"@"+p.Spec.NodeName)
+		}
+		return strings.Join(out, " ")
+	}
+	label := func(node, site string) {
+		t.Helper()
+		h.apply(fmt.Sprintf(`{kind: Node, apiVersion: v1, metadata: {name: %s, labels: {site: %s}}}`, node, site))
+	}
+	label("a", "north")
+	h.until("a has its pod", func() bool { return names() == "agent-a@a" })
+	h.node("b")
+	label("b", "north")
+	h.until("b has its pod", func() bool { return names() == "agent-a@a agent-b@b" })
+	label("a", "south")
+	h.until("a is left", func() bool { return names() == "agent-b@b" })
+	key := models.Key{Kind: "DaemonSet", Namespace: "default", Name: "agent"}
+	h.until("the status says so", func() bool {
+		d := h.controller.WorkloadStatus(h.registry.Object(key)).(*models.DaemonSet)
+		return d.Status != nil && d.Status.DesiredNumberScheduled == 1 && d.Status.CurrentNumberScheduled == 1 && d.Status.NumberUnavailable == 1
+	})
+
+	// Names of pods are their apps'.
+	o, err := models.DecodeObject([]byte(`{"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": "agent"}, "spec": {"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = h.registry.Update(context.Background(), models.KeyOf(o), models.WriteOptions{}, func(models.Object) (models.Object, error) { return o, nil })
+	if models.KindOf(err) != models.KindConflict || !strings.Contains(err.Error(), "DaemonSet default/agent has that name") {
+		t.Errorf("a second app of the name: %v", err)
+	}
+	if _, err := h.registry.Delete(context.Background(), key, models.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	h.until("its pods are gone", func() bool { return names() == "" })
+	h.app("agent", "v1", 1)
+	h.until("the name is free", func() bool { return strings.HasPrefix(names(), "agent-0@") })
+}
+
+// TestStatefulSetAtHome has a StatefulSet through the registry and a restart of the
+// hub: its pods come in order, and one that was gone comes back to its node.
+func TestStatefulSetAtHome(t *testing.T) {
+	h := open(t, storetest.NewMemory()).run()
+	h.node("a")
+	h.node("b")
+	set := func(replicas int) {
+		t.Helper()
+		h.apply(fmt.Sprintf(`{kind: StatefulSet, apiVersion: apps/v1, metadata: {name: db}, spec: {replicas: %d, minReadySeconds: 1, template: {spec: {containers: [{name: c, image: v1}]}}}}`, replicas))
+	}
+	where := func() string {
+		var out []string
+		for _, p := range h.pods() {
+			out = append(out, p.Metadata.Name+"@"+p.Spec.NodeName)
+		}
+		return strings.Join(out, " ")
+	}
+	set(2)
+	h.until("the first", func() bool { return where() == "db-0@a" })
+	h.tell(ready)
+	h.until("the second, when the first has been ready for a second", func() bool { return where() == "db-0@a db-1@b" })
+	set(1)
+	h.until("one", func() bool { return where() == "db-0@a" })
+	h.stop()
+
+	h = open(t, h.store).run()
+	h.node("a")
+	h.node("b")
+	h.node("aa") // where a new pod would go
+	h.tell(ready)
+	set(2)
+	h.until("it is at home again", func() bool { return strings.Contains(where(), "db-0@a db-1@b") })
+}

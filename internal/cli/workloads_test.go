@@ -46,6 +46,11 @@ func TestWorkloadTables(t *testing.T) {
 		Update: &models.PodUpdate{Revision: 2, Failed: true, Reason: models.ReasonImagePullBackOff, Message: "web:v2 is nowhere",
 			ContainerStatuses: []models.ContainerStatus{{Name: "c", Image: "web:v2", State: models.ContainerState{Waiting: &models.ContainerWaiting{Reason: models.ReasonImagePullBackOff}}}}}})
 
+	daemons := workload(t, `{kind: DaemonSet, apiVersion: apps/v1, metadata: {name: agent}, spec: {template: {spec: {nodeSelector: {site: north}, containers: [{name: c, image: "web:v2"}]}}}}`).(*models.DaemonSet)
+	daemons.SetStanding(models.Standing{Revision: 2, Wanted: 3, Made: 3, Ready: 2, Available: 1, Updated: 1, Conditions: []models.Condition{condition("Progressing", "True", models.ReasonRollingOut)}})
+	stateful := workload(t, `{kind: StatefulSet, apiVersion: apps/v1, metadata: {name: store}, spec: {replicas: 3, template: {spec: {containers: [{name: c, image: "web:v2"}]}}}}`).(*models.StatefulSet)
+	stateful.SetStanding(models.Standing{Revision: 2, Wanted: 3, Made: 3, Ready: 3, Updated: 3, Conditions: []models.Condition{condition("Progressing", "True", models.ReasonRolloutComplete), condition("Available", "True", models.ReasonAllPodsReady)}})
+
 	var b strings.Builder
 	for _, one := range []struct {
 		kind    string
@@ -56,6 +61,14 @@ func TestWorkloadTables(t *testing.T) {
 			app("well", condition("Available", "True", models.ReasonAllPodsReady), condition("Progressing", "True", models.ReasonRolloutComplete)),
 			app("ill", condition("Available", "False", models.ReasonPodsNotReady), condition("Progressing", "True", models.ReasonRolloutComplete)),
 			app("stuck", condition("Available", "True", models.ReasonAllPodsReady), condition("Progressing", "False", models.ReasonRolloutFailed)),
+		}},
+		{"DaemonSet", []models.Object{
+			workload(t, `{kind: DaemonSet, apiVersion: apps/v1, metadata: {name: new}, spec: {template: {spec: {containers: [{name: c, image: "web:v2"}]}}}}`),
+			daemons,
+		}},
+		{"StatefulSet", []models.Object{
+			workload(t, `{kind: StatefulSet, apiVersion: apps/v1, metadata: {name: new}, spec: {replicas: 3, template: {spec: {containers: [{name: c, image: "web:v2"}]}}}}`),
+			stateful,
 		}},
 		{"Pod", []models.Object{
 			pod("web-0", nil),

@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine"
+	"github.com/whimbrel-edge/whimbrel/models"
 )
 
 const fleetManifest = `
@@ -34,6 +36,110 @@ spec:
         - {name: PASSWORD, valueFrom: {secretKeyRef: {name: fleet, key: password}}}
         readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
 `
+
+const setsManifest = `
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent}
+spec:
+  template:
+    spec:
+      nodeSelector: {agent: "yes"}
+      terminationGracePeriodSeconds: 2
+      containers:
+      - {name: main, image: "whimbrel.test/app:1", args: [serve=8080], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: store}
+spec:
+  replicas: 2
+  template:
+    spec:
+      nodeSelector: {site: north}
+      terminationGracePeriodSeconds: 2
+      containers:
+      - name: main
+        image: whimbrel.test/app:1
+        args: [serve=8080]
+        env: [{name: VERSION, value: %q}]
+        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
+`
+
+// sets has a DaemonSet follow the labels of two edges, and a StatefulSet come up and
+// change in its order.
+func sets(t *testing.T, h *hub, engines map[string]*containers) {
+	pods := func() (out []models.Pod) {
+		t.Helper()
+		var list struct{ Items []models.Pod }
+		if err := json.Unmarshal([]byte(h.must("", "get", "pods", "-o", "json")), &list); err != nil {
+			t.Fatal(err)
+		}
+		return list.Items
+	}
+	where := func() string {
+		var out []string
+		for _, p := range pods() {
+			if p.Metadata.OwnerReferences[0].Name == "agent" && p.Status.Ready {
+				out = append(out, p.Metadata.Name+"@"+p.Spec.NodeName)
+			}
+		}
+		return strings.Join(out, " ")
+	}
+	label := func(node, value, want string) {
+		t.Helper()
+		h.want(t, 200, "PATCH", hubAPI+"/nodes/"+node, `{"metadata": {"labels": {"agent": `+value+`}}}`)
+		eventually(t, 30*time.Second, "the agents are "+want, func() error {
+			if got := where(); got != want {
+				return fmt.Errorf("they are %q", got)
+			}
+			return nil
+		})
+	}
+	h.apply(fmt.Sprintf(setsManifest, "1"))
+	label("gateway-1", `"yes"`, "agent-gateway-1@gateway-1")
+	label("gateway-2", `"yes"`, "agent-gateway-1@gateway-1 agent-gateway-2@gateway-2")
+	label("gateway-1", "null", "agent-gateway-2@gateway-2")
+
+	// begun returns since when the containers of both pods run, that at a revision.
+	begun := func(revision int64) (out [2]time.Time) {
+		t.Helper()
+		if r := h.cli("", "rollout", "status", "sts/store", "--timeout", "40s"); r.code != 0 {
+			t.Fatalf("%v\n%s", r, h.must("", "describe", "sts", "store"))
+		}
+		for _, p := range pods() {
+			for i := range out {
+				if p.Metadata.Name == fmt.Sprint("store-", i) && p.Status.Revision == revision && p.Status.ContainerStatuses[0].State.Running != nil {
+					out[i] = p.Status.ContainerStatuses[0].State.Running.StartedAt
+				}
+			}
+		}
+		if out[0].IsZero() || out[1].IsZero() {
+			t.Fatalf("not both are at revision %d: %s", revision, h.must("", "get", "pods"))
+		}
+		return out
+	}
+	if at := begun(1); !at[0].Before(at[1]) {
+		t.Errorf("store-0 began at %s, store-1 at %s", at[0], at[1])
+	}
+	h.apply(fmt.Sprintf(setsManifest, "2"))
+	if at := begun(2); !at[1].Before(at[0]) {
+		t.Errorf("at revision 2 store-0 began at %s, store-1 at %s", at[0], at[1])
+	}
+	h.must("", "delete", "ds", "agent")
+	h.must("", "delete", "sts", "store")
+	eventually(t, 30*time.Second, "all of them are gone", func() error {
+		for node, c := range engines {
+			if n := len(c.list()); n > 0 {
+				return fmt.Errorf("%d containers on %s", n, node)
+			}
+		}
+		if left := pods(); len(left) > 0 {
+			return fmt.Errorf("%d pods", len(left))
+		}
+		return nil
+	})
+}
 
 // TestAppOnTwoEdges spreads an app over two real edges with an engine each, and
 // brings it to a new revision while one of them is away.
@@ -76,6 +182,7 @@ func TestAppOnTwoEdges(t *testing.T) {
 			t.Fatalf("%v\n%s", r, h.must("", "describe", "app", "fleet"))
 		}
 	}
+	step(t, "sets", func(t *testing.T) { sets(t, h, engines) })
 	step(t, "spread", func(t *testing.T) {
 		h.apply(fmt.Sprintf(fleetManifest, "first", "1"))
 		rollout("all pods are at revision 1", "--timeout", "40s")
