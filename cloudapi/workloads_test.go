@@ -66,29 +66,35 @@ func TestWorkloadKinds(t *testing.T) {
 // TestReachingIntoNodes checks who may give an app what is the node's, by every
 // way to write one.
 func TestReachingIntoNodes(t *testing.T) {
+	for _, plural := range []string{"deployments", "daemonsets", "statefulsets"} {
+		t.Run(plural, func(t *testing.T) { reachingIntoNodes(t, "/api/v1/"+plural) })
+	}
+}
+
+func reachingIntoNodes(t *testing.T, kind string) {
 	p := newPlant(t)
 	const ns = "?namespace=plant"
 	tty := `,"volumes":[{"name":"tty","hostPath":{"path":"/dev/ttyUSB0"}}]`
 	as := headers{"as": "plant-admin"}
-	p.want(201, "POST", "/api/v1/deployments"+ns, app("a", ""), as)
-	p.want(403, "POST", "/api/v1/deployments"+ns, app("b", ""), headers{"as": "plant-operator"})
+	p.want(201, "POST", kind+ns, app("a", ""), as)
+	p.want(403, "POST", kind+ns, app("b", ""), headers{"as": "plant-operator"})
 	for _, c := range []struct{ method, path, body string }{
-		{"POST", "/api/v1/deployments" + ns, app("b", tty)},
-		{"PUT", "/api/v1/deployments/a" + ns, app("a", tty)},
-		{"PUT", "/api/v1/deployments/a" + ns, app("a", `,"hostNetwork":true`)},
-		{"PATCH", "/api/v1/deployments/a" + ns, `{"spec":{"template":{"spec":{"hostNetwork":true}}}}`},
-		{"PATCH", "/api/v1/deployments/a" + ns, `{"spec":{"template":{"spec":{"volumes":[{"name":"v","hostPath":{"path":"/"}}]}}}}`},
+		{"POST", kind + ns, app("b", tty)},
+		{"PUT", kind + "/a" + ns, app("a", tty)},
+		{"PUT", kind + "/a" + ns, app("a", `,"hostNetwork":true`)},
+		{"PATCH", kind + "/a" + ns, `{"spec":{"template":{"spec":{"hostNetwork":true}}}}`},
+		{"PATCH", kind + "/a" + ns, `{"spec":{"template":{"spec":{"volumes":[{"name":"v","hostPath":{"path":"/"}}]}}}}`},
 	} {
 		r := p.want(403, c.method, c.path, c.body, as)
 		if len(r.pointers()) != 1 || !strings.HasPrefix(r.pointers()[0], "/spec/template/spec/") {
 			t.Errorf("%s names %v", c.body, r.pointers())
 		}
 	}
-	if got := p.want(200, "GET", "/api/v1/deployments/a"+ns, "", as).text; strings.Contains(got, "host") {
+	if got := p.want(200, "GET", kind+"/a"+ns, "", as).text; strings.Contains(got, "host") {
 		t.Errorf("refused, and stored: %s", got)
 	}
-	p.want(200, "PUT", "/api/v1/deployments/a"+ns, app("a", tty))
+	p.want(200, "PUT", kind+"/a"+ns, app("a", tty))
 	// Who may not give it may not keep it either, nor anything else of the app; but take it away.
-	p.want(403, "PATCH", "/api/v1/deployments/a"+ns, `{"spec":{"replicas":2}}`, as)
-	p.want(200, "PATCH", "/api/v1/deployments/a"+ns, `{"spec":{"template":{"spec":{"volumes":null}}}}`, as)
+	p.want(403, "PATCH", kind+"/a"+ns, `{"metadata":{"labels":{"a":"b"}}}`, as)
+	p.want(200, "PATCH", kind+"/a"+ns, `{"spec":{"template":{"spec":{"volumes":null}}}}`, as)
 }

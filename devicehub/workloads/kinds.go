@@ -15,10 +15,10 @@ import (
 
 // rules is what the kinds of apps differ in, besides which pods there are to be.
 type rules struct {
-	atOnce   int           // so many pods change at a time
-	minReady time.Duration // a pod counts when it has been ready for so long
-	kept     int           // revisions before the newest
-	onDelete bool          // pods change only when they are deleted
+	atOnce   models.PodCount // so many pods change at a time; one at least
+	minReady time.Duration   // a pod counts when it has been ready for so long
+	kept     int             // revisions before the newest
+	onDelete bool            // pods change only when they are deleted
 
 	ordered   bool // pods change from the highest number down, and one that is not up holds up those below it
 	oneByOne  bool // pods are made when those before them are up, and go from the highest down
@@ -26,14 +26,14 @@ type rules struct {
 	partition int  // pods with smaller numbers stay at their revision
 }
 
-func rulesOf(app models.Workload, wanted int) rules {
-	r := rules{atOnce: 1, kept: models.RevisionsKept}
+func rulesOf(app models.Workload) rules {
+	r := rules{atOnce: models.PodCount{Number: 1}, kept: models.RevisionsKept}
 	switch o := app.(type) {
 	case *models.DaemonSet:
 		u := o.Spec.UpdateStrategy
 		r.onDelete = u.Type == models.OnDelete
 		if u.RollingUpdate != nil && u.RollingUpdate.MaxUnavailable != nil {
-			r.atOnce = max(1, u.RollingUpdate.MaxUnavailable.Of(wanted))
+			r.atOnce = *u.RollingUpdate.MaxUnavailable
 		}
 		r.minReady, r.kept = time.Duration(o.Spec.MinReadySeconds)*time.Second, int(*o.Spec.RevisionHistoryLimit)
 	case *models.StatefulSet:
@@ -159,10 +159,11 @@ func (p *planner) readHomes() {
 	if !p.rules.homes {
 		return
 	}
-	for _, r := range slices.Backward(p.revisions) {
-		if text := r.Metadata.Annotations[models.AnnotationHomes]; text != "" {
+	var newest int64
+	for _, r := range p.Revisions { // those that the plan drops, too
+		if text := r.Metadata.Annotations[models.AnnotationHomes]; text != "" && r.Revision > newest {
+			p.homes, newest = nil, r.Revision
 			_ = json.Unmarshal([]byte(text), &p.homes) // the hub's own
-			return
 		}
 	}
 }
@@ -175,7 +176,7 @@ func (p *planner) note() {
 	through := true
 	for i := range p.slots {
 		s := &p.slots[i]
-		if node := s.place.Node; node != "" && (s.pod != nil || s.next) {
+		if node := s.place.Node; node != "" && (s.next || s.placed()) {
 			for len(p.homes) <= i {
 				p.homes = append(p.homes, "")
 			}

@@ -92,7 +92,7 @@ func (p *Plan) String() string {
 // Reconcile returns the plan for an app.
 func Reconcile(in Input) Plan {
 	p := planner{Input: in}
-	p.rules = rulesOf(in.App, len(in.Cluster.Nodes))
+	p.rules = rulesOf(in.App)
 	p.revise()
 	p.readHomes()
 	p.place()
@@ -323,7 +323,7 @@ func (p *planner) roll() {
 // up, for nobody can tell when their nodes are back.
 func (p *planner) turn(waiting []*slot) []*slot {
 	someUp := slices.ContainsFunc(p.slots, func(s slot) bool { return s.up(p.revision) })
-	room := p.rules.atOnce
+	room := max(1, p.rules.atOnce.Of(len(p.slots)))
 	for i := range p.slots {
 		if p.slots[i].onItsWay(p.revision, someUp) {
 			room--
@@ -413,7 +413,7 @@ func (p *planner) judge() {
 	for i := range p.slots {
 		s := &p.slots[i]
 		st.Wanted++
-		if s.place.Node != "" && (s.pod != nil || s.next) {
+		if (s.pod != nil || s.next) && (s.place.Node != "" || p.rules.ordered) { // a DaemonSet counts those that have their node
 			st.Made++
 		}
 		if p.rules.homes && s.current(behind.Revision) {
@@ -504,6 +504,9 @@ func (p *planner) pulled() string {
 	return strings.Join(all, ", ")
 }
 
+// namesShown bounds the nodes that a message names.
+const namesShown = 10
+
 func (p *planner) progressing(done, held int, failure string, away []string) models.Condition {
 	c := models.Condition{Type: "Progressing", Status: "True"}
 	left := len(p.slots) - done
@@ -517,8 +520,12 @@ func (p *planner) progressing(done, held int, failure string, away []string) mod
 		c.Message = fmt.Sprintf("revision %d: %s", p.revision, failure)
 	case left == len(away):
 		slices.Sort(away)
+		away = slices.Compact(away)
+		if more := len(away) - namesShown; more > 0 {
+			away = append(away[:namesShown], fmt.Sprintf("and %d more", more))
+		}
 		c.Reason = models.ReasonWaitingForNodes
-		c.Message = fmt.Sprintf("revision %d: %d of %d pods are up, the others wait for nodes that are not connected: %s", p.revision, done, len(p.slots), strings.Join(slices.Compact(away), ", "))
+		c.Message = fmt.Sprintf("revision %d: %d of %d pods are up, the others wait for nodes that are not connected: %s", p.revision, done, len(p.slots), strings.Join(away, ", "))
 	case p.Now.Sub(p.plan.Progress.Since) >= ProgressDeadline+p.rules.minReady:
 		c.Status, c.Reason = "False", models.ReasonDeadlineExceeded
 		c.Message = fmt.Sprintf("revision %d: no step forward for %s, %d of %d pods are up; %s", p.revision, ProgressDeadline, done, len(p.slots), p.firstNotUp())

@@ -2,6 +2,7 @@ package workloads
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -355,6 +356,93 @@ func TestStatefulSetWaitsForItsHome(t *testing.T) {
 	for _, p := range w.in.Pods {
 		if p.Metadata.Labels[models.LabelPodName] != "app-0" {
 			t.Errorf("labels %v", p.Metadata.Labels)
+		}
+	}
+}
+
+// TestSetsHold checks on random histories what must hold at every step: no more pods
+// that work are changed at a time than may be, a StatefulSet's pod is at home as long
+// as its node exists, and when all is well everything gets there.
+func TestSetsHold(t *testing.T) {
+	for seed := range uint64(120) {
+		r := rand.New(rand.NewPCG(seed, 9))
+		c := []struct {
+			kind, spec string
+			atOnce     int
+		}{
+			{"DaemonSet", "", 1},
+			{"DaemonSet", ", updateStrategy: {rollingUpdate: {maxUnavailable: 2}}", 2},
+			{"StatefulSet", ", replicas: 3", 1},
+			{"StatefulSet", ", replicas: 4, podManagementPolicy: Parallel", 1},
+			{"StatefulSet", ", replicas: 4, revisionHistoryLimit: 0", 1},
+		}[r.IntN(5)]
+		names := []string{"a", "b", "c", "d"}
+		w := setWorld(t, c.kind, c.spec, names...)
+		homes := map[string]string{}
+		there := func(node string) bool {
+			return slices.ContainsFunc(w.in.Cluster.Nodes, func(n placement.Node) bool { return n.Name == node })
+		}
+		for i := range 80 {
+			node := names[r.IntN(len(names))]
+			switch r.IntN(14) {
+			case 0:
+				w.image(fmt.Sprint("v", r.IntN(4)))
+			case 1:
+				w.disconnect(node)
+			case 2:
+				w.disconnect()
+			case 3:
+				w.broken = map[string]bool{fmt.Sprint("v", r.IntN(4)): true}
+			case 4:
+				if c.kind == "StatefulSet" {
+					w.script(fmt.Sprint("replicas ", r.IntN(5)))
+				}
+			case 5:
+				if len(w.in.Pods) > 0 {
+					w.script("delete " + w.in.Pods[r.IntN(len(w.in.Pods))].Metadata.Name)
+				}
+			case 6:
+				if there(node) && len(w.in.Cluster.Nodes) > 1 {
+					w.script("nodeless " + node)
+				} else if !there(node) {
+					w.script("node " + node)
+				}
+			default:
+				w.work()
+			}
+			w.show()
+			before := map[string]Pod{}
+			for _, p := range w.in.Pods {
+				before[p.Metadata.Name] = p
+			}
+			w.step()
+			taken := 0
+			for _, o := range w.plan.Put {
+				p, ok := o.(*models.Pod)
+				if !ok {
+					continue
+				}
+				if home := homes[p.Metadata.Name]; home != "" && there(home) && p.Spec.NodeName != home {
+					t.Fatalf("seed %d step %d: %s is at home on %s, and goes to %q", seed, i, p.Metadata.Name, home, p.Spec.NodeName)
+				}
+				homes[p.Metadata.Name] = p.Spec.NodeName
+				if was, had := before[p.Metadata.Name]; had && was.Reachable && was.Status.Ready && was.Spec.NodeName == p.Spec.NodeName {
+					taken++
+				}
+			}
+			if taken > c.atOnce {
+				t.Fatalf("seed %d step %d: %d pods that work are changed at once: %s", seed, i, taken, w.plan.String())
+			}
+		}
+		w.disconnect()
+		w.broken = map[string]bool{}
+		w.settle()
+		wanted := int(w.in.App.Standing().Wanted)
+		if c.kind == "DaemonSet" {
+			wanted = len(w.in.Cluster.Nodes)
+		}
+		if s := w.plan.Status; !strings.HasPrefix(w.condition("Progressing"), "True RolloutComplete") || int(s.Ready) != wanted || int(s.Wanted) != wanted || int(s.Made) != wanted || len(w.in.Pods) != wanted {
+			t.Fatalf("seed %d: %s %+v with %d pods", seed, c.kind, s, len(w.in.Pods))
 		}
 	}
 }
