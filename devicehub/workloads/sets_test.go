@@ -364,7 +364,7 @@ func TestStatefulSetWaitsForItsHome(t *testing.T) {
 // that work are changed at a time than may be, a StatefulSet's pod is at home as long
 // as its node exists, and when all is well everything gets there.
 func TestSetsHold(t *testing.T) {
-	for seed := range uint64(120) {
+	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 9))
 		c := []struct {
 			kind, spec string

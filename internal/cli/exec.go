@@ -25,8 +25,8 @@ func execCommand() *cobra.Command {
 		Use:     "exec APP -- CMD [ARG…]",
 		GroupID: GroupObjects,
 		Short:   "Run a command in a container of an app",
-		Long: `Runs a command in a container of an app, beside what runs there. APP is a deployment, of whose pods a ready one is chosen, or a
-pod; deployment/NAME and pod/NAME say which. There is no shell unless the image has one and it is named.
+		Long: `Runs a command in a container of an app, beside what runs there. APP names an app, of whose pods a ready one is chosen, or a
+pod; deployment/NAME, ds/NAME, sts/NAME and pod/NAME say which. There is no shell unless the image has one and it is named.
 
 The exit code is the command's; 1 also when it could not be run or the connection to it was lost, which is said on stderr then.
 Who leaves, by Ctrl-C or because of the connection, ends the command. What was run, by whom and when, is in the audit.`,

@@ -100,8 +100,8 @@ func getCommand() *cobra.Command {
 		Long: `Shows objects in a table, or whole with -o yaml or -o json. A device of another namespace can be named NAMESPACE.NAME, as edges
 and their topics say it, here and with every other command.
 
-Kinds are devices, devicemodels, nodes, mappers, deployments, pods, services, configmaps, controllerrevisions, users,
-tokens, events and audit, also in the singular or as dev, dm, no, deploy, po, svc, cm, ev. Events are those of all that you may see,
+Kinds are devices, devicemodels, nodes, mappers, deployments, daemonsets, statefulsets, pods, services, configmaps, controllerrevisions, users,
+tokens, events and audit, also in the singular or as dev, dm, no, deploy, ds, sts, po, svc, cm, ev. Events are those of all that you may see,
 unless a namespace is given. The audit, who changed what, is for admins of all namespaces.`,
 		Example: `  whimbrel get devices
   whimbrel get devices -l area=hall-a -o wide

@@ -28,8 +28,8 @@ func logsCommand() *cobra.Command {
 		Use:     "logs APP",
 		GroupID: GroupObjects,
 		Short:   "Show what an app says",
-		Long: `Shows what the container of an app says since it was started. APP is a deployment, of whose pods a ready one is chosen, or a pod;
-deployment/NAME and pod/NAME say which.
+		Long: `Shows what the container of an app says since it was started. APP names an app, of whose pods a ready one is chosen, or a pod;
+deployment/NAME, ds/NAME, sts/NAME and pod/NAME say which.
 
 With -f it goes on, until Ctrl-C or the pod's end: also when the container is started again, when the pod is brought to
 a new revision, and when the connection to its node breaks. Nothing is shown twice then, nor left out that the node keeps.`,

@@ -19,6 +19,9 @@ func rolloutCommand() *cobra.Command {
 		Use:     "rollout",
 		GroupID: GroupObjects,
 		Short:   "Follow an app to its new revision, or go back to an earlier one",
+		Long: `Follows an app to its new revision, or goes back to an earlier one.
+
+APP is the name of a Deployment, DaemonSet or StatefulSet, or KIND/NAME, such as ds/agent.`,
 	}
 	cmd.AddCommand(rolloutStatusCommand(), rolloutUndoCommand(), rolloutHistoryCommand(), rolloutRestartCommand())
 	return cmd
@@ -76,7 +79,7 @@ func findWorkload(ctx context.Context, c *connection, h hub, arg string) (models
 	return nil, notFound(keys[0])
 }
 
-// completeWorkload completes names of Deployments, and of other apps with their kinds.
+// completeWorkload completes names of apps, and KIND/NAME once the kind is there.
 func (c *connection) completeWorkload() completion {
 	return func(cmd *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
 		if len(given) > 0 {
