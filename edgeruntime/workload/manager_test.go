@@ -81,6 +81,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 			return Endpoints{MQTT: "mqtt://" + gateway + ":1883", API: "http://" + gateway + ":9060"}, nil
 		}}
 		w.start()
+		synctest.Wait() // so that a test may say how engine and Manager are to be before it applies anything
 		defer func() {
 			for _, end := range w.ends {
 				end()
@@ -651,6 +652,7 @@ func TestStopAtEnd(t *testing.T) {
 			t.Errorf("it does not run on: %v", now)
 		}
 		w.start()
+		synctest.Wait()
 		w.m.cfg.StopAtEnd = true
 		w.readyAt("web-0", 1)
 		w.stop()

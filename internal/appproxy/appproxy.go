@@ -458,10 +458,9 @@ func (t *transport) close() {
 // judge says what an error means to who asked.
 func (t *transport) judge(ctx context.Context, err error, name string, wait time.Duration) error {
 	if t.dialErr != nil {
-		return t.dialErr
-	}
-	if r, ok := t.conn.(refuser); ok && r.Refusal() != nil {
-		return r.Refusal()
+		err = t.dialErr
+	} else if r, ok := t.conn.(refuser); ok && r.Refusal() != nil {
+		err = r.Refusal()
 	}
 	var timeout net.Error
 	switch {
@@ -471,6 +470,8 @@ func (t *transport) judge(ctx context.Context, err error, name string, wait time
 		return context.Cause(ctx)
 	case errors.Is(err, errLate) || errors.As(err, &timeout) && timeout.Timeout():
 		return models.Errorf(models.KindTimeout, "service %s did not answer in %s", name, wait)
+	case t.dialErr != nil: // the connection to the node may end while a stream is opened
+		return models.Errorf(models.KindUnavailable, "the way to service %s broke off: %v", name, err)
 	}
 	return models.Errorf(models.KindRefused, "service %s broke off before it had answered: %v", name, err)
 }

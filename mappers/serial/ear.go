@@ -162,9 +162,11 @@ func (e *ear) write(ctx context.Context, message []byte, timeout time.Duration, 
 		return unsent(models.ReasonNotConnected, err)
 	}
 	waiting()
-	switch _, err := port.Write(message); {
+	switch n, err := port.Write(message); {
 	case err == nil:
 		return nil
+	case n == 0 && errors.Is(err, wire.ErrGone): // the system took nothing, or the port had failed before
+		return unsent(models.ReasonNotConnected, err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return mappers.Fail(models.ReasonTimeout, fmt.Errorf("%s does not take what is sent: %w", e.cfg.Device, err))
 	default:
