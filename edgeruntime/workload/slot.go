@@ -494,8 +494,8 @@ func (s *slot) remember(g *generation, step Step) {
 
 // fetch has an image brought here. The slot is woken when it is, or is not.
 func (s *slot) fetch(ctx context.Context, g *generation, name string) {
-	c := find(g.spec(), name)
 	s.mu.Lock()
+	c := find(g.spec(), name) // the pod may be replaced by a like one meanwhile, never changed
 	l := g.lives[name]
 	l.image = ImageComing
 	pinned := g.Images[name]
