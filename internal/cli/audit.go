@@ -59,14 +59,7 @@ func (f *getFlags) showAudit(cmd *cobra.Command, args []string) error {
 			return f.followAudit(ctx, w, h, o, page)
 		}
 		if f.document() {
-			doc := listDocument{Kind: "AuditList"}
-			doc.Metadata.ResourceVersion = page.ResourceVersion
-			items := []any{}
-			for _, e := range page.Items {
-				items = append(items, e)
-			}
-			doc.Items = items
-			return f.print(w, doc)
+			return f.print(w, logDocument("AuditList", page.ResourceVersion, page.Items))
 		}
 		if len(page.Items) == 0 {
 			fmt.Fprintln(cmd.ErrOrStderr(), "Nothing found in the audit.")

@@ -112,14 +112,7 @@ func (f *getFlags) showEvents(cmd *cobra.Command, args []string) error {
 			return f.followEvents(ctx, w, h, o, list)
 		}
 		if f.document() {
-			doc := listDocument{Kind: "EventList"}
-			doc.Metadata.ResourceVersion = list.ResourceVersion
-			items := []any{}
-			for _, e := range list.Items {
-				items = append(items, e)
-			}
-			doc.Items = items
-			return f.print(w, doc)
+			return f.print(w, logDocument("EventList", list.ResourceVersion, list.Items))
 		}
 		if len(list.Items) == 0 {
 			fmt.Fprintln(cmd.ErrOrStderr(), "No events found.")

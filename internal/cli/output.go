@@ -105,6 +105,11 @@ type listMetadata struct {
 	Continue        string `json:"continue"`
 }
 
+// logDocument is how events and the audit are printed: each item in full, [] for none.
+func logDocument[T any](kind, resourceVersion string, items []T) listDocument {
+	return listDocument{Kind: kind, Metadata: listMetadata{ResourceVersion: resourceVersion}, Items: append([]T{}, items...)}
+}
+
 // short is how an object is called in a line: its kind and name.
 func short(key models.Key) string { return strings.ToLower(key.Kind) + "/" + key.Name }
 
