@@ -124,6 +124,7 @@ func (r *Runner) readNow(ctx context.Context, orders []readOrder) {
 		r.everything = true // the rest is bad still
 	}
 	r.deviceAnswered()
+	r.answers()
 	now := time.Now()
 	r.refreshed, r.changed = r.refreshed[:0], r.changed[:0]
 	found := make(map[int]models.Sample, len(r.points))
@@ -137,7 +138,7 @@ func (r *Runner) readNow(ctx context.Context, orders []readOrder) {
 		r.observe(p, r.results[i], now, true)
 	}
 	r.report(now)
-	if !r.everything {
+	if !r.everything && !r.unheard { // else once the rest is read
 		r.tellState()
 	}
 	for _, o := range orders {

@@ -44,6 +44,7 @@ type Runner struct {
 	probed    int       // counts probes, to ask for another point each time
 	live      bool      // the subscription has delivered and is not lost
 	lost      *Failure  // why the subscription was
+	unheard   bool      // catchUp is due
 	answered  bool      // the device has, since Run began
 	readAgain time.Time // when a demoted device on a shared line may be read on demand
 
@@ -64,7 +65,7 @@ type property struct {
 	failing bool
 	why     error  // that it fails; may be nil
 	latest  Result // of a subscribed property, once delivered
-	has     bool   // latest is one
+	has     bool   // latest is one, or for a Reporter: it is heard of
 }
 
 // NewRunner returns a Runner that does nothing before Run.
@@ -196,6 +197,9 @@ func (r *Runner) loop(ctx context.Context, events <-chan event) {
 		// Writes go ahead of whatever poll is due, but only so many at a time.
 		r.write(ctx)
 		r.readNow(ctx, asked)
+		if r.unheard && ctx.Err() == nil {
+			r.catchUp(ctx)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -415,6 +419,9 @@ func (r *Runner) observe(p int, res Result, now time.Time, force bool) {
 	spec := &r.cfg.Properties[p]
 	s := sampleOf(spec, res, now)
 	r.refreshed = append(r.refreshed, p)
+	if r.reporter != nil {
+		r.properties[p].has = true
+	}
 	if force || r.properties[p].last.due(spec, &s, now) {
 		r.note(p, s, now)
 	}

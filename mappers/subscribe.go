@@ -16,6 +16,7 @@ type event struct {
 	points  []int
 	results []Result
 	lost    error
+	ask     bool // see Delivery
 	stored  func(error)
 }
 
@@ -61,7 +62,9 @@ func (r *Runner) handle(e event) {
 	now := time.Now()
 	r.refreshed, r.changed = r.refreshed[:0], r.changed[:0]
 	r.stored = e.stored
-	if e.lost != nil {
+	r.unheard = r.unheard || e.ask
+	switch {
+	case e.lost != nil:
 		was := r.lost
 		live := r.live
 		r.live, r.lost = false, FailureOf(e.lost)
@@ -78,7 +81,9 @@ func (r *Runner) handle(e event) {
 			r.properties[s.Point].has = false
 			r.spoil(s.Point, r.lost.Reason, now)
 		}
-	} else {
+	case e.ask:
+		return // nothing is known of it yet
+	default:
 		r.live, r.lost = true, nil
 		for i, p := range e.points {
 			r.properties[p].latest, r.properties[p].has = e.results[i], true

@@ -166,6 +166,7 @@ func (r *Runner) readBack(ctx context.Context, sent []*writing) {
 			r.everything = r.everything || ctx.Err() == nil
 			return
 		}
+		r.answers()
 		r.settle(open, i == len(readBackAfter)-1)
 	}
 }

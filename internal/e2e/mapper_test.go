@@ -151,6 +151,70 @@ func TestMapperInPython(t *testing.T) {
 	})
 }
 
+const quietManifests = `
+apiVersion: whimbrel/v1
+kind: DeviceModel
+metadata: {name: quiet}
+spec:
+  protocol: quiet
+  defaults: {every: 24h}
+  properties:
+  - {name: level, type: float, address: {}}
+  - {name: setpoint, type: float, access: ReadWrite, address: {}}
+---
+apiVersion: whimbrel/v1
+kind: Device
+metadata: {name: quiet-1}
+spec: {model: quiet, node: local, connection: {}}
+`
+
+// TestMapperThatSaysLittle: the devices of a mapper that reports nothing by itself
+// for hours are online as soon as it serves them, and again after every loss.
+func TestMapperThatSaysLittle(t *testing.T) {
+	python := need.PythonModule(t, "paho.mqtt.client", "python3-paho-mqtt")
+	script, err := filepath.Abs("testdata/quiet_mapper.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	broker := freeAddr(t)
+	u := startUp(t, newProcess(t, "up", program(t, "whimbrel")), data, "--no-plant", "--mqtt", broker)
+	made := run(t, "", program(t, "whimbrel"), "mapper", "credential", "quiet", "--data", data, "-o", "json")
+	var credential struct{ URL, Username, Password string }
+	if err := json.Unmarshal([]byte(made.stdout), &credential); err != nil || made.code != 0 {
+		t.Fatal(made)
+	}
+	mapper := newProcess(t, "mapper", python)
+	mapper.env = []string{"WHIMBREL_MQTT_URL=" + credential.URL, "WHIMBREL_MQTT_USERNAME=" + credential.Username, "WHIMBREL_MQTT_PASSWORD=" + credential.Password}
+	mapper.start(script)
+	eventually(t, 20*time.Second, "the models are taken", func() error {
+		if r := run(t, quietManifests, program(t, "whimbrel"), "--context", filepath.Join(data, "context.json"), "apply", "-f", "-"); r.code != 0 {
+			return fmt.Errorf("%s", r)
+		}
+		return nil
+	})
+	online := func(d twinDoc) bool {
+		return d.State == "online" && d.quality("level") == "good" && d.quality("setpoint") == "good"
+	}
+	u.awaitTwin(t, 10*time.Second, hubAPI, "quiet-1", "online when it is served first", online)
+	step(t, "the mapper starts anew", func(t *testing.T) {
+		mapper.kill()
+		u.awaitTwin(t, 5*time.Second, hubAPI, "quiet-1", "mapper-lost", func(d twinDoc) bool {
+			return d.State == "offline" && d.quality("level") == "bad/mapper-lost"
+		})
+		mapper.start(script)
+		u.awaitTwin(t, 10*time.Second, hubAPI, "quiet-1", "online", online)
+	})
+	step(t, "the broker starts anew", func(t *testing.T) {
+		u.kill()
+		u = startUp(t, u.process, data, "--no-plant", "--mqtt", broker)
+		u.awaitTwin(t, 20*time.Second, hubAPI, "quiet-1", "online", online)
+		if how, gone := mapper.gone(); gone {
+			t.Errorf("the mapper ended: %s", how)
+		}
+	})
+}
+
 // freeAddr is an address that nobody has now.
 func freeAddr(t *testing.T) string {
 	t.Helper()

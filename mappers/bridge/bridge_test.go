@@ -187,10 +187,14 @@ func TestSession(t *testing.T) {
 		if _, failure := d.ask(t.Context(), mqtt.MapperRead, func(string) any { return nil }); failure == nil || failure.Reason != models.ReasonMapperLost || !failure.Unsent {
 			t.Errorf("asked a lost mapper: %v", failure)
 		}
-		// Back on another connection: everything again.
+		// Back on another connection: everything again. That it serves the device is
+		// told as often as it says so.
 		w.say(2, mqtt.MapperAnnounce, hello)
 		w.accept(2, d)
 		synctest.Wait()
+		if got := s.last(); !got.Ask || got.Err != nil {
+			t.Errorf("back: %+v", got)
+		}
 		if got := w.heard(); strings.Count(got, "welcome ") != 1 || strings.Count(got, "devices ") != 1 {
 			t.Errorf("back: %s", got)
 		}
@@ -202,12 +206,46 @@ func TestSession(t *testing.T) {
 	})
 }
 
+// TestWordsAreFewHoweverOftenTheyAreSaid: a mapper that changes its mind without
+// end, while nobody takes what it says, costs no memory; the last word counts.
+func TestWordsAreFewHoweverOftenTheyAreSaid(t *testing.T) {
+	w := newWorld(t)
+	w.say(1, mqtt.MapperAnnounce, hello)
+	dev, err := w.Mapper("acme").Open(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	d := dev.(*device)
+	offline := func() {
+		w.say(1, mqtt.MapperState, fmt.Sprintf(`{"device":"d1","assignment":%q,"state":"offline"}`, d.config.Assignment))
+	}
+	for range 100 {
+		w.accept(1, d)
+		offline()
+	}
+	if len(d.inbox) != 1 || d.inbox[0].Err == nil || d.inbox[0].Ask {
+		t.Errorf("offline last: %+v", d.inbox)
+	}
+	w.accept(1, d)
+	w.accept(1, d)
+	if len(d.inbox) != 1 || d.inbox[0].Err == nil || !d.inbox[0].Ask {
+		t.Errorf("accepted last: %+v", d.inbox)
+	}
+	w.say(1, mqtt.MapperBatch, fmt.Sprintf(`{"device":"d1","assignment":%q,"samples":[{"property":"a","value":1}]}`, d.config.Assignment))
+	w.accept(1, d)
+	if len(d.inbox) != 3 || len(d.inbox[1].Points) != 1 || d.inbox[2].Err != nil || !d.inbox[2].Ask {
+		t.Errorf("after a batch: %+v", d.inbox)
+	}
+}
+
 func TestBatchesAreAcknowledgedWhenStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		d, s, stop := begin(t, w)
 		w.accept(1, d)
-		before := w.acked()
+		synctest.Wait()
+		before, words := w.acked(), len(s.got)
 		batch := fmt.Sprintf(`{"device":"d1","assignment":%q,"samples":[{"property":"a","value":1},{"property":"a","value":2}]}`, d.config.Assignment)
 		w.say(1, mqtt.MapperBatch, batch)
 		synctest.Wait()
@@ -226,8 +264,8 @@ func TestBatchesAreAcknowledgedWhenStored(t *testing.T) {
 		// Of a former configuration: done with, and nobody hears of it.
 		w.say(1, mqtt.MapperBatch, strings.Replace(batch, d.config.Assignment, "0", 1))
 		synctest.Wait()
-		if w.acked() != before+2 || len(s.got) != 2 {
-			t.Errorf("a former assignment: %d acknowledged, %d deliveries", w.acked()-before, len(s.got))
+		if w.acked() != before+2 || len(s.got)-words != 2 {
+			t.Errorf("a former assignment: %d acknowledged, %d deliveries", w.acked()-before, len(s.got)-words)
 		}
 		// More than can wait ends the connection, without an acknowledgement.
 		for range MaxWaiting + 1 {
@@ -334,14 +372,15 @@ func TestRequests(t *testing.T) {
 		read := func() { done <- d.Read(t.Context(), []int{0}, out) }
 		for _, tt := range []struct {
 			answer string
-			reason models.Reason
+			reason models.Reason // of the device as a whole
 			value  models.Value
+			bad    models.Reason // of the value
 		}{
-			{`"results":[{"value":5}]`, "", models.Float(5)},
-			{`"results":[{"error":{"reason":"device-error"}}]`, "", models.Null},
-			{`"results":[]`, models.ReasonProtocolError, models.Null},
-			{`"results":[{"quality":"good"}]`, models.ReasonProtocolError, models.Null},
-			{`"error":{"reason":"not-connected","message":"refused"}`, models.ReasonNotConnected, models.Null},
+			{`"results":[{"value":5}]`, "", models.Float(5), ""},
+			{`"results":[{"error":{"reason":"device-error"}}]`, "", models.Null, models.ReasonDeviceError},
+			{`"results":[]`, models.ReasonProtocolError, models.Null, ""},
+			{`"results":[{"quality":"good"}]`, "", models.Null, models.ReasonProtocolError},
+			{`"error":{"reason":"not-connected","message":"refused"}`, models.ReasonNotConnected, models.Null, ""},
 		} {
 			out[0] = mappers.Result{}
 			go read()
@@ -353,7 +392,7 @@ func TestRequests(t *testing.T) {
 			w.say(1, mqtt.MapperAnswer, `{"id":"nobody","results":[]}`)
 			w.say(1, mqtt.MapperAnswer, fmt.Sprintf(`{"id":%q,%s}`, id, tt.answer))
 			err := <-done
-			if tt.reason == "" && (err != nil || out[0].Value != tt.value) || tt.reason != "" && (err == nil || mappers.FailureOf(err).Reason != tt.reason) {
+			if tt.reason == "" && (err != nil || out[0].Value != tt.value || out[0].Reason != tt.bad) || tt.reason != "" && (err == nil || mappers.FailureOf(err).Reason != tt.reason) {
 				t.Errorf("%s: %v %v", tt.answer, err, out[0])
 			}
 		}

@@ -47,7 +47,7 @@ type device struct {
 	refusal  error
 	toldLost bool
 	changed  chan struct{}      // closed and replaced when stage changes
-	inbox    []mappers.Delivery // bounded by MaxWaiting and one failure between two batches
+	inbox    []mappers.Delivery // bounded by MaxWaiting and one word between two batches
 	closed   bool
 
 	// shown is, by point, what the mapper said that the device makes of a value
@@ -171,13 +171,25 @@ func (d *device) failLocked(why *mappers.Failure) {
 	if d.closed {
 		return
 	}
-	it := mappers.Delivery{Err: why}
-	if n := len(d.inbox); n > 0 && d.inbox[n-1].Err != nil {
-		d.inbox[n-1] = it
-	} else {
-		d.inbox = append(d.inbox, it)
-	}
+	*d.wordLocked() = mappers.Delivery{Err: why}
 	d.wakeUp()
+}
+
+// askLocked queues that the device is to be read, because its mapper serves it.
+func (d *device) askLocked() {
+	if d.closed {
+		return
+	}
+	d.wordLocked().Ask = true
+	d.wakeUp()
+}
+
+// wordLocked returns the end of the queue if that is no batch, else a new one.
+func (d *device) wordLocked() *mappers.Delivery {
+	if n := len(d.inbox); n == 0 || d.inbox[n-1].Err == nil && !d.inbox[n-1].Ask {
+		d.inbox = append(d.inbox, mappers.Delivery{})
+	}
+	return &d.inbox[len(d.inbox)-1]
 }
 
 func (d *device) wakeUp() {
@@ -356,7 +368,9 @@ func (d *device) Read(ctx context.Context, points []int, out []mappers.Result) e
 			continue
 		}
 		if err := r.check(fmt.Sprintf("/results/%d", i)); err != nil {
-			return mappers.Fail(models.ReasonProtocolError, fmt.Errorf("the mapper's answer: %w", err))
+			// The others' values are no worse for it.
+			out[i] = mappers.Result{Quality: models.Bad, Reason: models.ReasonProtocolError, Err: fmt.Errorf("the mapper's answer: %w", err)}
+			continue
 		}
 		out[i] = r.result()
 		if v, err := out[i].Value.Fit(d.points[points[i]].Type); err == nil {

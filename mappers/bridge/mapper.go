@@ -274,6 +274,7 @@ func (m *Mapper) state(s state) error {
 	switch s.State {
 	case accepted:
 		d.settleLocked(served, nil)
+		d.askLocked()
 	case refused:
 		err := s.refusal()
 		d.settleLocked(unserved, err)
