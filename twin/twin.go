@@ -49,6 +49,7 @@ type Intent struct {
 	Cloud  Desired           `json:"cloud"`
 	Locals []Local           `json:"locals,omitempty"`
 	Writes map[string]effort `json:"writes,omitempty"`
+	Untold []Untold          `json:"untold,omitempty"` // in their order
 }
 
 // Observed is the part that a restart finds again by reading the device.
@@ -97,7 +98,8 @@ func refit(v models.Value, t models.Type) models.Value {
 // Stored returns what must be kept. It shares nothing with t.
 func (t *Twin) Stored() Stored { return Stored{Intent: t.Intent(), Observed: t.Observed()} }
 
-// Intent returns what must be durable. It shares nothing with t.
+// Intent returns what must be durable, but for what is untold: the twin does not
+// know what the log holds. It shares nothing with t.
 func (t *Twin) Intent() Intent {
 	s := Intent{Cloud: t.cloud.Clone(), Locals: slices.Clone(t.locals), Writes: map[string]effort{}}
 	for name, e := range t.others {
@@ -113,7 +115,7 @@ func (t *Twin) Intent() Intent {
 	return s
 }
 
-// IntentWith returns Intent as it will be once SetLocal has taken these.
+// IntentWith returns Intent, without what is untold, as it will be once SetLocal has taken these.
 func (t *Twin) IntentWith(locals ...Local) Intent {
 	s := t.Intent()
 	for _, l := range locals {
@@ -245,7 +247,8 @@ func (t *Twin) SetState(s models.DeviceState, problem string) bool {
 	return true
 }
 
-// WriteChange is a change of a write's state, to be told.
+// WriteChange is a change of a write's state, to be told. Whoever tells it keeps it
+// as Untold until it is told.
 type WriteChange struct {
 	Property int
 	Write    Write

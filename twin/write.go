@@ -34,6 +34,17 @@ type Write struct {
 	SentAt  time.Time  `json:"sentAt,omitzero"`   // when it was last handed to the device
 }
 
+// Untold is a WriteChange that no record of the log holds yet. It is stored with the
+// twin, which may have another write in the place of this one already: a crash
+// before the record would hide for ever what became of it.
+type Untold struct {
+	Property string       `json:"property"`
+	Write    Write        `json:"write"`
+	ClientID models.Value `json:"clientId,omitzero"`
+	Local    bool         `json:"local,omitempty"`
+	Asked    *Local       `json:"asked,omitempty"`
+}
+
 // Outcome is what a mapper says of a write it was given.
 type Outcome int
 

@@ -29,6 +29,7 @@ type plan struct {
 	aside   map[string]int // records set aside, by reason
 	states  map[string]state
 	served  map[served]bool
+	badEnds map[ending]bool
 }
 
 // news is a record for the sink.
@@ -381,7 +382,7 @@ func (g *Ingester) judge(node string, device edgelink.DeviceRef, serves map[clai
 
 // plan makes batches of the records that are new. It decides only.
 func (g *Ingester) plan(group []*item, base map[logKey]uint64) plan {
-	p := plan{acked: map[logKey]uint64{}, aside: map[string]int{}, states: map[string]state{}, served: map[served]bool{}}
+	p := plan{acked: map[logKey]uint64{}, aside: map[string]int{}, states: map[string]state{}, served: map[served]bool{}, badEnds: map[ending]bool{}}
 	now := g.cfg.Now()
 	for _, it := range group {
 		key := logKey{it.from.NodeUID, it.epoch}
@@ -516,6 +517,10 @@ func (g *Ingester) committed(group []*item, p *plan, started time.Time) {
 		clear(g.served)
 	}
 	maps.Copy(g.served, p.served)
+	if len(g.badEnds) > lastKept {
+		clear(g.badEnds)
+	}
+	maps.Copy(g.badEnds, p.badEnds)
 	if g.cfg.Happened != nil && slices.ContainsFunc(p.batches, func(b store.Batch) bool { return len(b.Events) > 0 }) {
 		g.cfg.Happened()
 	}

@@ -133,6 +133,7 @@ type Ingester struct {
 	logs        map[string]logState // by node uid: where its log is
 	states      map[string]state    // by device uid: as they are stored
 	served      map[served]bool     // what is stored of it
+	badEnds     map[ending]bool     // of bad ends of writes: those that are events, lately
 
 	mu      sync.Mutex // protects all below
 	queue   []*item    // in the order of arrival; bounded by bytes
@@ -196,7 +197,7 @@ func New(cfg Config) *Ingester {
 	}
 	return &Ingester{
 		cfg: cfg, metrics: newMetrics(cfg.Registerer, cfg.Log), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-		series: map[edgelink.DeviceRef]*known{}, namings: map[string]*naming{}, logs: map[string]logState{}, states: map[string]state{}, served: map[served]bool{},
+		series: map[edgelink.DeviceRef]*known{}, namings: map[string]*naming{}, logs: map[string]logState{}, states: map[string]state{}, served: map[served]bool{}, badEnds: map[ending]bool{},
 		ofNode: map[string]int{}, room: make(chan struct{}), failing: map[string]struct{}{},
 	}
 }

@@ -30,8 +30,15 @@ const (
 	maxWriteName = 253
 )
 
-// lastKept bounds the caches of states and of who serves what. When one is full
-// it starts anew.
+// ending is how a write came to a bad end. An edge that was killed may tell of it once
+// more, by a record of its own.
+type ending struct {
+	id, state string
+	at        int64
+}
+
+// lastKept bounds the caches of states, of who serves what and of how writes ended.
+// When one is full it starts anew.
 const lastKept = 1 << 16
 
 // state is what was last known of how a device does. It is never unknown.
@@ -90,7 +97,7 @@ func (g *Ingester) addNews(p *plan, b *store.Batch, from Origin, r record, now t
 	}
 	for _, w := range d.Writes {
 		if !r.refused[w.Device] {
-			g.addWrite(b, from, w, now)
+			g.addWrite(p, b, from, w, now)
 		}
 	}
 	for i, s := range d.States {
@@ -203,7 +210,7 @@ func (g *Ingester) addEvent(b *store.Batch, from Origin, ref edgelink.DeviceRef,
 }
 
 // addWrite takes what an edge says of a write into the ledger.
-func (g *Ingester) addWrite(b *store.Batch, from Origin, w edgelink.WriteEvent, now time.Time) {
+func (g *Ingester) addWrite(p *plan, b *store.Batch, from Origin, w edgelink.WriteEvent, now time.Time) {
 	switch twin.WriteState(w.State) {
 	case twin.Pending, twin.Applied, twin.Failed, twin.Superseded, twin.Expired, twin.Unknown:
 	default:
@@ -233,7 +240,10 @@ func (g *Ingester) addWrite(b *store.Batch, from Origin, w edgelink.WriteEvent, 
 	default:
 		return
 	}
-	g.addEvent(b, from, w.Device, w.Property, o, now)
+	if key := (ending{w.ID, w.State, w.Time.UnixMicro()}); !g.badEnds[key] && !p.badEnds[key] {
+		p.badEnds[key] = true
+		g.addEvent(b, from, w.Device, w.Property, o, now)
+	}
 }
 
 // localWrite is a write made at an edge as the ledger keeps it.

@@ -63,6 +63,9 @@ func TestNewsOnce(t *testing.T) {
 			b.AddLocal(overridden)
 			b.AddGap(edgelink.Gap{Reason: edgelink.GapOutboxFull, Epoch: "e", FirstSeq: 1, LastSeq: 2, Samples: 30, From: at(0), To: at(1)})
 		}),
+		record(9, func(b *edgelink.Builder) { // an edge that was killed does not know whether it has told
+			b.AddWrite(edgelink.WriteEvent{Device: dev, Property: "p", ID: "w1", State: "failed", Error: "no", Refused: true, Time: at(3), Sent: at(2)})
+		}),
 	}
 	faults := 0
 	r.store.Fault(func(step string) error {
@@ -78,7 +81,7 @@ func TestNewsOnce(t *testing.T) {
 		for _, rec := range records {
 			must(t, s.submit(rec))
 		}
-		for acked := uint64(0); acked < 8; {
+		for acked := uint64(0); acked < 9; {
 			var err error
 			acked, _, err = s.state()
 			must(t, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/outbox"
@@ -128,6 +129,7 @@ func (l *loop) append(ctx context.Context, e outbox.Entry, ann *announcement) bo
 
 // commitInOrder announces what the outbox refused, after all that it took before.
 func (l *loop) commitInOrder(ann *announcement, c commit) {
+	l.lose(ann.writes)
 	if len(l.waiting) == 0 {
 		l.announce(ann, c)
 		return
@@ -164,6 +166,11 @@ func (l *loop) committed() {
 		}
 		ann := l.waiting[0]
 		l.waiting = l.waiting[1:]
+		if c.err != nil {
+			l.lose(ann.writes)
+		} else if len(ann.writes) > 0 && l.forgetAt.IsZero() {
+			l.forgetAt = time.Now().Add(forgetAfter)
+		}
 		l.announce(&ann, c)
 	}
 }
@@ -209,20 +216,62 @@ func (l *loop) announce(ann *announcement, c commit) {
 func (l *loop) tellAgain() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range l.told.writes {
-		if l.told.writes[i].lost {
-			l.told.writes[i].lost = false
-			if w, client := l.twin.Write(i); w.ID != "" {
-				l.out.writes = append(l.out.writes, writeOut{WriteChange: twin.WriteChange{Property: i, Write: w, ClientID: client, Local: l.twin.WriteIsLocal(i)}, again: true})
+	var again []writeOut
+	said := map[string]bool{}
+	for _, w := range l.lost {
+		w.again = true
+		// Of a write that is under way still the last word is told, after which the one
+		// that got lost would be a step back.
+		if now, _ := l.twin.Write(w.Property); now.ID == w.Write.ID {
+			if said[now.ID] {
+				continue
 			}
+			said[now.ID] = true
+			w.Write, w.Local = now, l.twin.WriteIsLocal(w.Property)
 		}
+		again = append(again, w)
 	}
+	l.out.writes, l.lost = append(again, l.out.writes...), nil
 	if l.told.stateLost {
 		l.told.stateLost = false
 		l.out.again = !l.out.state
 		l.out.state = true
 	}
 	l.out.locals = true
+}
+
+// lose keeps what the outbox refused, to be told again.
+func (l *loop) lose(writes []writeOut) {
+	l.lost = append(l.lost, writes...)
+	if n := len(l.lost) - maxLost; n > 0 {
+		l.lost = slices.Delete(l.lost, 0, n)
+		l.m.cfg.Log.Warn("the hub will not hear what became of writes: too much waits for the outbox to take it", "device", l.d.id, "writes", n)
+	}
+}
+
+// intent is what must be durable, with these local writes.
+func (l *loop) intent(locals ...twin.Local) twin.Intent {
+	i := l.twin.IntentWith(locals...)
+	add := func(writes []writeOut) {
+		for _, w := range writes {
+			i.Untold = append(i.Untold, twin.Untold{Property: l.d.defs[w.Property].Name, Write: w.Write, ClientID: w.ClientID, Local: w.Local, Asked: w.Asked})
+		}
+	}
+	add(l.lost)
+	for j := range l.waiting {
+		add(l.waiting[j].writes)
+	}
+	add(l.out.writes)
+	return i
+}
+
+// recall has told what a former life has, or may have, not told any more.
+func (l *loop) recall(untold []twin.Untold) {
+	for _, u := range untold {
+		if i, ok := l.twin.Index(u.Property); ok { // else the model has lost it
+			l.out.writes = append(l.out.writes, writeOut{WriteChange: twin.WriteChange{Property: i, Write: u.Write, ClientID: u.ClientID, Local: u.Local, Asked: u.Asked}})
+		}
+	}
 }
 
 // localEntry is the local writes that the outbox does not have yet, nil when there are

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -151,6 +152,13 @@ func TestCrash(t *testing.T) {
 			}
 			if w == nil || w.State != c.state {
 				t.Errorf("write %+v, want %s", w, c.state)
+			}
+			want := "W1 once " + string(c.state)
+			told := func() bool { return slices.Contains(writeEvents(b.outbox.all()), want) }
+			for deadline := time.Now().Add(5 * time.Second); !told() && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { //sleep: polls
+			}
+			if !told() {
+				t.Errorf("the hub hears %v, and never %s", writeEvents(b.outbox.all()), want)
 			}
 			if n := received(t, dir); n != c.after {
 				t.Errorf("%d writes in all, want %d", n, c.after)

@@ -142,7 +142,7 @@ func (l *loop) patch(ctx context.Context, p Patch, values map[string]models.Valu
 		reply(patched, nil)
 		return
 	}
-	if err := l.m.cfg.Store.SaveIntent(context.WithoutCancel(ctx), l.d.uid, l.twin.IntentWith(locals...)); err != nil {
+	if err := l.m.cfg.Store.SaveIntent(context.WithoutCancel(ctx), l.d.uid, l.intent(locals...)); err != nil {
 		l.m.cfg.Log.Error("storing a local write failed", "device", l.d.id, "error", err)
 		reply(Patched{}, models.Errorf(models.KindUnavailable, "the edge cannot store the write, so it is not made; its log says why"))
 		return

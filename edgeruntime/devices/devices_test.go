@@ -852,3 +852,106 @@ func TestManyDevices(t *testing.T) {
 		}
 	})
 }
+
+// TestUntold: what became of a write is told by the next life when this one is killed
+// before the outbox has it, also when another write has taken its place; and it is
+// told no more when the outbox had it.
+func TestUntold(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		b.m.Apply(one())
+		wait(2 * time.Second)
+		b.outbox.set(true, nil)
+		b.m.Apply(one(desiredItem("a", wants(1, "W1", "once", models.Float(5)))))
+		wait(2 * time.Second)
+		b.m.Apply(one(desiredItem("a", wants(2, "W2", "once", models.Float(6)))))
+		wait(2 * time.Second)
+		same(t, "written", b.driver.device("a").written(), []string{"once=5", "once=6"})
+		killed := b.store.clone()
+		b.stop()
+		b.store, b.outbox = killed, &memOutbox{}
+		b.start()
+		now := one(desiredItem("a", wants(2, "W2", "once", models.Float(6))))
+		b.m.Apply(now)
+		wait(500 * time.Millisecond)
+		same(t, "the next life tells", writeEvents(b.outbox.take()), []string{"W1 once pending", "W1 once applied", "W2 once pending", "W2 once applied"})
+
+		killed = b.store.clone()
+		wait(2 * time.Second)
+		if stored, err := b.store.Twin(t.Context(), "uid-a"); err != nil || len(stored.Untold) > 0 {
+			t.Errorf("kept %+v, %v", stored.Untold, err)
+		}
+		b.stop()
+		b.outbox.take()
+		b.start()
+		b.m.Apply(now)
+		wait(2 * time.Second)
+		same(t, "the life after that tells", writeEvents(b.outbox.take()), nil)
+
+		// A life that ends in order, at once after, leaves nothing to tell either.
+		b.stop()
+		b.store = killed
+		b.start()
+		b.m.Apply(now)
+		wait(100 * time.Millisecond)
+		b.stop()
+		if stored, err := b.store.Twin(t.Context(), "uid-a"); err != nil || len(stored.Untold) > 0 {
+			t.Errorf("kept by a life that ended in order %+v, %v", stored.Untold, err)
+		}
+		same(t, "written in all", b.driver.device("a").written(), []string{"once=5", "once=6"})
+	})
+}
+
+// TestLostOutcomes: the outbox refuses, and later hears what became of each write, but
+// for the oldest of very many.
+func TestLostOutcomes(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		b.m.Apply(one())
+		wait(2 * time.Second)
+		b.outbox.set(false, outbox.ErrDiskFull)
+		for n := range maxLost { // each leaves what became of the one before, and that it is there
+			b.m.Apply(one(desiredItem("a", wants(int64(n+1), fmt.Sprintf("W%03d", n), "hold", models.Float(float64(n))))))
+			wait(100 * time.Millisecond)
+		}
+		b.outbox.set(false, nil)
+		b.outbox.take()
+		wait(30 * time.Second)
+		got := writeEvents(b.outbox.take())
+		last := fmt.Sprintf("W%03d hold applied", maxLost-1)
+		if len(got) > maxLost || len(got) < maxLost-2 || got[len(got)-1] != last || !slices.Contains(got, fmt.Sprintf("W%03d hold applied", maxLost-2)) {
+			t.Errorf("%d told, the last %q", len(got), got[max(0, len(got)-3):])
+		}
+	})
+}
+
+// TestAcceptedWriteIsToldAgain: what became of a local write is told when the hub
+// has made it its own: before, it could not be shown.
+func TestAcceptedWriteIsToldAgain(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		b.m.Apply(one())
+		wait(2 * time.Second)
+		if _, err := b.m.Patch(t.Context(), "a", Patch{Body: []byte(`{"once":40}`)}); err != nil {
+			t.Fatal(err)
+		}
+		wait(2 * time.Second)
+		if got := b.m.Latest(LatestWanted{Full: true}); len(got) != 1 || len(got[0].Writes) != 1 || got[0].Writes[0].State != "applied" {
+			t.Fatalf("%v", got)
+		}
+		for len(b.m.LatestWake()) > 0 {
+			<-b.m.LatestWake()
+		}
+		w := b.doc("a").Properties["once"].Write
+		b.m.Apply(one(desiredItem("a", wants(1, w.ID, "once", models.Float(40)))))
+		wait(time.Second)
+		if len(b.m.LatestWake()) == 0 {
+			t.Error("nobody is woken")
+		}
+		if got := b.m.Latest(LatestWanted{}); len(got) != 1 || len(got[0].Writes) != 1 || got[0].Writes[0].Id != w.ID || got[0].Writes[0].State != "applied" {
+			t.Errorf("told %v", got)
+		}
+		b.m.Apply(one(desiredItem("a", wants(1, w.ID, "once", models.Float(40)))))
+		wait(time.Second)
+		if got := b.m.Latest(LatestWanted{}); len(got) != 0 {
+			t.Errorf("told twice: %v", got)
+		}
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -91,6 +92,13 @@ func (s *memStore) DropTwin(_ context.Context, uid string) error {
 	return nil
 }
 
+// clone is what a kill would leave.
+func (s *memStore) clone() *memStore {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &memStore{intents: maps.Clone(s.intents), observed: maps.Clone(s.observed)}
+}
+
 func (s *memStore) KeepTwins(context.Context, []string) error { return nil }
 
 func (s *memStore) has(uid string) bool {
@@ -166,6 +174,13 @@ func (o *memOutbox) take() []outbox.Entry {
 	e := o.entries
 	o.entries = nil
 	return e
+}
+
+// all are the entries that were not taken.
+func (o *memOutbox) all() []outbox.Entry {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.entries)
 }
 
 // fakeDriver opens fake devices, by name.

@@ -34,7 +34,6 @@ type toldWrite struct {
 	write twin.Write
 	local bool
 	due   bool
-	lost  bool // no record holds it
 }
 
 // newTold is what the former life of the device has announced.
@@ -71,7 +70,12 @@ func (t *toldAll) take(l *loop, ann *announcement, c commit) (urgent bool) {
 		}
 	}
 	for _, w := range ann.writes {
-		t.writes[w.Property] = toldWrite{write: w.Write, local: w.Local, due: true, lost: c.err != nil}
+		told := &t.writes[w.Property]
+		// What is told late must not hide what was told since.
+		if now, _ := l.twin.Write(w.Property); now.ID != "" && now.ID != w.Write.ID || told.write.ID == w.Write.ID && told.write.State.Final() && !w.Write.State.Final() {
+			continue
+		}
+		*told = toldWrite{write: w.Write, local: w.Local, due: true}
 		urgent = true
 	}
 	if ann.state != nil {
@@ -79,6 +83,19 @@ func (t *toldAll) take(l *loop, ann *announcement, c commit) (urgent bool) {
 		urgent = true
 	}
 	return urgent
+}
+
+// accepted tells once more of local writes that are the hub's desired values now,
+// and reports whether there are any: what became of one before that the hub could
+// not show.
+func (t *toldAll) accepted(of *twin.Twin) (some bool) {
+	for i := range t.writes {
+		w := &t.writes[i]
+		if now, _ := of.Write(i); w.local && now.ID == w.write.ID && !of.WriteIsLocal(i) {
+			w.local, w.due, some = false, true, true
+		}
+	}
+	return some
 }
 
 // LatestWanted says what Latest is to return.

@@ -27,6 +27,13 @@ const (
 	// choresEvery is how often the read plan, which scale factors change, and
 	// local writes on their way are looked at.
 	choresEvery = 30 * time.Second
+	// maxLost bounds what became of writes while the outbox refuses it. What is beyond
+	// is forgotten, the oldest first: the hub knows that another write took its place,
+	// and no more.
+	maxLost = 256
+	// forgetAfter is how long the intent may say that something is untold which the
+	// outbox has. After a crash it is told once more, which does no harm.
+	forgetAfter = time.Second
 	// seenEvery is how often a mere sign of life goes to the disk.
 	seenEvery = time.Minute
 	// judgeWithin is how long the hub may take for the verdict on a local write
@@ -70,8 +77,10 @@ type loop struct {
 	out      outgoing
 	waiting  []announcement // in the order the outbox took them
 	commits  commits
-	intentAt time.Time // when storing the intent is to be tried again; zero: it is stored
-	retryAt  time.Time // when events are told again
+	intentAt time.Time  // when storing the intent is to be tried again; zero: it is stored
+	retryAt  time.Time  // when events are told again
+	lost     []writeOut // what the outbox refused, to be told again: at most maxLost
+	forgetAt time.Time  // when the intent is stored without what was told meanwhile, zero: it says nothing that was
 	choresAt time.Time
 	staleAt  time.Time
 	uplinked map[string]*uplink // local writes in the outbox, by id
@@ -148,6 +157,7 @@ func newLoop(ctx context.Context, s *slot, d *device) (*loop, error) {
 	}
 	l.twin.Paused = d.locked || l.runner == nil
 	l.told = newTold(l.twin, l.state, problem)
+	l.recall(stored.Untold)
 	return l, nil
 }
 
@@ -268,7 +278,7 @@ func (l *loop) serve(ctx context.Context, timer *time.Timer) bool {
 // nextTime returns when the loop has something to do by itself.
 func (l *loop) nextTime() time.Time {
 	next := l.staleAt
-	for _, t := range []time.Time{l.twin.NextDue(), l.intentAt, l.retryAt, l.choresAt} {
+	for _, t := range []time.Time{l.twin.NextDue(), l.intentAt, l.retryAt, l.choresAt, l.forgetAt} {
 		if !t.IsZero() && t.Before(next) {
 			next = t
 		}
@@ -285,6 +295,9 @@ func (l *loop) take(d *device) {
 		l.desired = d.desired
 		l.out.changed(l.twin.SetCloud(d.desired.Desired, now)...)
 		l.out.dirty, l.out.locals = true, true
+		if l.told.accepted(l.twin) {
+			notify(l.m.latest)
+		}
 	}
 	l.twin.Paused = d.locked || l.runner == nil
 }
@@ -379,8 +392,9 @@ func (l *loop) turn(ctx context.Context) {
 	once := slices.ContainsFunc(orders, func(o twin.Order) bool { return o.Once })
 	var intent *twin.Intent
 	// While the disk fails, only what cannot wait is tried at once.
-	if once || (l.out.dirty || len(l.out.writes) > 0 || !l.intentAt.IsZero()) && !now.Before(l.intentAt) {
-		intent = new(l.twin.Intent())
+	forget := !l.forgetAt.IsZero() && !now.Before(l.forgetAt)
+	if once || (l.out.dirty || forget || len(l.out.writes) > 0 || !l.intentAt.IsZero()) && !now.Before(l.intentAt) {
+		intent = new(l.intent())
 	}
 	l.mu.Unlock()
 
@@ -415,11 +429,11 @@ func (l *loop) save(ctx context.Context, i twin.Intent, now time.Time) error {
 	err := l.m.cfg.Store.SaveIntent(context.WithoutCancel(ctx), l.d.uid, i)
 	if err != nil {
 		l.intentAt = now.Add(retryEvents)
-		l.out.dirty = true
+		l.out.dirty, l.forgetAt = true, time.Time{}
 		l.m.cfg.Log.Error("storing the twin failed; it is tried again", "device", l.d.id, "error", err)
 		return err
 	}
-	l.out.dirty, l.intentAt = false, time.Time{}
+	l.out.dirty, l.intentAt, l.forgetAt = false, time.Time{}, time.Time{}
 	return nil
 }
 
@@ -532,6 +546,9 @@ func (l *loop) stop(ctx context.Context) {
 			l.m.cfg.Log.Warn("the outbox did not answer", "device", l.d.id, "entries", len(l.waiting))
 			return
 		}
+	}
+	if !l.forgetAt.IsZero() {
+		_ = l.save(ctx, l.intent(), time.Now()) // it says why; with the next life all is told once more
 	}
 }
 
