@@ -96,10 +96,11 @@ func (d *Desk) ServeLog(ctx context.Context, r podstream.LogRequest, begin func(
 		return err
 	}
 	return podstream.ServeLog(ctx, conn, func(ctx context.Context, w io.Writer) error {
-		t := text{to: w, timestamps: r.Timestamps}
+		g := gather(w)
+		t := text{to: g, timestamps: r.Timestamps}
 		err := read(ctx, t.entry)
-		if flushed := t.flush(); err == nil {
-			err = flushed
+		if closed := g.Close(); err == nil {
+			err = closed
 		}
 		return err
 	})
@@ -153,20 +154,18 @@ func (d *Desk) ServeExec(ctx context.Context, r podstream.ExecRequest, begin fun
 	})
 }
 
-// maxText is how much of a log is gathered before it goes.
-const maxText = podstream.MaxFrame
-
 // text writes a log's entries as lines. A line that the engine has cut, and into
 // which the other stream breaks, is two: so each line begins with its time, where
 // times are wanted. Belongs to one goroutine.
 type text struct {
 	to         io.Writer
 	timestamps bool
-	buf        []byte
+	buf        []byte        // of one entry
 	open       engine.Stream // the stream of the line that has not ended yet
 }
 
 func (t *text) entry(e engine.LogEntry) error {
+	t.buf = t.buf[:0]
 	if t.open != 0 && t.open != e.Stream {
 		t.buf = append(t.buf, '\n')
 		t.open = 0
@@ -179,17 +178,9 @@ func (t *text) entry(e engine.LogEntry) error {
 	if n := len(e.Data); n > 0 && e.Data[n-1] == '\n' {
 		t.open = 0
 	}
-	if e.More && len(t.buf) < maxText {
-		return nil
-	}
-	return t.flush()
+	_, err := t.to.Write(t.buf)
+	return err
 }
 
 // timeFormat has always nine digits, so that lines are aligned.
 const timeFormat = "2006-01-02T15:04:05.000000000Z07:00"
-
-func (t *text) flush() error {
-	_, err := t.to.Write(t.buf)
-	t.buf = t.buf[:0]
-	return err
-}

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestText(t *testing.T) {
 	at := func(s int) time.Time { return time.Date(2026, 1, 1, 0, 0, s, 5, time.UTC) }
 	entries := []engine.LogEntry{
-		{Time: at(1), Stream: engine.Stdout, Data: []byte("one\n"), More: true},
+		{Time: at(1), Stream: engine.Stdout, Data: []byte("one\n")},
 		{Time: at(2), Stream: engine.Stdout, Data: []byte("a long ")},
 		{Time: at(2), Stream: engine.Stdout, Data: []byte("line, ")},
 		{Time: at(3), Stream: engine.Stderr, Data: []byte("broken\n")},

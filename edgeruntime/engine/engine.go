@@ -252,8 +252,6 @@ type LogEntry struct {
 	// Data ends with the line's end. Where it does not, the line goes on in the
 	// stream's next entry: engines cut long ones. Valid until emit returns.
 	Data []byte
-	// More: another entry is at hand, so whoever gathers them may wait for it.
-	More bool
 }
 
 // Size is that of a terminal.

@@ -41,6 +41,7 @@ var sections = []struct {
 	{"edge", benchEdge},
 	{"apps", benchApps},
 	{"services", benchServices},
+	{"logs", benchLogs},
 	{"images", benchImages},
 	{"mqtt", benchMQTT},
 	{"routes", benchRoutes},

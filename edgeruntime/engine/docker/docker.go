@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -43,11 +44,22 @@ func New(host string) (*Docker, error) {
 	if host != "" {
 		opts = []client.Opt{client.WithHost(host), client.WithAPIVersionNegotiation()}
 	}
-	cli, err := client.NewClientWithOpts(opts...)
+	cli, err := client.NewClientWithOpts(append(opts, readMuch)...)
 	if err != nil {
 		return nil, fmt.Errorf("container engine: %w", err)
 	}
 	return &Docker{cli: cli}, nil
+}
+
+// atOnce is how much of what an engine sends is read at once. The usual is too little
+// for a log, which comes as one short write a line.
+const atOnce = 64 << 10
+
+func readMuch(c *client.Client) error {
+	if t, ok := c.HTTPClient().Transport.(*http.Transport); ok {
+		t.ReadBufferSize = atOnce
+	}
+	return nil
 }
 
 // Host is where the engine is looked for.

@@ -76,7 +76,7 @@ type emitted struct{ error }
 // three zeros, the length, big endian), the time, a space and the text. The text
 // is all of one entry; the engine marks long lines' parts by the lack of an end only.
 func readLog(r io.Reader, emit func(engine.LogEntry) error) error {
-	in := bufio.NewReaderSize(r, 32<<10)
+	in := bufio.NewReaderSize(r, atOnce)
 	var frame []byte
 	for {
 		var head [8]byte
@@ -104,7 +104,7 @@ func readLog(r io.Reader, emit func(engine.LogEntry) error) error {
 		if !ok || err != nil {
 			return fmt.Errorf("the engine sent an entry of a log without a time: %.60q", frame)
 		}
-		if err := emit(engine.LogEntry{Time: t.UTC(), Stream: engine.Stream(max(head[0], 1)), Data: text, More: in.Buffered() > 0}); err != nil {
+		if err := emit(engine.LogEntry{Time: t.UTC(), Stream: engine.Stream(max(head[0], 1)), Data: text}); err != nil {
 			return emitted{err}
 		}
 	}

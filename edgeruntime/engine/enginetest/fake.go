@@ -576,8 +576,8 @@ func (f *Fake) Logs(ctx context.Context, id string, o engine.LogOptions, emit fu
 		began = true
 		more, changed := o.Follow && c.State == engine.Running, f.changed
 		leave()
-		for i, e := range news {
-			e.Data, e.More = bytes.Clone(e.Data), i < len(news)-1
+		for _, e := range news {
+			e.Data = bytes.Clone(e.Data)
 			if err := emit(e); err != nil {
 				return err
 			}

@@ -271,10 +271,11 @@ func run(step string) {
 	_ = cmd.Run()
 }
 
-// flood prints lines of so many bytes as fast as it can.
-func flood(bytes string) {
+// flood prints lines of so many bytes as fast as it can, forever or "BYTES,LINES".
+func flood(how string) {
+	bytes, lines, counted := strings.Cut(how, ",")
 	line := []byte(strings.Repeat("f", max(number(bytes), 1)-1) + "\n")
-	for {
+	for n := 0; !counted || n < number(lines); n++ {
 		if _, err := os.Stdout.Write(line); err != nil {
 			os.Exit(1)
 		}
