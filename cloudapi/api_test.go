@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -142,11 +143,37 @@ func (p *plant) want(status int, method, path, body string, h ...headers) reply 
 		if ct := r.Header.Get("Content-Type"); ct != "application/problem+json" {
 			p.t.Errorf("%s %s: problem has Content-Type %q", method, path, ct)
 		}
+		if _, query, ok := strings.Cut(path, "?"); ok && (status == 400 || status == 422 && method == "GET") && !strings.HasPrefix(path, "/v2/") {
+			namesParameter(p.t, path, query, r)
+		}
 		if n, ok := r.json["status"].(json.Number); !ok || n.String() != jsonInt(status) {
 			p.t.Errorf("%s %s: problem says status %v, want %d", method, path, r.json["status"], status)
 		}
 	}
 	return r
+}
+
+// namesParameter checks that a problem of a query names the parameter, which is one of
+// its own.
+func namesParameter(t testing.TB, path, query string, r reply) {
+	t.Helper()
+	values, err := url.ParseQuery(query)
+	list, _ := r.json["errors"].([]any)
+	if err != nil {
+		return // which one it is cannot be said
+	}
+	if len(list) == 0 {
+		t.Errorf("%s: no parameter is named: %s", path, r.text)
+		return
+	}
+	e, _ := list[0].(map[string]any)
+	name, _ := e["parameter"].(string)
+	if name == "" && e["pointer"] != "" {
+		return // the query is good, and the body is not
+	}
+	if !values.Has(name) || e["pointer"] != "" || e["detail"] != r.json["detail"] || !strings.Contains(r.text, name) {
+		t.Errorf("%s: %s", path, r.text)
+	}
 }
 
 // at walks into an answer: at("metadata", "name").

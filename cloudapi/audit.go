@@ -47,7 +47,7 @@ func (a *api) listAudit(c *call) (answer, error) {
 		return a.watchAudit(c, opts)
 	}
 	if c.query.Has("resourceVersion") {
-		return answer{}, models.Errorf(models.KindMalformed, "resourceVersion is for watch=true")
+		return answer{}, models.BadParameter(models.KindMalformed, "resourceVersion", "is for watch=true")
 	}
 	limit, at, err := c.page()
 	if err != nil {
@@ -56,7 +56,7 @@ func (a *api) listAudit(c *call) (answer, error) {
 	before := int64(0)
 	if at != "" {
 		if before, err = strconv.ParseInt(at, 10, 64); err != nil || before < 1 {
-			return answer{}, models.Errorf(models.KindMalformed, "continue must be what the page before gave, got %.40q", at)
+			return answer{}, models.BadParameter(models.KindMalformed, "continue", "must be what the page before gave, got %.40q", at)
 		}
 	}
 	entries, err := a.Audit.Audit(c.Context(), opts, before, limit+1) // one more says whether there is more
@@ -80,12 +80,12 @@ func (a *api) listAudit(c *call) (answer, error) {
 func (c *call) auditOptions() (o models.AuditOptions, err error) {
 	o = models.AuditOptions{By: c.query.Get("by"), Action: c.query.Get("action"), Kind: models.AuditKind(c.query.Get("kind")), Name: c.query.Get("name"), UID: c.query.Get("uid")}
 	if o.Action != "" && !slices.Contains(models.AuditActions, o.Action) {
-		return o, models.Errorf(models.KindInvalid, "action must be one of %s, got %.40q", strings.Join(models.AuditActions, ", "), o.Action)
+		return o, models.BadParameter(models.KindInvalid, "action", "must be one of %s, got %.40q", strings.Join(models.AuditActions, ", "), o.Action)
 	}
 	if o.Namespace, err = c.givenNamespace(); err != nil {
 		return o, err
 	}
-	o.Since, err = c.since(time.Now())
+	o.Since, err = c.moment("since", time.Time{}, time.Now())
 	return o, err
 }
 
@@ -97,7 +97,7 @@ func (a *api) watchAudit(c *call, opts models.AuditOptions) (answer, error) {
 		if from != "" {
 			var err error
 			if after, err = strconv.ParseInt(from, 10, 64); err != nil {
-				return models.Errorf(models.KindMalformed, "resourceVersion must be one that a list or a watch gave, got %.40q", from)
+				return models.BadParameter(models.KindMalformed, "resourceVersion", "must be one that a list or a watch gave, got %.40q", from)
 			}
 		}
 		return a.Audit.WatchAudit(ctx, opts, after, func(e models.AuditEntry) error { return send(e.ID, watchEvent{models.Added, e}) })

@@ -233,10 +233,10 @@ func checkQuery(query url.Values, params []*huma.Param) error {
 	}
 	for name, values := range query {
 		if !slices.Contains(known, name) {
-			return models.Errorf(models.KindMalformed, "query parameter %.60q is not known here; known are: %s", name, strings.Join(known, ", "))
+			return models.UnknownParameter(name, known...)
 		}
 		if len(values) > 1 && !slices.Contains(repeated, name) {
-			return models.Errorf(models.KindMalformed, "query parameter %s is given %d times", name, len(values))
+			return models.BadParameter(models.KindMalformed, name, "is given %d times", len(values))
 		}
 	}
 	return nil

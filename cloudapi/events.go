@@ -45,32 +45,16 @@ func (c *call) page() (limit int, at string, err error) {
 	limit = defaultPage
 	if text := c.query.Get("limit"); text != "" {
 		if limit, err = strconv.Atoi(text); err != nil || limit < 0 {
-			return 0, "", models.Errorf(models.KindMalformed, "limit must be an int from 0, got %.40q", text)
+			return 0, "", models.BadParameter(models.KindMalformed, "limit", "must be an int from 0, got %.40q", text)
 		}
 		if limit > maxPage {
-			return 0, "", models.Errorf(models.KindInvalid, "limit must be at most %d, got %d; continue gives the rest", maxPage, limit)
+			return 0, "", models.BadParameter(models.KindInvalid, "limit", "must be at most %d, got %d; continue gives the rest", maxPage, limit)
 		}
 		if limit == 0 {
 			limit = defaultPage
 		}
 	}
 	return limit, c.query.Get("continue"), nil
-}
-
-// since reads a time, or how long ago it was.
-func (c *call) since(now time.Time) (time.Time, error) {
-	text := c.query.Get("since")
-	if ago, err := time.ParseDuration(text); err == nil {
-		if ago < 0 {
-			return time.Time{}, models.Errorf(models.KindInvalid, "since must not be negative, got %s", ago)
-		}
-		return now.Add(-ago), nil
-	}
-	t, err := c.time("since", time.Time{})
-	if err != nil {
-		return t, models.Errorf(models.KindMalformed, "since must be a time such as 2026-01-02T15:04:05Z, or how long ago such as 1h, got %.60q", text)
-	}
-	return t, nil
 }
 
 func (c *call) eventOptions() (o models.EventOptions, err error) {
@@ -104,9 +88,9 @@ func (c *call) eventOptions() (o models.EventOptions, err error) {
 	case strings.EqualFold(text, string(models.SeverityWarning)):
 		o.Type = models.SeverityWarning
 	default:
-		return o, models.Errorf(models.KindInvalid, "type must be Normal or Warning, got %.40q", text)
+		return o, models.BadParameter(models.KindInvalid, "type", "must be Normal or Warning, got %.40q", text)
 	}
-	o.Since, err = c.since(time.Now())
+	o.Since, err = c.moment("since", time.Time{}, time.Now())
 	return o, err
 }
 
@@ -123,7 +107,7 @@ func (a *api) getEvents(c *call) (answer, error) {
 		return a.watchEvents(c, opts)
 	}
 	if c.query.Has("resourceVersion") {
-		return answer{}, models.Errorf(models.KindMalformed, "resourceVersion is for watch=true")
+		return answer{}, models.BadParameter(models.KindMalformed, "resourceVersion", "is for watch=true")
 	}
 	if opts.Limit, opts.Continue, err = c.page(); err != nil {
 		return answer{}, err
@@ -165,23 +149,23 @@ func bookmarkOf(kind, version string) (b bookmark) {
 // ids are where to go on.
 func (c *call) follow(name string, feed func(ctx context.Context, from string, send func(version string, ev watchEvent) error) error) (answer, error) {
 	if c.Method != http.MethodGet {
-		return answer{}, models.Errorf(models.KindMalformed, "watch needs the method GET")
+		return answer{}, models.BadParameter(models.KindMalformed, "watch", "needs the method GET")
 	}
 	if c.query.Get("limit") != "" || c.query.Get("continue") != "" {
-		return answer{}, models.Errorf(models.KindMalformed, "watch cannot be paged: leave limit and continue out")
+		return answer{}, models.BadParameter(models.KindMalformed, "watch", "cannot be paged: leave limit and continue out")
 	}
-	from := c.query.Get("resourceVersion")
+	from, given := c.query.Get("resourceVersion"), "resourceVersion"
 	s := &stream{c: c, contentType: "application/json"}
 	send := func(_ string, ev watchEvent) error { return s.event(ev) }
 	if acceptsSSE(c.Header.Values("Accept")) {
 		s.contentType, s.first, s.beat = typeSSE, []byte(": "+name+"s\n\n"), []byte(": beat\n\n")
 		if id := c.Header.Get("Last-Event-ID"); id != "" {
-			from = id
+			from, given = id, "Last-Event-ID"
 		}
 		send = func(version string, ev watchEvent) error { return s.sse(name, version, ev) }
 	}
 	if from != "" && !isVersion(from) {
-		return answer{}, models.Errorf(models.KindMalformed, "resourceVersion must be one that a list or a watch gave, got %.40q", from)
+		return answer{}, models.BadParameter(models.KindMalformed, given, "must be one that a list or a watch gave, got %.40q", from)
 	}
 	err := s.run(func(ctx context.Context) error { return feed(ctx, from, send) })
 	if !s.started() {

@@ -65,26 +65,26 @@ func (a *api) getHistory(c *call) (answer, error) {
 }
 
 func (c *call) historyQuery(now time.Time) (q models.HistoryQuery, err error) {
-	if q.To, err = c.time("to", now); err != nil {
+	if q.To, err = c.moment("to", now, now); err != nil {
 		return q, err
 	}
-	if q.From, err = c.time("from", q.To.Add(-defaultHistory)); err != nil {
+	if q.From, err = c.moment("from", q.To.Add(-defaultHistory), now); err != nil {
 		return q, err
 	}
 	if q.From.After(q.To) {
-		return q, models.Errorf(models.KindInvalid, "from (%s) must not be after to (%s)", q.From.Format(time.RFC3339Nano), q.To.Format(time.RFC3339Nano))
+		return q, models.BadParameter(models.KindInvalid, "from", "(%s) must not be after to (%s)", q.From.Format(time.RFC3339Nano), q.To.Format(time.RFC3339Nano))
 	}
 	if text := c.query.Get("step"); text != "" {
-		if q.Step, err = time.ParseDuration(text); err != nil {
-			return q, models.Errorf(models.KindMalformed, `step must be a duration such as "1m" or "24h" (h is the greatest unit), got %.40q`, text)
+		if q.Step, err = models.ParseDuration(text); err != nil {
+			return q, models.BadParameter(models.KindMalformed, "step", "%v, got %.40q", err, text)
 		}
 		if q.Step < minStep || q.Step > maxStep || q.Step%time.Microsecond != 0 {
-			return q, models.Errorf(models.KindInvalid, "step must be from %s to %s, in whole microseconds, got %.40q; without it there are the samples themselves", minStep, maxStep, text)
+			return q, models.BadParameter(models.KindInvalid, "step", "must be from %s to %s, in whole microseconds, got %.40q; without it there are the samples themselves", minStep, maxStep, text)
 		}
 	}
 	switch text := c.query.Get("agg"); {
 	case q.Step == 0 && text != "":
-		return q, models.Errorf(models.KindInvalid, "agg needs a step, such as step=1m")
+		return q, models.BadParameter(models.KindInvalid, "agg", "needs a step, such as step=1m")
 	case text != "":
 		if q.Agg, err = models.ParseAggs(text); err != nil {
 			return q, err
@@ -94,27 +94,17 @@ func (c *call) historyQuery(now time.Time) (q models.HistoryQuery, err error) {
 	}
 	if text := c.query.Get("limit"); text != "" {
 		if q.Limit, err = strconv.Atoi(text); err != nil && !errors.Is(err, strconv.ErrRange) {
-			return q, models.Errorf(models.KindMalformed, "limit must be an int, got %.40q", text)
+			return q, models.BadParameter(models.KindMalformed, "limit", "must be an int, got %.40q", text)
 		}
 		if q.Limit < 0 || q.Limit > maxPoints {
-			return q, models.Errorf(models.KindInvalid, "limit must be from 0 to %d, got %.40s; continue gives the rest", maxPoints, text)
+			return q, models.BadParameter(models.KindInvalid, "limit", "must be from 0 to %d, got %.40s; continue gives the rest", maxPoints, text)
 		}
 	}
 	q.Continue, q.UID = c.query.Get("continue"), c.query.Get("uid")
+	if _, err := time.Parse(time.RFC3339Nano, c.query.Get("from")); q.Continue != "" && err != nil {
+		q.From = time.Time{} // what is so long ago has moved since the page before, and continue has not
+	}
 	return q, nil
-}
-
-// time reads a time parameter.
-func (c *call) time(name string, otherwise time.Time) (time.Time, error) {
-	text := c.query.Get(name)
-	if text == "" {
-		return otherwise, nil
-	}
-	t, err := time.Parse(time.RFC3339Nano, text)
-	if err != nil {
-		return t, models.Errorf(models.KindMalformed, `%s must be a time such as 2026-01-02T15:04:05Z, got %.60q (a + in it must be sent as %%2B)`, name, text)
-	}
-	return t, nil
 }
 
 // exportType is the type in which an Accept header asks for an export, "" when it

@@ -51,10 +51,16 @@ func TestHistory(t *testing.T) {
 	if r = p.want(200, "GET", history, ""); fmt.Sprint(r.json["points"]) != "[]" {
 		t.Errorf("the last hour %s", r.text)
 	}
+	// How long ago moves between two pages, and the second goes on where the first ended.
+	r = p.want(200, "GET", history+"?from=-10000w&to=0s&limit=6", "")
+	if r = p.want(200, "GET", history+"?from=1s&limit=4&continue="+fmt.Sprint(r.json["continue"]), ""); len(r.json["points"].([]any)) != 4 {
+		t.Errorf("what was so long ago, second page: %s", r.text)
+	}
 	for query, status := range map[string]int{
 		"?from=yesterday": 400, "?step=x": 400, "?limit=x": 400, "?limit=1.5": 400, "?nix=1": 400, "?step=1": 400,
 		"?step=-1s": 422, "?step=0": 422, "?step=0s": 422, "?step=1ns": 422, "?step=1.0000001s": 422, "?step=9000h": 422, "?from=2025-01-01T00:00:00Z&step=1ns": 422,
 		"?limit=-1": 422, "?limit=100001": 422, "?limit=99999999999999999999": 422,
+		"?from=2w&to=-1w&step=1d": 200, "?from=1h&to=2h": 422, "?from=+1h": 400, "?step=1y": 400, "?step=-1d": 422, "?step=52w3d": 422, "?step=52w2d": 200,
 		"?limit=0": 200, "?limit=100000": 200, "?step=8784h": 200, "?step=1ms": 200,
 		"?from=2026-01-01T02:00:00%2B02:00&to=2026-01-01T00:00:00Z": 200, "?from=0000-01-01T00:00:00Z&to=9999-12-31T23:59:59Z": 200,
 		"?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z": 422, "?step=1m&agg=median": 422, "?agg=avg": 422, "?limit=1000000": 422,

@@ -31,7 +31,7 @@ func (c *call) idempotent(body []byte, secret bool, do func() (answer, error)) (
 		return do()
 	}
 	if len(key) > maxIdempotent || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return answer{}, models.Errorf(models.KindMalformed, "Idempotency-Key must be at most %d printable ASCII characters", maxIdempotent)
+		return answer{}, models.BadParameter(models.KindMalformed, "Idempotency-Key", "must be at most %d printable ASCII characters", maxIdempotent)
 	}
 	keeper, caller := c.api.Idempotency, c.caller.Name
 	stored, again, err := keeper.Begin(c.Context(), caller, key, c.fingerprint(body))

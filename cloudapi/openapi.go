@@ -49,7 +49,7 @@ func (deadbandValue) Schema(huma.Registry) *huma.Schema {
 }
 
 func (durationValue) Schema(huma.Registry) *huma.Schema {
-	return &huma.Schema{Type: huma.TypeString, Description: `A duration such as "500ms", "1s" or "1h30m".`, Examples: []any{"1s"}}
+	return &huma.Schema{Type: huma.TypeString, Description: `A duration such as "500ms", "30s", "1h30m", "7d" or "2w".`, Examples: []any{"1s"}}
 }
 
 func (qualityValue) Schema(huma.Registry) *huma.Schema {
@@ -343,7 +343,7 @@ func (s schemas) deleteOp(info models.KindInfo) huma.Operation {
 
 func (s schemas) twinOp() huma.Operation {
 	o := op(http.MethodGet, Prefix+"/devices/{name}/twin", "getTwin", "Read a twin", []*huma.Param{namePath(), oneNamespace(),
-		param("query", "at", "The twin as it was at this time: what was reported from history, what was desired from the ledger of writes. 404 before the device was created.", &huma.Schema{Type: huma.TypeString, Format: "date-time"}),
+		param("query", "at", "The twin as it was at this time: what was reported from history, what was desired from the ledger of writes. 404 before the device was created."+momentForms, text()),
 		uidParam()},
 		map[string]*huma.Response{"200": tagged(ok("The twin.", schemaFor[twin.Document](s)), "twin")})
 	o.Tags = []string{"twins"}
@@ -429,12 +429,11 @@ func (s schemas) streamOp() huma.Operation {
 }
 
 func (s schemas) historyOp() huma.Operation {
-	time := func() *huma.Schema { return &huma.Schema{Type: huma.TypeString, Format: "date-time"} }
 	least, most := 0.0, float64(maxPoints)
 	o := op(http.MethodGet, Prefix+"/devices/{name}/properties/{property}/history", "getHistory", "Read a property's history", []*huma.Param{
 		namePath(), param("path", "property", "The property's name.", text()), oneNamespace(), uidParam(),
-		param("query", "from", "The first time, inclusive; an hour before to when left out.", time()),
-		param("query", "to", "The end, exclusive; now when left out.", time()),
+		param("query", "from", "The first time, inclusive; an hour before to when left out."+momentForms, text()),
+		param("query", "to", "The end, exclusive; now when left out."+momentForms, text()),
 		param("query", "step", "Buckets of this width instead of the samples, aligned to 1970. Those without a value are left out.", durationValue{}.Schema(nil)),
 		param("query", "agg", "What buckets tell: some of avg, min, max, count, first, last, joined by commas; avg,min,max,count when left out.", text()),
 		param("query", "limit", "At most this many points or buckets; continue then says where to go on. 10000 when left out or 0; an export then has all.",
@@ -458,8 +457,11 @@ func pageParams() []*huma.Param {
 	}
 }
 
+// momentForms are the forms of a parameter that is a time.
+const momentForms = " A time such as 2026-01-02T15:04:05Z, or how long ago it was: 30m, 12h, 7d, 2w."
+
 func sinceParam() *huma.Param {
-	return param("query", "since", "A time such as 2026-01-02T15:04:05Z, or how long ago such as 1h.", text())
+	return param("query", "since", "Only from then on."+momentForms, text())
 }
 
 // watchParams are those of a watch of something that is not objects.

@@ -36,7 +36,7 @@ func (c *call) givenNamespace() (string, error) {
 		return "", nil
 	}
 	if msg := models.CheckLabelName(ns); msg != "" {
-		return "", models.Errorf(models.KindMalformed, "namespace %s", msg)
+		return "", models.BadParameter(models.KindMalformed, "namespace", "%s", msg)
 	}
 	return ns, nil
 }
@@ -68,11 +68,11 @@ func (c *call) listOptions(kind string, need models.Role, namespaced bool) (o mo
 		return o, err
 	}
 	if o.Selector, err = models.ParseSelector(c.query.Get("labelSelector")); err != nil {
-		return o, err
+		return o, models.InParameter("labelSelector", err)
 	}
 	if text := c.query.Get("limit"); text != "" {
 		if o.Limit, err = strconv.Atoi(text); err != nil || o.Limit < 0 {
-			return o, models.Errorf(models.KindMalformed, "limit must be an int from 0, got %.40q", text)
+			return o, models.BadParameter(models.KindMalformed, "limit", "must be an int from 0, got %.40q", text)
 		}
 	}
 	return o, nil
@@ -86,7 +86,7 @@ func (c *call) flag(name string) (bool, error) {
 	}
 	b, err := strconv.ParseBool(text)
 	if err != nil {
-		return false, models.Errorf(models.KindMalformed, "%s must be true or false, got %.40q", name, text)
+		return false, models.BadParameter(models.KindMalformed, name, "must be true or false, got %.40q", text)
 	}
 	return b, nil
 }
@@ -97,11 +97,31 @@ func (c *call) duration(name string, least, most time.Duration) (time.Duration, 
 	if text == "" {
 		return 0, nil
 	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d < least || d > most {
-		return 0, models.Errorf(models.KindMalformed, `%s must be a duration from %s to %s such as "5s", got %.40q`, name, least, most, text)
+	d, err := models.ParseDuration(text)
+	if err != nil {
+		return 0, models.BadParameter(models.KindMalformed, name, "%v, got %.40q", err, text)
+	}
+	if d < least || d > most {
+		return 0, models.BadParameter(models.KindMalformed, name, `must be a duration from %s to %s such as "5s", got %.40q`, least, most, text)
 	}
 	return d, nil
+}
+
+// moment reads a parameter that is a time, or how long ago it was.
+func (c *call) moment(name string, otherwise, now time.Time) (time.Time, error) {
+	text := c.query.Get(name)
+	if text == "" {
+		return otherwise, nil
+	}
+	t, err := models.ParseMoment(text, now)
+	if err != nil {
+		plus := ""
+		if strings.ContainsRune(text, ' ') {
+			plus = " (a + in it must be sent as %2B)"
+		}
+		return t, models.BadParameter(models.KindMalformed, name, "%v, got %.60q%s", err, text, plus)
+	}
+	return t, nil
 }
 
 // etag writes a version as a strong ETag.
@@ -137,7 +157,7 @@ func isVersion(s string) bool {
 // ifMatch is the If-Match header as Objects and Twins take it.
 func (c *call) ifMatch() (string, error) {
 	tags, err := entityTags(c.Header.Values("If-Match"))
-	return strings.Join(tags, ", "), err
+	return strings.Join(tags, ", "), models.InParameter("If-Match", err)
 }
 
 // notModified reports whether the caller has this version already.
@@ -148,17 +168,17 @@ func (c *call) notModified(tag string) (bool, error) {
 			return true, nil
 		}
 	}
-	return false, err
+	return false, models.InParameter("If-None-Match", err)
 }
 
 // createOnly reports whether a PUT must make a new object: If-None-Match: *.
 func (c *call) createOnly() (bool, error) {
 	tags, err := entityTags(c.Header.Values("If-None-Match"))
 	if err != nil || len(tags) == 0 {
-		return false, err
+		return false, models.InParameter("If-None-Match", err)
 	}
 	if len(tags) != 1 || tags[0] != "*" {
-		return false, models.Errorf(models.KindMalformed, "If-None-Match on a write must be *; use If-Match to name a version")
+		return false, models.BadParameter(models.KindMalformed, "If-None-Match", "on a write must be *; use If-Match to name a version")
 	}
 	return true, nil
 }
@@ -167,7 +187,7 @@ func (c *call) createOnly() (bool, error) {
 func (c *call) reason() (string, error) {
 	text := strings.TrimSpace(c.Header.Get("X-Whimbrel-Reason"))
 	if len(text) > maxReason || !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
-		return "", models.Errorf(models.KindMalformed, "X-Whimbrel-Reason must be at most %d bytes of UTF-8 text", maxReason)
+		return "", models.BadParameter(models.KindMalformed, "X-Whimbrel-Reason", "must be at most %d bytes of UTF-8 text", maxReason)
 	}
 	return text, nil
 }

@@ -118,7 +118,7 @@ func (a *api) listDeadLetters(c *call) (answer, error) {
 	after := int64(0)
 	if at != "" {
 		if after, err = strconv.ParseInt(at, 10, 64); err != nil || after < 1 {
-			return answer{}, models.Errorf(models.KindMalformed, "continue must be what the page before gave, got %.40q", at)
+			return answer{}, models.BadParameter(models.KindMalformed, "continue", "must be what the page before gave, got %.40q", at)
 		}
 	}
 	items, err := a.Routes.DeadLetters(c.Context(), namespace, name, after, limit+1)
@@ -176,7 +176,7 @@ func (a *api) dropDeadLetters(c *call) (answer, error) {
 		for part := range strings.SplitSeq(text, ",") {
 			id, err := strconv.ParseInt(part, 10, 64)
 			if err != nil {
-				return answer{}, models.Errorf(models.KindMalformed, "ids must be ids of dead letters joined by commas, got %.40q", text)
+				return answer{}, models.BadParameter(models.KindMalformed, "ids", "must be ids of dead letters joined by commas, got %.40q", text)
 			}
 			ids = append(ids, id)
 		}

@@ -120,11 +120,11 @@ func takeNamespace(query string) (namespace, rest string, err error) {
 			continue
 		}
 		if found {
-			return "", "", models.Errorf(models.KindMalformed, "query parameter namespace is given more than once; if it is the app's, write the service as NAMESPACE.NAME")
+			return "", "", models.BadParameter(models.KindMalformed, "namespace", "is given more than once; if it is the app's, write the service as NAMESPACE.NAME")
 		}
 		found = true
 		if namespace, err = url.QueryUnescape(value); err != nil || models.CheckLabelName(namespace) != "" {
-			return "", "", models.Errorf(models.KindMalformed, "namespace %.80q is none; if the parameter is the app's, write the service as NAMESPACE.NAME", value)
+			return "", "", models.BadParameter(models.KindMalformed, "namespace", "%.80q is none; if the parameter is the app's, write the service as NAMESPACE.NAME", value)
 		}
 	}
 	return namespace, strings.Join(others, "&"), nil

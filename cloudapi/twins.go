@@ -48,7 +48,7 @@ func (a *api) getTwin(c *call) (answer, error) {
 		return answer{}, err
 	}
 	if c.query.Get("at") != "" {
-		at, err := c.time("at", time.Time{})
+		at, err := c.moment("at", time.Time{}, time.Now())
 		if err != nil {
 			return answer{}, err
 		}
@@ -56,7 +56,7 @@ func (a *api) getTwin(c *call) (answer, error) {
 		return answer{status: http.StatusOK, body: doc}, err
 	}
 	if c.query.Get("uid") != "" {
-		return answer{}, models.Errorf(models.KindInvalid, "uid needs at: a device that was deleted has a twin only in the past")
+		return answer{}, models.BadParameter(models.KindInvalid, "uid", "needs at: a device that was deleted has a twin only in the past")
 	}
 	doc, err := a.Twins.Twin(c.Context(), namespace, name)
 	if err != nil {

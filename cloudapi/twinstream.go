@@ -42,7 +42,7 @@ func (a *api) streamTwins(c *call) (answer, error) {
 		return err
 	})
 	if !s.started() {
-		return answer{}, err
+		return answer{}, models.InParameter("Last-Event-ID", err)
 	}
 	return answer{sent: true}, nil
 }

@@ -20,14 +20,14 @@ const failed models.EventType = "ERROR"
 
 func (o *collection) watch(c *call, opts models.ListOptions) (answer, error) {
 	if c.Method != http.MethodGet {
-		return answer{}, models.Errorf(models.KindMalformed, "watch needs the method GET")
+		return answer{}, models.BadParameter(models.KindMalformed, "watch", "needs the method GET")
 	}
 	if opts.Limit != 0 || opts.Continue != "" {
-		return answer{}, models.Errorf(models.KindMalformed, "watch cannot be paged: leave limit and continue out")
+		return answer{}, models.BadParameter(models.KindMalformed, "watch", "cannot be paged: leave limit and continue out")
 	}
 	from := c.query.Get("resourceVersion")
 	if from != "" && !isVersion(from) {
-		return answer{}, models.Errorf(models.KindMalformed, "resourceVersion must be one that a list or a watch gave, got %.40q", from)
+		return answer{}, models.BadParameter(models.KindMalformed, "resourceVersion", "must be one that a list or a watch gave, got %.40q", from)
 	}
 	if from == "0" { // Kubernetes' word for "from what there is"
 		from = ""

@@ -30,9 +30,9 @@ func (a *api) listWrites(c *call) (answer, error) {
 	}
 	q := models.LedgerQuery{UID: c.query.Get("uid"), Property: c.query.Get("property"), State: c.query.Get("state")}
 	if q.State != "" && !slices.Contains(writeStates, q.State) {
-		return answer{}, models.Errorf(models.KindInvalid, "state must be one of %s, got %.40q", strings.Join(writeStates, ", "), q.State)
+		return answer{}, models.BadParameter(models.KindInvalid, "state", "must be one of %s, got %.40q", strings.Join(writeStates, ", "), q.State)
 	}
-	if q.Since, err = c.since(time.Now()); err != nil {
+	if q.Since, err = c.moment("since", time.Time{}, time.Now()); err != nil {
 		return answer{}, err
 	}
 	if q.Limit, q.Continue, err = c.page(); err != nil {

@@ -85,7 +85,7 @@ func (h *Hub) subject(ctx context.Context, namespace, name, uid string) (deviceU
 // Writes returns a page of a device's ledger, the newest first.
 func (h *Hub) Writes(ctx context.Context, namespace, name string, q models.LedgerQuery) ([]twin.LedgerEntry, string, error) {
 	if _, err := ulid.ParseStrict(q.Continue); q.Continue != "" && err != nil {
-		return nil, "", models.Errorf(models.KindMalformed, "continue must be what the page before gave, got %.40q", q.Continue)
+		return nil, "", models.BadParameter(models.KindMalformed, "continue", "must be what the page before gave, got %.40q", q.Continue)
 	}
 	uid, _, err := h.subject(ctx, namespace, name, q.UID)
 	if err != nil {

@@ -44,7 +44,7 @@ func (h *Hub) services(ctx context.Context, uid string, view *registry.DeviceVie
 // history of.
 func (h *Hub) TwinAt(ctx context.Context, namespace, name, uid string, at time.Time) (twin.Document, error) {
 	if now := h.now(); at.After(now) {
-		return twin.Document{}, models.Errorf(models.KindInvalid, "at (%s) is in the future; it is %s now", at.UTC().Format(time.RFC3339Nano), now.UTC().Format(time.RFC3339Nano))
+		return twin.Document{}, models.BadParameter(models.KindInvalid, "at", "(%s) is in the future; it is %s now", at.UTC().Format(time.RFC3339Nano), now.UTC().Format(time.RFC3339Nano))
 	}
 	uid, view, err := h.subject(ctx, namespace, name, uid)
 	if err == nil && view == nil {

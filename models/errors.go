@@ -88,6 +88,8 @@ type Error struct {
 	Kind   ErrorKind
 	Detail string
 	Fields []FieldError
+	// Parameter is the query parameter or header that Detail is about, "" for none.
+	Parameter string
 }
 
 func (e *Error) Error() string {
@@ -114,6 +116,38 @@ func Invalid(pointer, format string, args ...any) *Error {
 	return &Error{Kind: KindInvalid, Fields: []FieldError{{Pointer: pointer, Detail: fmt.Sprintf(format, args...)}}}
 }
 
+// BadParameter returns an Error about one query parameter or header of a request. The
+// text follows its name.
+func BadParameter(kind ErrorKind, name, format string, args ...any) *Error {
+	return &Error{Kind: kind, Detail: name + " " + fmt.Sprintf(format, args...), Parameter: name}
+}
+
+// UnknownParameter is the error of a query that has a parameter of no such name.
+func UnknownParameter(name string, known ...string) *Error {
+	are := "there are none"
+	if len(known) > 0 {
+		are = "known are: " + strings.Join(known, ", ")
+	}
+	if len(name) > maxShownName {
+		name = strings.ToValidUTF8(name[:maxShownName], "")
+	}
+	return &Error{Kind: KindMalformed, Detail: fmt.Sprintf("query parameter %q is not known here; %s", name, are), Parameter: name}
+}
+
+// maxShownName is how much is said back of a name that is none.
+const maxShownName = 60
+
+// InParameter says of an error of what a parameter's text means which parameter that
+// is. Errors that are not of the text, and those that say where they are, stay as they
+// are.
+func InParameter(name string, err error) error {
+	var e *Error
+	if !errors.As(err, &e) || e.Parameter != "" || len(e.Fields) > 0 || e.Kind != KindMalformed && e.Kind != KindInvalid {
+		return err
+	}
+	return &Error{Kind: e.Kind, Detail: e.Detail, Parameter: name}
+}
+
 // KindOf returns the kind of the first *Error in err's chain, KindInternal when
 // there is none, and "" for nil.
 func KindOf(err error) ErrorKind {
@@ -129,12 +163,19 @@ func KindOf(err error) ErrorKind {
 
 // Problem is an error as RFC 9457 writes it: application/problem+json.
 type Problem struct {
-	Type   string       `json:"type"`
-	Title  string       `json:"title"`
-	Status int          `json:"status"`
-	Detail string       `json:"detail,omitempty"`
-	Errors []FieldError `json:"errors,omitempty"`
-	ID     Value        `json:"$id,omitzero"` // echoed on MQTT
+	Type   string         `json:"type"`
+	Title  string         `json:"title"`
+	Status int            `json:"status"`
+	Detail string         `json:"detail,omitempty"`
+	Errors []ProblemError `json:"errors,omitempty"`
+	ID     Value          `json:"$id,omitzero"` // echoed on MQTT
+}
+
+// ProblemError is one thing that is wrong: in the body, or in a parameter.
+type ProblemError struct {
+	Pointer   string `json:"pointer" doc:"A JSON Pointer (RFC 6901) into the body; empty for the whole of it, and beside parameter."`
+	Parameter string `json:"parameter,omitempty" doc:"The query parameter or header that is wrong."`
+	Detail    string `json:"detail" doc:"What is wrong, and what would be right."`
 }
 
 // ProblemOf describes err as a Problem. An error without a kind becomes an
@@ -149,8 +190,15 @@ func ProblemOf(err error) Problem {
 	if detail == "" && len(e.Fields) > 0 {
 		detail = e.Fields[0].Error()
 	}
+	var wrong []ProblemError
+	for _, f := range e.Fields {
+		wrong = append(wrong, ProblemError{Pointer: f.Pointer, Detail: f.Detail})
+	}
+	if e.Parameter != "" {
+		wrong = append(wrong, ProblemError{Parameter: e.Parameter, Detail: e.Detail})
+	}
 	return Problem{Type: "urn:whimbrel:problem:" + string(e.Kind), Title: kindStatus[KindOfStatus(status)].title, Status: status,
-		Detail: detail, Errors: e.Fields}
+		Detail: detail, Errors: wrong}
 }
 
 // Err turns a Problem that a server answered back into the error it was.
@@ -159,8 +207,15 @@ func (p Problem) Err() error {
 	if k, ok := strings.CutPrefix(p.Type, "urn:whimbrel:problem:"); ok && ErrorKind(k).Status() == p.Status {
 		kind = ErrorKind(k)
 	}
-	e := &Error{Kind: kind, Detail: p.Detail, Fields: p.Errors}
-	if len(p.Errors) == 1 && p.Detail == p.Errors[0].Error() {
+	e := &Error{Kind: kind, Detail: p.Detail}
+	for _, w := range p.Errors {
+		if w.Parameter != "" && w.Detail == p.Detail {
+			e.Parameter = w.Parameter
+			continue
+		}
+		e.Fields = append(e.Fields, FieldError{Pointer: w.Pointer, Detail: w.Detail})
+	}
+	if len(e.Fields) == 1 && p.Detail == e.Fields[0].Error() {
 		e.Detail = ""
 	}
 	return e

@@ -40,7 +40,7 @@ func ParseAggs(text string) (out []Agg, err error) {
 	for name := range strings.SplitSeq(text, ",") {
 		a := Agg(strings.TrimSpace(name))
 		if !slices.Contains(Aggs, a) {
-			return nil, Errorf(KindInvalid, "agg must be some of avg, min, max, count, first, last, joined by commas; got %s", quoteShort(name))
+			return nil, BadParameter(KindInvalid, "agg", "must be some of avg, min, max, count, first, last, joined by commas; got %s", quoteShort(name))
 		}
 		if !slices.Contains(out, a) {
 			out = append(out, a)

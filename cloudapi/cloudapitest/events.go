@@ -41,7 +41,7 @@ func (h *Hub) Events(_ context.Context, o models.EventOptions) (models.LoggedEve
 	if o.Continue != "" {
 		var err error
 		if before, err = strconv.Atoi(o.Continue); err != nil || before > len(h.happened) {
-			return out, models.Errorf(models.KindMalformed, "continue must be what the page before gave")
+			return out, models.BadParameter(models.KindMalformed, "continue", "must be what the page before gave")
 		}
 	}
 	for i := before - 1; i >= 0; i-- {

@@ -28,7 +28,7 @@ func (h *Hub) History(ctx context.Context, namespace, name, property string, q m
 	start := 0
 	if q.Continue != "" {
 		if start, err = strconv.Atoi(q.Continue); err != nil {
-			return out, models.Errorf(models.KindMalformed, "continue must be what the page before gave")
+			return out, models.BadParameter(models.KindMalformed, "continue", "must be what the page before gave")
 		}
 	}
 	if q.Step == 0 {

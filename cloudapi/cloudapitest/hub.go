@@ -191,7 +191,7 @@ func place(k models.Key) string { return k.Namespace + "/" + k.Name }
 // pageLocked chooses objects in order, and where the next page goes on.
 func (h *Hub) pageLocked(o models.ListOptions) (page []models.Object, next string, err error) {
 	if o.Continue != "" && !strings.Contains(o.Continue, "/") {
-		return nil, "", models.Errorf(models.KindMalformed, "continue is not one that a list gave")
+		return nil, "", models.BadParameter(models.KindMalformed, "continue", "is not one that a list gave")
 	}
 	for key, object := range h.objects {
 		if key.Kind == o.Kind && chosen(object, o) && place(key) > o.Continue {
@@ -366,7 +366,7 @@ func (h *Hub) Watch(ctx context.Context, o models.ListOptions, resourceVersion s
 			return err
 		}
 	} else if v, err := strconv.ParseInt(resourceVersion, 10, 64); err != nil {
-		return models.Errorf(models.KindMalformed, "resourceVersion is not one that a list gave")
+		return models.BadParameter(models.KindMalformed, "resourceVersion", "is not one that a list gave")
 	} else {
 		cursor = v
 	}

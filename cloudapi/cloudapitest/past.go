@@ -12,7 +12,7 @@ import (
 // and nothing of what was desired.
 func (h *Hub) TwinAt(_ context.Context, namespace, name, uid string, at time.Time) (twin.Document, error) {
 	if at.After(time.Now()) {
-		return twin.Document{}, models.Errorf(models.KindInvalid, "at is in the future")
+		return twin.Document{}, models.BadParameter(models.KindInvalid, "at", "is in the future")
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -292,7 +292,7 @@ func (b *Book) begin(ctx context.Context, resourceVersion string) (int64, error)
 	}
 	at, err := strconv.ParseInt(resourceVersion, 10, 64)
 	if err != nil || at < 0 {
-		return 0, models.Errorf(models.KindMalformed, "resourceVersion %.40q is not one that a list or watch gave", resourceVersion)
+		return 0, models.BadParameter(models.KindMalformed, "resourceVersion", "%.40q is not one that a list or watch gave", resourceVersion)
 	}
 	now, err := b.cfg.Store.EventsRevision(ctx)
 	if err != nil {

@@ -98,7 +98,7 @@ func query(o models.EventOptions) (store.EventQuery, error) {
 		us, key, ok := strings.Cut(o.Continue, ".")
 		at, err := strconv.ParseInt(us, 10, 64)
 		if !ok || err != nil || key == "" {
-			return q, models.Errorf(models.KindMalformed, "continue must be what the page before gave, got %.40q", o.Continue)
+			return q, models.BadParameter(models.KindMalformed, "continue", "must be what the page before gave, got %.40q", o.Continue)
 		}
 		q.BeforeUS, q.BeforeKey = at, key
 	}

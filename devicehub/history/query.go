@@ -41,7 +41,7 @@ func Query(ctx context.Context, s Reading, of Subject, q models.HistoryQuery) (m
 	if q.Continue != "" {
 		var err error
 		if at, err = parseCursor(q.Continue); err != nil || at.us < from || at.us > to {
-			return models.History{}, models.Errorf(models.KindMalformed, "continue must be what the page before gave, with the same from, to and step")
+			return models.History{}, models.BadParameter(models.KindMalformed, "continue", "must be what the page before gave, with the same from, to and step")
 		}
 		start = at.us
 	}

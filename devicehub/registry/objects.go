@@ -174,7 +174,7 @@ func decodeContinue(token string) (revision int64, after *models.Key, err error)
 	ns, name, ok := strings.Cut(place, "/")
 	revision, err = strconv.ParseInt(number, 10, 64)
 	if err != nil || !ok {
-		return 0, nil, models.Errorf(models.KindMalformed, "continue %q is not one that a list gave", token)
+		return 0, nil, models.BadParameter(models.KindMalformed, "continue", "%q is not one that a list gave", token)
 	}
 	return revision, &models.Key{Namespace: ns, Name: name}, nil
 }

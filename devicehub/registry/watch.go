@@ -95,7 +95,7 @@ func (r *Registry) Watch(ctx context.Context, o models.ListOptions, resourceVers
 	} else {
 		v, err := strconv.ParseInt(resourceVersion, 10, 64)
 		if err != nil || v < 0 {
-			return models.Errorf(models.KindMalformed, "resourceVersion %q is not one that a list or watch gave", resourceVersion)
+			return models.BadParameter(models.KindMalformed, "resourceVersion", "%q is not one that a list or watch gave", resourceVersion)
 		}
 		cursor = v
 		r.missedStatuses(w, cursor)

@@ -29,7 +29,7 @@ func (c *Cache) Twins(_ context.Context, o models.ListOptions) (docs []twin.Docu
 	docs = []twin.Document{}
 	after, afterName, paged := strings.Cut(o.Continue, "/")
 	if o.Continue != "" && !paged {
-		return nil, "", models.Errorf(models.KindMalformed, "continue %q is not one that a list gave", o.Continue)
+		return nil, "", models.BadParameter(models.KindMalformed, "continue", "%q is not one that a list gave", o.Continue)
 	}
 	last := ""
 	for _, uid := range c.registry.DeviceUIDs(o) {

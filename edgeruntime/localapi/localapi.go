@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -352,8 +353,8 @@ func (s *Server) record(w http.ResponseWriter, r *http.Request) error {
 	}
 	length := recordLength
 	if text := q.Get("for"); text != "" {
-		if length, err = time.ParseDuration(text); err != nil {
-			return models.Errorf(models.KindMalformed, "for must be a duration such as 10m, got %q", text)
+		if length, err = models.ParseDuration(text); err != nil {
+			return models.BadParameter(models.KindMalformed, "for", "%v, got %.40q", err, text)
 		}
 	}
 	control, begun := http.NewResponseController(w), false
@@ -419,9 +420,12 @@ func duration(q url.Values, unsaid, least, most time.Duration) (time.Duration, e
 	if text == "" {
 		return unsaid, nil
 	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d < least || d > most {
-		return 0, models.Errorf(models.KindMalformed, "wait must be a duration from %s to %s, such as 5s, got %q", least, most, text)
+	d, err := models.ParseDuration(text)
+	if err != nil {
+		return 0, models.BadParameter(models.KindMalformed, "wait", "%v, got %.40q", err, text)
+	}
+	if d < least || d > most {
+		return 0, models.BadParameter(models.KindMalformed, "wait", "must be a duration from %s to %s, such as 5s, got %.40q", least, most, text)
 	}
 	return d, nil
 }
@@ -449,17 +453,11 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 		return nil, models.Errorf(models.KindMalformed, "the query cannot be read: %v", err)
 	}
 	for name, values := range q {
-		ok := false
-		for _, k := range known {
-			ok = ok || k == name
+		if !slices.Contains(known, name) {
+			return nil, models.UnknownParameter(name, known...)
 		}
-		switch {
-		case !ok && len(known) == 0:
-			return nil, models.Errorf(models.KindMalformed, "query parameter %q is not known here; there are none", name)
-		case !ok:
-			return nil, models.Errorf(models.KindMalformed, "query parameter %q is not known here; known are %s", name, strings.Join(known, ", "))
-		case len(values) > 1 && name != repeated:
-			return nil, models.Errorf(models.KindMalformed, "query parameter %q is given more than once", name)
+		if len(values) > 1 && name != repeated {
+			return nil, models.BadParameter(models.KindMalformed, name, "is given %d times", len(values))
 		}
 	}
 	return q, nil

@@ -146,9 +146,9 @@ func TestAnswers(t *testing.T) {
 		{"GET", "/v1/devices/boiler-1/twin/desired", "", 405, "Allow"},
 		{"PATCH", "/v1/devices/boiler-1/twin/desired", `{"setpoint":4}`, 202, `"device":"boiler-1"`},
 		{"PATCH", "/v1/devices/boiler-1/twin/desired?wait=5s", `{"setpoint":4}`, 200, `"device":"boiler-1"`},
-		{"PATCH", "/v1/devices/boiler-1/twin/desired?wait=soon", `{"setpoint":4}`, 400, "soon"},
-		{"PATCH", "/v1/devices/boiler-1/twin/desired?wait=1s&wait=2s", `{"setpoint":4}`, 400, "more than once"},
-		{"PATCH", "/v1/devices/boiler-1/twin/desired?expire=5s", `{"setpoint":4}`, 400, "expire"},
+		{"PATCH", "/v1/devices/boiler-1/twin/desired?wait=soon", `{"setpoint":4}`, 400, `"errors":[{"pointer":"","parameter":"wait"`},
+		{"PATCH", "/v1/devices/boiler-1/twin/desired?wait=1s&wait=2s", `{"setpoint":4}`, 400, `"parameter":"wait"`},
+		{"PATCH", "/v1/devices/boiler-1/twin/desired?expire=5s", `{"setpoint":4}`, 400, `"parameter":"expire"`},
 		{"PATCH", "/v1/devices/boiler-1/twin/desired", strings.Repeat(" ", maxBody+1), 413, "larger"},
 	} {
 		status, header, body := do(t, c.method, url+c.path, c.body)
@@ -274,9 +274,10 @@ func TestRecord(t *testing.T) {
 		want   string
 	}{
 		{"boiler-1/recording?for=3s", 200, "3s\nthe end\n"},
+		{"boiler-1/recording?for=1d", 200, "24h0m0s\nthe end\n"},
 		{"boiler-1/recording", 200, "1m0s\nthe end\n"},
-		{"boiler-1/recording?for=soon", 400, "for must be a duration"},
-		{"boiler-1/recording?until=1s", 400, "known are for"},
+		{"boiler-1/recording?for=soon", 400, `"parameter":"for"`},
+		{"boiler-1/recording?until=1s", 400, `"parameter":"until"`},
 		{"nix/recording", 404, "no device"},
 	} {
 		if status, _, body := do(t, "GET", url+c.path, ""); status != c.status || !strings.Contains(body, c.want) {

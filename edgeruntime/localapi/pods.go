@@ -65,7 +65,7 @@ func (s *Server) pod(r *http.Request, known ...string) (q map[string][]string, n
 		namespace = models.DefaultNamespace
 	}
 	if msg := models.CheckLabelName(namespace); msg != "" {
-		return nil, "", "", models.Errorf(models.KindMalformed, "namespace %s", msg)
+		return nil, "", "", models.BadParameter(models.KindMalformed, "namespace", "%s", msg)
 	}
 	return values, namespace, r.PathValue("name"), nil
 }

@@ -23,16 +23,16 @@ func isEvents(kind string) bool {
 type eventFlags struct {
 	of       string
 	severity string
-	since    time.Duration
+	since    string
 }
 
 func (f *eventFlags) addFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.of, "for", "", "only what is about this object, such as device/boiler-1 (events, audit)")
 	cmd.Flags().StringVar(&f.severity, "type", "", "only events of this type: Normal or Warning")
-	cmd.Flags().DurationVar(&f.since, "since", 0, "only what happened so long ago at most, such as 1h (events, audit)")
+	cmd.Flags().StringVar(&f.since, "since", "", "only what happened since then: how long ago, such as 1h or 7d, or a time such as 2026-01-02T15:04:05Z (events, audit)")
 }
 
-func (f *eventFlags) given() bool { return f.of != "" || f.severity != "" || f.since != 0 }
+func (f *eventFlags) given() bool { return f.of != "" || f.severity != "" || f.since != "" }
 
 // about sets which object --for names, and nothing without it.
 func (f *getFlags) about(kind, namespace, name *string) (err error) {
@@ -58,13 +58,10 @@ func (f *getFlags) about(kind, namespace, name *string) (err error) {
 
 // from is the time that --since says, zero for none.
 func (f *eventFlags) from(now time.Time) (time.Time, error) {
-	switch {
-	case f.since < 0:
-		return time.Time{}, Usagef("--since must not be negative")
-	case f.since == 0:
+	if f.since == "" {
 		return time.Time{}, nil
 	}
-	return now.Add(-f.since), nil
+	return moment("--since", f.since, now)
 }
 
 func (f *getFlags) eventOptions(cmd *cobra.Command, now time.Time) (o client.EventOptions, err error) {

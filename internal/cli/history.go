@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/whimbrel-edge/whimbrel/cloudapi/client"
+	"github.com/whimbrel-edge/whimbrel/internal/durationflag"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -27,6 +28,7 @@ func historyCommand() *cobra.Command {
 		Short:   "Show what a property was: its samples, or buckets of them",
 		Example: `  whimbrel history boiler-1 temperature --since 10m
   whimbrel history boiler-1 temperature --since 24h --step 1h
+  whimbrel history boiler-1 temperature --from 2w --to 1w --step 1d
   whimbrel history boiler-1 temperature --from 2026-01-01T00:00:00Z --to 2026-02-01T00:00:00Z -o csv > january.csv
   whimbrel history boiler-1 temperature --uid 01K8ZQ0C4M7T2X9V5B3N6R1D8E`,
 		Args:              arguments(2, 2, "the name of a device and of one of its properties"),
@@ -58,10 +60,10 @@ func historyCommand() *cobra.Command {
 	conn.addFlags(cmd)
 	out.addFlag(cmd, "table", "csv", "json")
 	f := cmd.Flags()
-	f.DurationVar(&since, "since", time.Hour, "how far back, such as 10m or 24h")
-	f.StringVar(&from, "from", "", "the first time, such as 2026-01-02T15:04:05Z, instead of --since")
-	f.StringVar(&to, "to", "", "the end, such as 2026-01-02T15:04:05Z (default now)")
-	f.DurationVar(&step, "step", 0, "buckets of this width instead of the samples, such as 1m")
+	durationflag.Var(f, &since, "since", time.Hour, "how far back, such as 10m, 24h or 7d")
+	f.StringVar(&from, "from", "", "the first time, such as 2026-01-02T15:04:05Z, or how long ago, such as 7d, instead of --since")
+	f.StringVar(&to, "to", "", "the end, such as 2026-01-02T15:04:05Z, or how long ago, such as 1d (default now)")
+	durationflag.Var(f, &step, "step", 0, "buckets of this width instead of the samples, such as 1m or 1d")
 	f.StringVar(&agg, "agg", "", "what buckets tell: some of avg, min, max, count, first, last, joined by commas (default avg,min,max,count)")
 	f.StringVar(&uid, "uid", "", "of a device that was deleted")
 	f.IntVar(&limit, "limit", 0, "at most this many lines (default all)")
@@ -73,16 +75,14 @@ func historyQuery(now time.Time, since, step time.Duration, from, to, agg string
 	if since <= 0 || step < 0 {
 		return q, Usagef("--since must be more than 0s, and --step must not be negative")
 	}
-	q.To, q.Step = now, step
-	if to != "" {
-		if q.To, err = time.Parse(time.RFC3339Nano, to); err != nil {
-			return q, Usagef("--to must be a time such as 2026-01-02T15:04:05Z, got %q", to)
-		}
+	q.Step = step
+	if q.To, err = moment("--to", to, now); err != nil {
+		return q, err
 	}
 	q.From = q.To.Add(-since)
 	if from != "" {
-		if q.From, err = time.Parse(time.RFC3339Nano, from); err != nil {
-			return q, Usagef("--from must be a time such as 2026-01-02T15:04:05Z, got %q", from)
+		if q.From, err = moment("--from", from, now); err != nil {
+			return q, err
 		}
 	}
 	if agg != "" {

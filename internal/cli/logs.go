@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -97,9 +98,9 @@ func parseSince(text string) (time.Duration, time.Time, error) {
 	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
 		return 0, at, nil
 	}
-	d, err := time.ParseDuration(text)
+	d, err := models.ParseDuration(strings.TrimPrefix(text, "-"))
 	if err != nil || d <= 0 {
-		return 0, time.Time{}, Usagef("--since must be how long ago, such as 5m, or a time such as 2026-01-02T15:04:05Z, got %q", text)
+		return 0, time.Time{}, Usagef("--since must be how long ago, such as 5m or 7d, or a time such as 2026-01-02T15:04:05Z, got %q", text)
 	}
 	return d, time.Time{}, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/whimbrel-edge/whimbrel/internal/durationflag"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/protocols/recording"
 )
@@ -75,7 +76,7 @@ The file holds what is written to the device and what it says, as it is; of its 
 		},
 	}
 	conn.addFlags(cmd)
-	cmd.Flags().DurationVar(&length, "for", time.Minute, "record that long, at most 24h")
+	durationflag.Var(cmd.Flags(), &length, "for", time.Minute, "record that long, at most 24h")
 	cmd.Flags().StringVarP(&path, "output", "o", "", "file to write, which must not be there yet (default DEVICE-TIME.jsonl); - is stdout")
 	return cmd
 }

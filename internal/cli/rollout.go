@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/whimbrel-edge/whimbrel/internal/durationflag"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -132,7 +133,7 @@ by itself when the pod comes up after all.`,
 		},
 	}
 	conn.addFlags(cmd)
-	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "give up after this long; the rollout goes on. 0: never")
+	durationflag.Var(cmd.Flags(), &timeout, "timeout", 10*time.Minute, "give up after this long; the rollout goes on. 0: never")
 	return cmd
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/whimbrel-edge/whimbrel/internal/durationflag"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -76,7 +77,7 @@ not answer in time; the message stays queued then.`,
 	cmd.Flags().StringVarP(&data, "data", "d", "", "the message")
 	cmd.Flags().StringVarP(&file, "filename", "f", "", "the file with the message, or - for standard input")
 	cmd.Flags().StringVar(&contentType, "content-type", "application/json", "of the message")
-	cmd.Flags().DurationVar(&wait, "wait", 10*time.Second, "wait that long for the target's answer, at most 5m; 0s: do not")
+	durationflag.Var(cmd.Flags(), &wait, "wait", 10*time.Second, "wait that long for the target's answer, at most 5m; 0s: do not")
 	return cmd
 }
 

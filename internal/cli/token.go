@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/whimbrel-edge/whimbrel/cloudapi/client"
+	"github.com/whimbrel-edge/whimbrel/internal/durationflag"
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -72,7 +73,7 @@ API token of a user. The token is printed now and never again.`,
 	out.addFlag(cmd, "json")
 	cmd.Flags().StringVar(&node, "node", "", "name of the node that is to join")
 	cmd.Flags().StringVar(&user, "user", "", "name of a user that is there")
-	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long the token is good for (default 1h for a node, for ever for a user)")
+	durationflag.Var(cmd.Flags(), &ttl, "ttl", 0, "how long the token is good for (default 1h for a node, for ever for a user)")
 	_ = cmd.RegisterFlagCompletionFunc("node", conn.completeNames("Node")) // fails for unknown flags only
 	_ = cmd.RegisterFlagCompletionFunc("user", conn.completeNames("User"))
 	return cmd
@@ -164,7 +165,7 @@ namespace that -n names, or in all.`,
 	out.addFlag(cmd, "json")
 	cmd.Flags().StringVar(&role, "role", "", "viewer, operator or admin")
 	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "the role holds in every namespace")
-	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long the token is good for (default for ever)")
+	durationflag.Var(cmd.Flags(), &ttl, "ttl", 0, "how long the token is good for (default for ever)")
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"viewer", "operator", "admin"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

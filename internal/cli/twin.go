@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/whimbrel-edge/whimbrel/internal/durationflag"
 	"github.com/whimbrel-edge/whimbrel/models"
 	"github.com/whimbrel-edge/whimbrel/twin"
 )
@@ -46,7 +47,7 @@ func twinGetCommand() *cobra.Command {
 			if err := out.check(); err != nil {
 				return err
 			}
-			at, err := pastTime(when, time.Now())
+			at, err := moment("--at", when, time.Now())
 			if err != nil {
 				return err
 			}
@@ -79,22 +80,19 @@ func twinGetCommand() *cobra.Command {
 	conn.addFlags(cmd)
 	out.addFlag(cmd, "json", "yaml")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and show what changes")
-	cmd.Flags().StringVar(&when, "at", "", "show the twin as it was at a time, or so long ago, such as 2h")
+	cmd.Flags().StringVar(&when, "at", "", "show the twin as it was at a time, or so long ago, such as 2h or 7d")
 	cmd.Flags().StringVar(&uid, "uid", "", "with --at: of a device that was deleted")
 	return cmd
 }
 
-// pastTime reads a time, or how long ago it was; nothing is now.
-func pastTime(text string, now time.Time) (time.Time, error) {
+// moment reads a flag that is a time, or how long ago it was; nothing is now.
+func moment(flag, text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return now, nil
 	}
-	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
-		return now.Add(-ago), nil
-	}
-	t, err := time.Parse(time.RFC3339Nano, text)
+	t, err := models.ParseMoment(text, now)
 	if err != nil {
-		return t, Usagef("--at must be a time such as 2026-01-02T15:04:05Z, or how long ago such as 2h, got %q", text)
+		return t, Usagef("%s %v, got %q", flag, err, text)
 	}
 	return t, nil
 }
@@ -174,7 +172,7 @@ twin get shows what was reported last and asks nobody.`,
 	}
 	conn.addFlags(cmd)
 	out.addFlag(cmd, "json", "yaml")
-	cmd.Flags().DurationVar(&wait, "wait", 10*time.Second, "wait that long for the device, at most 1m")
+	durationflag.Var(cmd.Flags(), &wait, "wait", 10*time.Second, "wait that long for the device, at most 1m")
 	return cmd
 }
 
@@ -343,8 +341,8 @@ With --wait the exit code is 0 only when the device has confirmed every value in
 	}
 	conn.addFlags(cmd)
 	out.addFlag(cmd, "json", "yaml")
-	cmd.Flags().DurationVar(&opts.Wait, "wait", 0, "wait that long for the device to confirm, such as 5s")
-	cmd.Flags().DurationVar(&opts.Expire, "expire", 0, "withdraw the values when they are not confirmed for that long, such as 30s")
+	durationflag.Var(cmd.Flags(), &opts.Wait, "wait", 0, "wait that long for the device to confirm, such as 5s")
+	durationflag.Var(cmd.Flags(), &opts.Expire, "expire", 0, "withdraw the values when they are not confirmed for that long, such as 30s")
 	cmd.Flags().StringVar(&opts.Reason, "reason", "", "why, for the record")
 	return cmd
 }

@@ -15,7 +15,7 @@ func twinWritesCommand() *cobra.Command {
 	var conn connection
 	var out output
 	var q models.LedgerQuery
-	var since time.Duration
+	var since string
 	cmd := &cobra.Command{
 		Use:   "writes DEVICE",
 		Short: "Show who set what, and what became of it",
@@ -29,11 +29,14 @@ what became of it. Writes made at the edge are there, too.`,
 			if err := out.check(); err != nil {
 				return err
 			}
-			if since < 0 || q.Limit < 0 {
-				return Usagef("--since and --limit must not be negative")
+			if q.Limit < 0 {
+				return Usagef("--limit must not be negative")
 			}
-			if since > 0 {
-				q.Since = time.Now().Add(-since)
+			if since != "" {
+				var err error
+				if q.Since, err = moment("--since", since, time.Now()); err != nil {
+					return err
+				}
 			}
 			return conn.withDevice(cmd, args[0], func(ctx context.Context, h hub, device models.Key) error {
 				entries, next, err := h.Writes(ctx, device.Namespace, device.Name, q)
@@ -61,7 +64,7 @@ what became of it. Writes made at the edge are there, too.`,
 	cmd.Flags().StringVar(&q.Property, "property", "", "only writes of this property")
 	cmd.Flags().StringVar(&q.State, "state", "", "only writes in this state, such as failed")
 	cmd.Flags().StringVar(&q.UID, "uid", "", "of a device that was deleted")
-	cmd.Flags().DurationVar(&since, "since", 0, "only writes that were asked for so long ago at most, such as 24h")
+	cmd.Flags().StringVar(&since, "since", "", "only writes that were asked for since then: how long ago, such as 24h or 7d, or a time such as 2026-01-02T15:04:05Z")
 	cmd.Flags().IntVar(&q.Limit, "limit", 100, "at most this many")
 	return cmd
 }

@@ -59,7 +59,7 @@ func TestParse(t *testing.T) {
 		{"command=a&stdout=false", "false true"},
 		{"", "command must say what to run"},
 		{"command=", "command must say what to run"},
-		{"command=a&stdout=false&stderr=false", "one of stdin"},
+		{"command=a&stdout=false&stderr=false", "stdin must be true"},
 		{"command=a%00b", "without zero bytes"},
 		{"command=%ff", "must be UTF-8"},
 		{"command=" + strings.Repeat("x", MaxCommand), "more than 16384"},

@@ -32,7 +32,7 @@ func ParseLog(q url.Values) (r LogRequest, err error) {
 	}
 	if text := q.Get("sinceTime"); text != "" {
 		if r.Since, err = time.Parse(time.RFC3339Nano, text); err != nil {
-			p.wrong("sinceTime must be a time such as 2026-01-02T15:04:05Z, got %.60q", text)
+			p.wrong("sinceTime", "must be a time such as 2026-01-02T15:04:05Z, got %.60q", text)
 		}
 	}
 	switch text := q.Get("stream"); text {
@@ -40,13 +40,13 @@ func ParseLog(q url.Values) (r LogRequest, err error) {
 	case "Stdout", "Stderr":
 		r.Stream = strings.ToLower(text)
 	default:
-		p.wrong("stream must be All, Stdout or Stderr, got %.40q", text)
+		p.wrong("stream", "must be All, Stdout or Stderr, got %.40q", text)
 	}
 	switch {
 	case r.SinceSeconds > 0 && !r.Since.IsZero():
-		p.wrong("sinceSeconds and sinceTime cannot be had together")
+		p.wrong("sinceSeconds", "and sinceTime cannot be had together")
 	case r.Previous && r.Follow:
-		p.wrong("previous cannot be had with follow: it has ended")
+		p.wrong("previous", "cannot be had with follow: it has ended")
 	}
 	return r, p.err
 }
@@ -61,16 +61,16 @@ func ParseExec(q url.Values) (r ExecRequest, stdout, stderr bool, err error) {
 	for _, word := range r.Command {
 		total += len(word) + 1
 		if !utf8.ValidString(word) || strings.ContainsRune(word, 0) {
-			p.wrong("command must be UTF-8 text without zero bytes, got %.60q", word)
+			p.wrong("command", "must be UTF-8 text without zero bytes, got %.60q", word)
 		}
 	}
 	switch {
 	case len(r.Command) == 0 || r.Command[0] == "":
-		p.wrong("command must say what to run: command=sh&command=-c&command=date")
+		p.wrong("command", "must say what to run: command=sh&command=-c&command=date")
 	case total > MaxCommand:
-		p.wrong("the command has %d bytes, more than %d", total, MaxCommand)
+		p.wrong("command", "has %d bytes, more than %d", total, MaxCommand)
 	case !stdout && !stderr && !r.Stdin:
-		p.wrong("one of stdin, stdout and stderr must be had")
+		p.wrong("stdin", "must be true where stdout and stderr are false")
 	}
 	return r, stdout, stderr, p.err
 }
@@ -81,16 +81,16 @@ type params struct {
 	err error
 }
 
-func (p *params) wrong(format string, args ...any) {
+func (p *params) wrong(name, format string, args ...any) {
 	if p.err == nil {
-		p.err = models.Errorf(models.KindMalformed, format, args...)
+		p.err = models.BadParameter(models.KindMalformed, name, format, args...)
 	}
 }
 
 func (p *params) container() string {
 	name := p.q.Get("container")
 	if name != "" && models.CheckLabelName(name) != "" {
-		p.wrong("container must be the name of one, got %.80q", name)
+		p.wrong("container", "must be the name of one, got %.80q", name)
 	}
 	return name
 }
@@ -101,7 +101,7 @@ func (p *params) flag(name string, unsaid bool) bool {
 	}
 	b, err := strconv.ParseBool(p.q.Get(name))
 	if err != nil {
-		p.wrong("%s must be true or false, got %.40q", name, p.q.Get(name))
+		p.wrong(name, "must be true or false, got %.40q", p.q.Get(name))
 	}
 	return b
 }
@@ -113,7 +113,7 @@ func (p *params) number(name string, least int64) int64 {
 	}
 	n, err := strconv.ParseInt(text, 10, 32)
 	if err != nil || n < least {
-		p.wrong("%s must be an int from %d, got %.40q", name, least, text)
+		p.wrong(name, "must be an int from %d, got %.40q", least, text)
 	}
 	return n
 }

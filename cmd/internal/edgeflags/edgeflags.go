@@ -15,6 +15,7 @@ import (
 
 	"github.com/whimbrel-edge/whimbrel/cmd/internal/listenaddr"
 	"github.com/whimbrel-edge/whimbrel/edgeruntime"
+	"github.com/whimbrel-edge/whimbrel/internal/durationflag"
 	"github.com/whimbrel-edge/whimbrel/internal/pki"
 	"github.com/whimbrel-edge/whimbrel/internal/version"
 	"github.com/whimbrel-edge/whimbrel/mappers/builtin"
@@ -79,8 +80,8 @@ prints them. Later starts need --data alone: what is not given is as it was.`,
 	cmd.Flags().StringVar(&f.api, "api", "", "address of the local REST API (default "+edgeruntime.DefaultAPIAddr+"); port 0 takes a free one")
 	cmd.Flags().BoolVar(&f.anonymous, "mqtt-anonymous", false, "let MQTT clients in without a name; on loopback only")
 	cmd.Flags().StringVar(&f.outboxBytes, "outbox-bytes", "", "bound of what waits for the hub, such as 500MB or 1GiB; the oldest is dropped beyond it (default 1GiB)")
-	cmd.Flags().DurationVar(&f.outboxAge, "outbox-age", 0, "drop what has waited for longer, in running time (default: nothing is too old)")
-	cmd.Flags().DurationVar(&f.fsync, "fsync", 0, "how much of the log a power loss may take; negative: nothing (default 1s)")
+	durationflag.Var(cmd.Flags(), &f.outboxAge, "outbox-age", 0, "drop what has waited for longer, in running time (default: nothing is too old)")
+	durationflag.Var(cmd.Flags(), &f.fsync, "fsync", 0, "how much of the log a power loss may take; negative: nothing (default 1s)")
 	return cmd
 }
 
