@@ -35,6 +35,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -215,6 +216,7 @@ func open(cfg Config) (_ *Edge, err error) {
 		return nil, err
 	}
 	settings[settingLife] = e.life
+	settings[settingEra] = strconv.FormatUint(eraAfter(before), 10)
 	if err := e.store.SetSettings(ctx, settings); err != nil {
 		return nil, err
 	}
@@ -233,6 +235,7 @@ func (e *Edge) assemble(before map[string]string) (err error) {
 	e.devices = devices.New(devices.Config{Drivers: drivers, Store: e.store, Outbox: e.outbox, Metrics: mapperMetrics, Log: cfg.Log,
 		DataDir: filepath.Join(cfg.DataDir, "mappers"),
 		NewID:   newID,
+		Era:     eraAfter(before),
 		Publish: func(topic string, payload []byte, retain bool) error {
 			err := e.broker.Publish(topic, payload, retain)
 			e.routes.Reported(topic, payload)

@@ -21,7 +21,22 @@ const (
 	settingBytes     = "outbox.bytes"
 	settingAge       = "outbox.age"
 	settingFsync     = "outbox.fsync"
+	settingEra       = "twins.era"
 )
+
+// eraAfter is the era that the versions of twins count on from: how many times the
+// edge was started before, as far as this directory knows.
+func eraAfter(before map[string]string) uint64 {
+	last, known := before[settingEra]
+	if !known {
+		return 0
+	}
+	era, err := strconv.ParseUint(last, 10, 32)
+	if err != nil {
+		return 0 // unreachable: only New writes it
+	}
+	return era + 1
+}
 
 // remember fills in from the start before what is left open.
 func (c *Config) remember(before map[string]string) error {

@@ -52,6 +52,13 @@ type Intent struct {
 	Untold []Untold          `json:"untold,omitempty"` // in their order
 }
 
+// EraSize is how many versions of a twin an era has. Versions are stored behind what
+// was shown of them, so whoever starts anew counts on from an era of its own. That is
+// as many changes of one twin between two checkpoints, half of them, as nobody lives
+// to see; so round a number shows in a version where it comes from; and all stay
+// below 2^53, the integers that are exact in JSON, for nine million eras.
+const EraSize = 1_000_000_000
+
 // Observed is the part that a restart finds again by reading the device.
 type Observed struct {
 	Version  uint64              `json:"version"`

@@ -33,7 +33,7 @@ func TestNextEra(t *testing.T) {
 		if got := nextEra(c.v, c.highest); got != c.want {
 			t.Errorf("after %+v and %d: era %d, want %d", c.v, c.highest, got, c.want)
 		}
-		if next := uint64(nextEra(c.v, c.highest)) * eraSize; c.v.Open && next <= c.highest {
+		if next := uint64(nextEra(c.v, c.highest)) * twin.EraSize; c.v.Open && next <= c.highest {
 			t.Errorf("after %+v and %d: goes on at %d", c.v, c.highest, next)
 		}
 	}
@@ -111,7 +111,7 @@ func TestVersionsNeverGoBack(t *testing.T) {
 	h.store.Fault(nil)
 	h.open()
 	look("after it stopped in vain")
-	if seen["b1"]%eraSize != 0 && seen["b1"]%eraSize != 1 {
+	if seen["b1"]%twin.EraSize != 0 && seen["b1"]%twin.EraSize != 1 {
 		t.Errorf("version %d is of no new era", seen["b1"])
 	}
 	if seen["b1"] > 1<<53 {

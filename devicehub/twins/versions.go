@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/whimbrel-edge/whimbrel/devicehub/store"
+	"github.com/whimbrel-edge/whimbrel/twin"
 )
 
 // The version of a twin never goes back: whoever has seen one may take a later
@@ -11,19 +12,13 @@ import (
 // the hub that was killed may have shown versions that are stored nowhere. The next
 // one counts on from an era of its own, above all of them.
 
-// eraSize is how many versions an era has: as many changes of one device between its
-// checkpoints, half of them, are more than any hub lives to see. So round a
-// number shows in a version where it comes from, and all stay below 2^53 for nine
-// million kills.
-const eraSize = 1_000_000_000
-
 // nextEra is the era of a life that begins with checkpoints whose highest version is
 // this.
 func nextEra(v store.Versions, highest uint64) int64 {
 	if !v.Open {
 		return v.Era // the checkpoints have all that was shown
 	}
-	return max(v.Era, int64((highest+eraSize/2)/eraSize)) + 1
+	return max(v.Era, int64((highest+twin.EraSize/2)/twin.EraSize)) + 1
 }
 
 // beginVersions moves all twins to where this life counts on. The era is stored before
@@ -45,7 +40,7 @@ func (c *Cache) beginVersions(ctx context.Context, highest uint64) error {
 }
 
 // firstVersion is that of a twin of which no checkpoint tells.
-func (c *Cache) firstVersion() uint64 { return uint64(c.era) * eraSize }
+func (c *Cache) firstVersion() uint64 { return uint64(c.era) * twin.EraSize }
 
 // endVersions notes that the checkpoints have all that was shown.
 func (c *Cache) endVersions(ctx context.Context) {

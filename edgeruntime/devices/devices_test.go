@@ -955,3 +955,43 @@ func TestAcceptedWriteIsToldAgain(t *testing.T) {
 		}
 	})
 }
+
+// TestVersionNeverGoesBack: not with a kill, nor when the device is opened anew.
+func TestVersionNeverGoesBack(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		shown := uint64(0)
+		look := func(when string) {
+			t.Helper()
+			v := b.doc("a").Version
+			if v <= shown {
+				t.Errorf("%s version %d, after %d", when, v, shown)
+			}
+			shown = v
+		}
+		b.m.Apply(one())
+		wait(5 * time.Second)
+		look("the first life shows")
+		if shown >= twin.EraSize {
+			t.Errorf("the first life begins at %d", shown)
+		}
+		killed := b.store.clone()
+		for n := range 50 {
+			b.driver.device("a").value("temp", models.Float(float64(n)))
+			wait(time.Second)
+		}
+		look("later it shows")
+		b.stop()
+		b.store = killed
+		b.start()
+		b.m.Apply(one())
+		wait(2 * time.Second)
+		look("after a kill")
+		b.store.setFail(errors.New("disk is full"))
+		b.driver.device("a").value("temp", models.Float(77))
+		wait(2 * time.Second)
+		look("with a full disk")
+		b.m.Apply([]store.Item{modelItem("plain", plainModel), deviceItem("a", `{"model":"plain","connection":{"other":1}}`)})
+		wait(2 * time.Second)
+		look("opened anew")
+	})
+}

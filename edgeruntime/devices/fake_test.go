@@ -366,6 +366,7 @@ type bench struct {
 	retained map[string]string
 	messages []string
 	ids      int
+	era      uint64 // of the next start
 }
 
 func newBench(t *testing.T) *bench {
@@ -377,7 +378,8 @@ func (b *bench) start() *bench {
 	b.retained = map[string]string{}
 	b.messages = nil
 	b.m = New(Config{Drivers: map[string]mappers.Driver{"fake": b.driver}, Store: b.store, Outbox: b.outbox, Publish: b.publish,
-		Log: slog.New(slog.DiscardHandler), NewID: b.newID})
+		Log: slog.New(slog.DiscardHandler), NewID: b.newID, Era: b.era})
+	b.era++
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

@@ -149,6 +149,8 @@ func newLoop(ctx context.Context, s *slot, d *device) (*loop, error) {
 			problem = err.Error()
 		}
 	}
+	// What was observed is stored behind what was shown of it.
+	l.twin.Version = max(l.twin.Version, s.version+1, s.m.cfg.Era*twin.EraSize)
 	l.state = stateTold{state: models.StateUnknown}
 	if problem != "" {
 		l.state = stateTold{state: models.StateOffline, reason: models.ReasonConfiguration, message: problem}

@@ -62,6 +62,9 @@ type Config struct {
 	Metrics *mappers.Metrics
 	Log     *slog.Logger
 	NewID   func() string // of writes, a ULID
+	// Era counts the starts of the edge. The versions of its twins go on from one
+	// above all that a life before has shown.
+	Era uint64
 	// DataDir is where drivers keep files of their own, each in a folder named
 	// after its protocol; "" is nowhere.
 	DataDir string
@@ -310,6 +313,7 @@ type slot struct {
 
 	// The rest belongs to run.
 	published map[string]bool // retained topics
+	version   uint64          // of the twin, as the loop before showed it
 }
 
 func newSlot(m *Manager, id string) *slot {
@@ -379,6 +383,7 @@ func (s *slot) run(ctx context.Context) {
 // finish stores what a loop observed last before another one reads it.
 func (s *slot) finish(l *loop) {
 	s.set(nil)
+	s.version = l.twin.Version
 	if o, ok := l.takeObserved(); ok {
 		if err := s.m.cfg.Store.SaveObserved(context.Background(), map[string]twin.Observed{l.d.uid: o}); err != nil {
 			s.m.cfg.Log.Warn("storing what was observed failed", "device", s.id, "error", err)
@@ -392,6 +397,7 @@ func (s *slot) forget(ctx context.Context, d *device) {
 		s.publish(topic, nil)
 	}
 	clear(s.published)
+	s.version = 0
 	if err := s.m.cfg.Store.DropTwin(ctx, d.uid); err != nil && ctx.Err() == nil {
 		// KeepTwins does it at the next start.
 		s.m.cfg.Log.Warn("forgetting a twin failed", "device", s.id, "error", err)
