@@ -118,6 +118,18 @@ func underARunner(t *testing.T, sim *opcuasim.Server, subscribe bool) {
 	}
 	await(t, "the written value is reported", 5*time.Second, out.is(func() bool { return out.last[3].Value == models.Float(0.1) }))
 
+	// What the server changes in the array shows; an element that it no longer has is bad.
+	element := func(what string, array []int16, ok func(models.Sample) bool) {
+		t.Helper()
+		if err := sim.Set("profile", array); err != nil {
+			t.Fatal(err)
+		}
+		await(t, what, 5*time.Second, out.is(func() bool { return ok(out.last[4]) }))
+	}
+	element("another element", []int16{1, 12, 3}, func(s models.Sample) bool { return s.Quality == models.Good && s.Value == models.Int(12) })
+	element("no such element", []int16{1}, func(s models.Sample) bool { return s.Quality == models.Bad })
+	element("an element again", []int16{1, 13}, func(s models.Sample) bool { return s.Quality == models.Good && s.Value == models.Int(13) })
+
 	sim.Unplug()
 	await(t, "the device is offline and its values are bad", 5*time.Second, out.is(func() bool {
 		return out.state == models.StateOffline && out.last[0].Quality == models.Bad && out.last[3].Quality == models.Bad &&
