@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -20,6 +21,8 @@ type file struct {
 	Properties []property      `json:"properties"`
 	BadAddress json.RawMessage `json:"badAddress"`
 	Refused    *property       `json:"refused"`
+
+	dir string // the file's, in which its commands run
 }
 
 // device is how the device is started and disturbed: run for a simulated one,
@@ -55,6 +58,9 @@ func readFile(path string) (*file, error) {
 	}
 	if errs := f.check(); len(errs) > 0 {
 		return nil, fmt.Errorf("%s: %w", path, &models.Error{Kind: models.KindInvalid, Fields: errs})
+	}
+	if f.dir, err = filepath.Abs(filepath.Dir(path)); err != nil {
+		return nil, err
 	}
 	return &f, nil
 }

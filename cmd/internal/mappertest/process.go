@@ -22,15 +22,18 @@ type process struct {
 	name string
 	args []string
 	env  []string
+	dir  string    // where it runs; "" is here
 	out  io.Writer // what it prints
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd     // nil when it was not started; under mu, as a device's Slow signals from a timer
 	over chan struct{} // closed when it is gone
+	how  error         // it ended; read after over
 }
 
 func (p *process) start() error {
 	cmd := exec.Command(p.args[0], p.args[1:]...)
+	cmd.Dir = p.dir
 	cmd.Env = append(os.Environ(), p.env...)
 	cmd.Stdout, cmd.Stderr = p.out, p.out
 	cmd.WaitDelay = time.Second // for what its children keep open
@@ -40,13 +43,13 @@ func (p *process) start() error {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	over := make(chan struct{})
-	go func() { // ends with the process, which end sees to
-		_ = cmd.Wait()
-		close(over)
-	}()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cmd, p.over = cmd, over
+	go func() { // ends with the process, which end sees to
+		p.how = cmd.Wait()
+		close(over)
+	}()
 	return nil
 }
 
@@ -139,31 +142,55 @@ func (p *process) usage() (usage, error) {
 	return u, nil
 }
 
-// listening waits until somebody listens at tcp://addr, or nobody does.
-func listening(ctx context.Context, addr string, want bool) error {
+// ended says how it ended, and what it printed last. It has ended.
+func (p *process) ended() error {
+	how := "exit status 0"
+	if p.how != nil {
+		how = p.how.Error()
+	}
+	words := ""
+	if out, ok := p.out.(*tail); ok {
+		if words = strings.TrimSpace(out.String()); words != "" {
+			words = ": " + words
+		}
+	}
+	return fmt.Errorf("%s has ended (%s; %s)%s", p.name, strings.Join(p.args, " "), how, words)
+}
+
+// listening waits until the process listens at tcp://addr.
+func (p *process) listening(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	for {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(addr, "tcp://"))
-		if err == nil {
-			_ = conn.Close()
-		}
-		if (err == nil) == want {
+		if listens(ctx, addr) {
 			return nil
 		}
 		select {
+		case <-p.over:
+			return p.ended()
 		case <-ctx.Done():
-			return fmt.Errorf("the device is not ready at %s within %v", addr, readyWithin)
+			return fmt.Errorf("%s (%s) does not listen at %s, where ready says that it does, within %v", p.name, strings.Join(p.args, " "), addr, readyWithin)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
+// listens reports whether somebody does at tcp://addr.
+func listens(ctx context.Context, addr string) bool {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(addr, "tcp://"))
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil
+}
+
 // command runs a command of the test file to its end.
-func command(ctx context.Context, args []string) error {
+func command(ctx context.Context, dir string, args []string) error {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
 	}
 	return nil

@@ -139,7 +139,7 @@ func Run(ctx context.Context, name, path string, command, only []string, log *sl
 	r.mapper = &process{name: "the mapper", args: command, out: &r.output, env: []string{"WHIMBREL_MQTT_URL=mqtt://" + r.broker.Addr(),
 		"WHIMBREL_MQTT_USERNAME=mapper-" + name, "WHIMBREL_MQTT_PASSWORD=" + password, "WHIMBREL_NODE=mapper-test"}}
 	if len(f.Device.Run) > 0 {
-		r.device = &process{name: "the device", args: f.Device.Run, out: &tail{}}
+		r.device = &process{name: "the device", args: f.Device.Run, dir: f.dir, out: &tail{}}
 	}
 	defer func() {
 		r.mapper.kill()
@@ -148,11 +148,34 @@ func Run(ctx context.Context, name, path string, command, only []string, log *sl
 			r.device.kill()
 		}
 	}()
+	// Without a device there would be as many failures as requirements, and none
+	// of them the mapper's.
+	if err := r.deviceThere(); err != nil {
+		return nil, err
+	}
 	r.all()
 	if r.report.Failed > 0 {
 		r.report.Output = r.output.String()
 	}
 	return r.report, ctx.Err()
+}
+
+// deviceThere starts the device, if the test does, and waits until it is ready.
+func (r *rig) deviceThere() error {
+	if r.device == nil {
+		return nil
+	}
+	ready := r.file.Device.Ready
+	if ready != "" && listens(r.ctx, ready) {
+		return fmt.Errorf("somebody listens at %s already: end that, or let the device listen elsewhere (run, ready and connection in the test file)", ready)
+	}
+	if err := r.device.start(); err != nil {
+		return err
+	}
+	if ready != "" {
+		return r.device.listening(r.ctx, ready)
+	}
+	return nil
 }
 
 // check runs one requirement.
@@ -246,7 +269,7 @@ func (r *rig) announces(t conformance.T) {
 			t.Error(p)
 		}
 		if !r.mapper.running() {
-			t.Fatal("the process has ended")
+			t.Fatal(r.mapper.ended())
 		}
 		t.Fatalf("it has not announced the mapper %q within %v", r.name, appearWithin)
 	}
@@ -258,7 +281,7 @@ func (r *rig) revive(t conformance.T) {
 		return
 	}
 	if !r.mapper.running() {
-		t.Error("the process has ended; it is started again")
+		t.Error(fmt.Errorf("%w; it is started again", r.mapper.ended()))
 		r.mapper.kill()
 		if err := r.mapper.start(); err != nil {
 			t.Fatal(err)
@@ -311,7 +334,15 @@ func (r *rig) good(t conformance.T, dev mappers.Device) {
 		}
 		return true
 	}) {
-		t.Fatalf("the device is not served within %v: %v, %v", appearWithin, err, out)
+		if err != nil {
+			t.Fatalf("the device is not served within %v: %v", appearWithin, err)
+		}
+		for i, res := range out {
+			if res.Quality != models.Good {
+				t.Errorf("%s is not good within %v: %s %s (%v)", r.file.Properties[i].Name, appearWithin, res.Quality, res.Reason, res.Err)
+			}
+		}
+		runtime.Goexit()
 	}
 }
 
@@ -405,19 +436,13 @@ func (r *rig) start(t conformance.T) conformance.Device {
 			if len(args) == 0 {
 				return nil
 			}
-			return func() { must(command(r.ctx, args)) }
+			return func() { must(command(r.ctx, r.file.dir, args)) }
 		}
 		out.Unplug, out.Plug, out.Silence, out.Speak = do(d.Unplug), do(d.Plug), do(d.Silence), do(d.Speak)
 		return out
 	}
-	begin := func() {
-		must(r.device.start())
-		if d.Ready != "" {
-			must(listening(r.ctx, d.Ready, true))
-		}
-	}
 	out.Unplug = func() { r.device.signal(contSignal); r.device.kill() }
-	out.Plug = begin
+	out.Plug = func() { must(r.deviceThere()) }
 	out.Silence = func() { r.device.signal(stopSignal) }
 	out.Speak = func() { r.device.signal(contSignal) }
 	out.Slow = func(late time.Duration) {
@@ -425,7 +450,9 @@ func (r *rig) start(t conformance.T) conformance.Device {
 		time.AfterFunc(late, func() { r.device.signal(contSignal) })
 	}
 	out.Unplug() // every requirement has a device as it is at its start
-	begin()
+	if err := r.deviceThere(); err != nil {
+		t.Fatal(err)
+	}
 	return out
 }
 

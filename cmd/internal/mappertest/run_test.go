@@ -32,12 +32,16 @@ func testFile(t *testing.T, python string) string {
 	}
 	addr := l.Addr().String()
 	_ = l.Close()
-	psu, err := filepath.Abs(filepath.Join(examples, "psu.py"))
+	psu, err := os.ReadFile(filepath.Join(examples, "psu.py"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "test.yaml")
-	changed := strings.NewReplacer("127.0.0.1:5025", addr, "/usr/bin/python3", python, "psu.py", psu).Replace(string(text))
+	dir := t.TempDir()
+	path := filepath.Join(dir, "test.yaml")
+	if err := os.WriteFile(filepath.Join(dir, "psu.py"), psu, 0o600); err != nil { // the file names it from where it is
+		t.Fatal(err)
+	}
+	changed := strings.NewReplacer("127.0.0.1:5025", addr, "/usr/bin/python3", python).Replace(string(text))
 	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +50,7 @@ func testFile(t *testing.T, python string) string {
 
 func check(t *testing.T, only []string, command ...string) *Report {
 	t.Helper()
-	report, err := Run(t.Context(), "scpi", testFile(t, command[0]), command, only, slog.New(slog.DiscardHandler), func(Result) {})
+	report, err := Run(t.Context(), "scpi", testFile(t, need.Program(t, "python3", "python3")), command, only, slog.New(slog.DiscardHandler), func(Result) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +113,35 @@ func TestNoMapper(t *testing.T) {
 	report := check(t, nil, "/bin/sh", "-c", "echo oh dear; exit 3")
 	if !slices.Equal(report.failed(), []string{"P01"}) || len(report.Checks) != 1 || !strings.Contains(report.Output, "oh dear") {
 		t.Errorf("%s", report)
+	}
+}
+
+// TestNoDevice: a device that is not there is said once, with what its program says
+// of it, and not as the mapper's failure.
+func TestNoDevice(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, tt := range []struct{ from, to, want string }{
+		{"psu.py,", "absent.py,", "absent.py"},
+		{"run: [", "run: [/nowhere/", "start the device"},
+		{"ready: tcp://", "ready: tcp://" + taken.Addr().String() + " #", "somebody listens at tcp://" + taken.Addr().String() + " already"},
+	} {
+		text, err := os.ReadFile(testFile(t, need.Program(t, "python3", "python3")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "test.yaml")
+		if err := os.WriteFile(path, []byte(strings.Replace(string(text), tt.from, tt.to, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		report, err := Run(t.Context(), "scpi", path, []string{"/bin/true"}, nil, slog.New(slog.DiscardHandler), func(Result) {})
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, %v", tt.to, report, err)
+		}
 	}
 }
 
