@@ -342,6 +342,7 @@ func TestMapperThatIsRefused(t *testing.T) {
 		}
 	}
 	problem("heartbeat", `{}`, "announce first")
+	problem("heartbeats", `{}`, "mappers publish no \"heartbeats\", but announce")
 	problem("batch", `{"device":"box-1","assignment":"x","samples":[]}`, "announce first")
 	problem("announce", `{"protocol":2,"version":"1","connection":true,"address":true}`, "this edge speaks 1")
 	problem("announce", `{"protocol":1,"connection":true,"address":true}`, "/version")

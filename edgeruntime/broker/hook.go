@@ -315,6 +315,7 @@ func (h *hook) refusedPublish(c *conn, cl *mochi.Client, topic string) {
 	if skipped, ok := c.refusals.allow(time.Now()); ok {
 		h.b.log.LogAttrs(h.b.ctx, slog.LevelWarn, "mqtt: publish refused", slog.String("client", cl.ID), slog.String("identity", c.who().Name),
 			slog.String("topic", topic), slog.Int("skipped", skipped))
+		h.b.mistaken(c, cl, topic)
 	}
 }
 

@@ -96,6 +96,16 @@ func (b *Broker) gone(c *conn) {
 	b.cfg.Mappers.Gone(id)
 }
 
+// mistaken hands over that a mapper publishes to a topic of its own name that
+// there is not, so that it is told: a misspelt topic is a message that is missing.
+func (b *Broker) mistaken(c *conn, cl *mochi.Client, topic string) {
+	mapper, kind, ok := mqtt.ParseMapperTopic(topic)
+	if !ok || b.cfg.Mappers == nil || kind.FromMapper() || !c.who().mayPublish(mqtt.MapperTopic(mapper, mqtt.MapperAnnounce)) {
+		return
+	}
+	b.cfg.Mappers.Message(MapperMessage{Conn: b.peers.number(c), Client: cl.ID, Clean: !keepsSession(cl), Local: c.local, Mapper: mapper, Kind: kind, Done: func(error) {}})
+}
+
 // fromMapper hands a mapper's message over. The message is acknowledged when it
 // is done with, which may be after later ones: the client waits for each by its
 // id. So neither a slow disk nor a slow device holds up the others.

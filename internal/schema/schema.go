@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -84,9 +85,39 @@ func compile(text []byte, property bool) (*Schema, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("is not a JSON Schema (2020-12) that stands alone: %w", err)
+		return nil, fmt.Errorf("is not a JSON Schema (2020-12) that stands alone: %w", mistake(err))
 	}
 	return s, s.compileRoot(property)
+}
+
+// mistake says what is wrong with a schema in one line, and where, without the
+// validator's names for schemas that have none.
+func mistake(err error) error {
+	var invalid *jsonschema.SchemaValidationError
+	var why *jsonschema.ValidationError
+	if !errors.As(err, &invalid) || !errors.As(invalid.Err, &why) {
+		return err
+	}
+	const most = 3
+	var wrong []string
+	var leaves func(e *jsonschema.ValidationError)
+	leaves = func(e *jsonschema.ValidationError) {
+		for _, c := range e.Causes {
+			leaves(c)
+		}
+		if len(e.Causes) > 0 {
+			return
+		}
+		at := ""
+		for _, step := range e.InstanceLocation {
+			at += "/" + escape(step)
+		}
+		if detail := at + ": " + e.ErrorKind.LocalizedString(english); len(wrong) < most && !slices.Contains(wrong, detail) {
+			wrong = append(wrong, detail)
+		}
+	}
+	leaves(why)
+	return errors.New(strings.Join(wrong, "; or "))
 }
 
 // Check checks a document; at is where it stands. It does not look at the rules

@@ -51,6 +51,7 @@ func TestSchemasThatAreRefused(t *testing.T) {
 		`{"$ref": "file:///etc/passwd"}`: "must stand alone",
 		`{"maximum": 1e999999999}`:       "/maximum has a number",
 		`{"type": 7}`:                    "is not a JSON Schema",
+		`{"type": "objekt"}`:             "stands alone: /type: value must be one of 'array'",
 		`{"description": "` + strings.Repeat("x", MaxBytes) + `"}`:                                                       "at most 262144",
 		`{"properties": {"a": {"x-duration": "1s"}}}`:                                                                    "is not a JSON Schema",
 		`{"properties": {"a": {"x-duration": {"min": "1s"}}}}`:                                                           "is not a JSON Schema",

@@ -149,10 +149,12 @@ func (b *Bridge) Run(ctx context.Context) error {
 func (b *Bridge) Message(msg Message) {
 	var err error
 	handled := true
-	switch msg.Kind {
-	case mqtt.MapperAnnounce:
+	switch {
+	case !msg.Kind.FromMapper():
+		err = models.Errorf(models.KindNotFound, "mappers publish no %q, but announce, heartbeat, state, batch, answer and bye", msg.Kind)
+	case msg.Kind == mqtt.MapperAnnounce:
 		err = b.announce(msg)
-	case mqtt.MapperBatch:
+	case msg.Kind == mqtt.MapperBatch:
 		handled, err = b.batch(msg)
 	default:
 		err = b.say(msg)
@@ -249,9 +251,8 @@ func (b *Bridge) say(msg Message) error {
 			return err
 		}
 		m.answer(a)
-		return nil
 	}
-	return models.Errorf(models.KindNotFound, "mappers publish no %q", msg.Kind)
+	return nil
 }
 
 var errNoSession = models.Errorf(models.KindConflict, "announce first: this connection has no session")

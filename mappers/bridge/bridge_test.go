@@ -206,6 +206,16 @@ func TestSession(t *testing.T) {
 	})
 }
 
+// TestMisspeltTopics: a mapper is told of a topic that there is not, before it has a
+// session, too.
+func TestMisspeltTopics(t *testing.T) {
+	w := newWorld(t)
+	w.say(1, "anounce", hello)
+	if got := w.heard(); !strings.HasPrefix(got, "problem ") || !strings.Contains(got, "mappers/acme/anounce") || !strings.Contains(got, "but announce, heartbeat") {
+		t.Error(got)
+	}
+}
+
 // TestWordsAreFewHoweverOftenTheyAreSaid: a mapper that changes its mind without
 // end, while nobody takes what it says, costs no memory; the last word counts.
 func TestWordsAreFewHoweverOftenTheyAreSaid(t *testing.T) {

@@ -98,7 +98,7 @@ func refusal(t T, err error, at string) {
 	t.Helper()
 	var e *models.Error
 	if !errors.As(err, &e) {
-		t.Fatalf("error %v is no *models.Error", err)
+		t.Fatalf("%v: does not say what is wrong where (a *models.Error in Go, a state message with errors from a process)", err)
 	}
 	if !slices.ContainsFunc(e.Fields, func(f models.FieldError) bool { return f.Pointer == at || strings.HasPrefix(f.Pointer, at+"/") }) {
 		t.Errorf("%v points to nothing under %s", err, at)

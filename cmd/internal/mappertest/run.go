@@ -122,6 +122,9 @@ func Run(ctx context.Context, name, path string, command, only []string, log *sl
 	if err != nil {
 		return nil, err
 	}
+	if err := known(only); err != nil {
+		return nil, err
+	}
 	r := &rig{ctx: ctx, name: name, file: f, only: only, report: &Report{Mapper: name}, tell: tell}
 	password := rand.Text()
 	r.bridge = bridge.New(bridge.Config{Node: "mapper-test", Log: log, NewID: func() string { return ulid.Make().String() },
@@ -158,6 +161,19 @@ func Run(ctx context.Context, name, path string, command, only []string, log *sl
 		r.report.Output = r.output.String()
 	}
 	return r.report, ctx.Err()
+}
+
+// known refuses numbers that no requirement has: nothing would be checked.
+func known(ids []string) error {
+	all := []string{"P01", "P02", "P03", "P04", "P05", "P06", "P07"}
+	conformance.Run(conformance.Harness{}, func(id, _ string, _ func(conformance.T)) { all = append(all, id) })
+	for _, id := range ids {
+		if !slices.Contains(all, id) {
+			slices.Sort(all)
+			return fmt.Errorf("there is no requirement %q; there are %s", id, strings.Join(all, ", "))
+		}
+	}
+	return nil
 }
 
 // deviceThere starts the device, if the test does, and waits until it is ready.

@@ -145,6 +145,13 @@ func TestNoDevice(t *testing.T) {
 	}
 }
 
+func TestUnknownRequirements(t *testing.T) {
+	_, err := Run(t.Context(), "scpi", testFile(t, "python3"), []string{"/bin/true"}, []string{"D01", "D99"}, slog.New(slog.DiscardHandler), func(Result) {})
+	if err == nil || !strings.Contains(err.Error(), `no requirement "D99"; there are D01, `) || !strings.Contains(err.Error(), "P07") {
+		t.Error(err)
+	}
+}
+
 func TestTestFiles(t *testing.T) {
 	const good = `connection: {url: x}
 badAddress: {}
