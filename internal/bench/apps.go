@@ -1,17 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine"
-	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine/docker"
-	"github.com/whimbrel-edge/whimbrel/internal/dockertest"
 )
 
 // appImage is what is run, both ways.
@@ -20,36 +16,14 @@ const appImage = "whimbrel.bench/app:1"
 // benchApps measures the time from a Deployment's arrival at the hub to its
 // container running, beside `docker run` on the same engine.
 func benchApps(ctx context.Context, s settings) (out []result, err error) {
-	server, err := dockertest.Open()
+	w, err := newAppWorld(ctx, true)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, server.Close()) }()
-	e, err := docker.New(server.Host())
-	if err != nil {
+	defer func() { err = errors.Join(err, w.close()) }()
+	if _, err := w.docker.Network(ctx, "bench", nil); err != nil {
 		return nil, err
 	}
-	defer e.Close()
-	archive, err := dockertest.AppArchive(appImage, "")
-	if err != nil {
-		return nil, err
-	}
-	if _, err := e.Load(ctx, bytes.NewReader(archive)); err != nil {
-		return nil, err
-	}
-	if _, err := e.Network(ctx, "bench", nil); err != nil {
-		return nil, err
-	}
-	// The edge finds it there.
-	if err := os.Setenv("DOCKER_HOST", server.Host()); err != nil {
-		return nil, err
-	}
-	defer os.Unsetenv("DOCKER_HOST")
-	w, err := newWorld(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = w.close() }()
 
 	var ours, bare, ratios []float64
 	for round := range s.rounds + 1 {
@@ -58,13 +32,13 @@ func benchApps(ctx context.Context, s settings) (out []result, err error) {
 		if err := w.call(ctx, "POST", "/api/v1/deployments", deployment(name), nil); err != nil {
 			return nil, err
 		}
-		if err := awaitRunning(ctx, e, map[string]string{"whimbrel.pod": name + "-0"}); err != nil {
+		if err := awaitRunning(ctx, w.docker, map[string]string{"whimbrel.pod": name + "-0"}); err != nil {
 			return nil, err
 		}
 		applied := time.Since(began)
 		began = time.Now()
 		// The answer comes when the container runs.
-		if said, err := exec.CommandContext(ctx, "docker", "-H", server.Host(), "run", "-d", "--network", "bench", appImage, "serve=8080").CombinedOutput(); err != nil {
+		if said, err := exec.CommandContext(ctx, "docker", "-H", w.host, "run", "-d", "--network", "bench", appImage, "serve=8080").CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("docker run: %w\n%s", err, said)
 		}
 		run := time.Since(began)

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine"
-	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine/docker"
 	"github.com/whimbrel-edge/whimbrel/internal/dockertest"
 )
 
@@ -29,30 +28,16 @@ const imageBytes = 32 << 20
 // that is synced, and an image's way from the hub through the link to an edge's
 // engine, beside `docker pull` from the hub by the same engine.
 func benchImages(ctx context.Context, s settings) (out []result, err error) {
-	server, err := dockertest.Open()
+	w, err := newAppWorld(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, server.Close()) }()
-	e, err := docker.New(server.Host())
+	defer func() { err = errors.Join(err, w.close()) }()
+	push, err := benchPush(ctx, w.world, s)
 	if err != nil {
 		return nil, err
 	}
-	defer e.Close()
-	if err := os.Setenv("DOCKER_HOST", server.Host()); err != nil {
-		return nil, err
-	}
-	defer os.Unsetenv("DOCKER_HOST")
-	w, err := newWorld(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = w.close() }()
-	push, err := benchPush(ctx, w, s)
-	if err != nil {
-		return nil, err
-	}
-	pull, err := benchPull(ctx, w, e, s)
+	pull, err := benchPull(ctx, w.world, w.docker, s)
 	return []result{push, pull}, err
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,8 +13,6 @@ import (
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine"
-	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine/docker"
-	"github.com/whimbrel-edge/whimbrel/internal/dockertest"
 )
 
 // logBytes is how much the apps have said whose logs are read.
@@ -25,38 +22,17 @@ const logBytes = 30_000_000
 // hub to whoever reads it, beside reading it from the engine's own API. All of it is
 // on one machine. An engine's work is by the line, so there are short ones and long ones.
 func benchLogs(ctx context.Context, s settings) (out []result, err error) {
-	server, err := dockertest.Open()
+	w, err := newAppWorld(ctx, true)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, server.Close()) }()
-	e, err := docker.New(server.Host())
-	if err != nil {
-		return nil, err
-	}
-	defer e.Close()
-	archive, err := dockertest.AppArchive(appImage, "")
-	if err != nil {
-		return nil, err
-	}
-	if _, err := e.Load(ctx, bytes.NewReader(archive)); err != nil {
-		return nil, err
-	}
-	if err := os.Setenv("DOCKER_HOST", server.Host()); err != nil {
-		return nil, err
-	}
-	defer os.Unsetenv("DOCKER_HOST")
-	w, err := newWorld(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = w.close() }()
+	defer func() { err = errors.Join(err, w.close()) }()
 	cli, err := build(ctx, "whimbrel")
 	if err != nil {
 		return nil, err
 	}
 	for _, line := range []int{100, 1000} {
-		some, err := benchLog(ctx, s, w, e, server.Host(), cli, line)
+		some, err := benchLog(ctx, s, w, cli, line)
 		if out = append(out, some...); err != nil {
 			return out, err
 		}
@@ -65,7 +41,7 @@ func benchLogs(ctx context.Context, s settings) (out []result, err error) {
 }
 
 // benchLog measures the log of an app that has said lines of a length.
-func benchLog(ctx context.Context, s settings, w *world, e engine.Containers, host, cli string, line int) (out []result, err error) {
+func benchLog(ctx context.Context, s settings, w *appWorld, cli string, line int) (out []result, err error) {
 	name := fmt.Sprint("says-", line)
 	labels := map[string]any{"app": name}
 	if err := w.call(ctx, "POST", "/api/v1/deployments", map[string]any{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": map[string]any{"name": name},
@@ -80,11 +56,11 @@ func benchLog(ctx context.Context, s settings, w *world, e engine.Containers, ho
 	}); err != nil {
 		return nil, err
 	}
-	list, err := e.List(ctx, map[string]string{"whimbrel.pod": name + "-0"})
+	list, err := w.docker.List(ctx, map[string]string{"whimbrel.pod": name + "-0"})
 	if err != nil || len(list) != 1 {
 		return nil, fmt.Errorf("%d containers of the app: %w", len(list), err)
 	}
-	bare := engineLog(host, list[0], line)
+	bare := engineLog(w.host, list[0], line)
 	through := func(query string) func(context.Context) (io.ReadCloser, error) {
 		return func(ctx context.Context) (io.ReadCloser, error) {
 			return open(ctx, http.DefaultClient, w.server+path+query, w.token)
@@ -96,8 +72,8 @@ func benchLog(ctx context.Context, s settings, w *world, e engine.Containers, ho
 	}{
 		{"over REST", through("")},
 		{"over REST, followed", through("?follow=true")},
-		{"by whimbrel logs", command(w, cli, name+"-0")},
-		{"by whimbrel logs -f", command(w, cli, name+"-0", "-f")},
+		{"by whimbrel logs", command(w.world, cli, name+"-0")},
+		{"by whimbrel logs -f", command(w.world, cli, name+"-0", "-f")},
 	} {
 		var ours, beside, ratios []float64
 		for round := range s.rounds + 1 {

@@ -8,13 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/whimbrel-edge/whimbrel/edgeruntime/engine/docker"
-	"github.com/whimbrel-edge/whimbrel/internal/dockertest"
 )
 
 // proxyCallers is how many ask at a time.
@@ -25,32 +21,11 @@ const proxyCallers = 16
 // without anything between. All of it is on one machine, whose processors the
 // app, the edge, the hub and who asks share.
 func benchServices(ctx context.Context, s settings) (out []result, err error) {
-	server, err := dockertest.Open()
+	w, err := newAppWorld(ctx, true)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, server.Close()) }()
-	e, err := docker.New(server.Host())
-	if err != nil {
-		return nil, err
-	}
-	defer e.Close()
-	archive, err := dockertest.AppArchive(appImage, "")
-	if err != nil {
-		return nil, err
-	}
-	if _, err := e.Load(ctx, bytes.NewReader(archive)); err != nil {
-		return nil, err
-	}
-	if err := os.Setenv("DOCKER_HOST", server.Host()); err != nil {
-		return nil, err
-	}
-	defer os.Unsetenv("DOCKER_HOST")
-	w, err := newWorld(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = w.close() }()
+	defer func() { err = errors.Join(err, w.close()) }()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err

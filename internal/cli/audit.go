@@ -74,32 +74,12 @@ func (f *getFlags) showAudit(cmd *cobra.Command, args []string) error {
 }
 
 func (f *getFlags) followAudit(ctx context.Context, w io.Writer, h hub, o client.AuditOptions, page client.AuditPage) error {
-	var rows *stream
-	show := func(e models.AuditEntry) error {
-		switch f.format {
-		case "json":
-			return line(w, e)
-		case "yaml":
-			fmt.Fprintln(w, "---")
-			return f.output.print(w, e)
-		}
-		rows.row(auditRow(e, f.format == "wide", time.Now())...)
-		return nil
-	}
-	if f.document() {
-		for _, e := range page.Items {
-			if err := show(e); err != nil {
-				return err
-			}
-		}
-	} else {
-		rows = startStream(w, auditTable(page.Items, f.format == "wide", time.Now()))
-	}
-	err := h.WatchAudit(ctx, o, page.ResourceVersion, show)
-	if interrupted(ctx, err) {
-		return nil
-	}
-	return err
+	wide := f.format == "wide"
+	return f.followLog(ctx, w, auditTable(page.Items, wide, time.Now()), asAny(page.Items), func(show func(any, []string) error) error {
+		return h.WatchAudit(ctx, o, page.ResourceVersion, func(e models.AuditEntry) error {
+			return show(e, auditRow(e, wide, time.Now()))
+		})
+	})
 }
 
 func auditTable(entries []models.AuditEntry, wide bool, now time.Time) *table {

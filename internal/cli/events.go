@@ -121,37 +121,55 @@ func (f *getFlags) showEvents(cmd *cobra.Command, args []string) error {
 }
 
 func (f *getFlags) followEvents(ctx context.Context, w io.Writer, h hub, o client.EventOptions, list models.LoggedEvents) error {
+	wide := f.format == "wide"
+	var first []any
+	for _, e := range list.Items {
+		first = append(first, eventChange{models.Added, e})
+	}
+	return f.followLog(ctx, w, eventTable(list.Items, wide, time.Now()), first, func(show func(any, []string) error) error {
+		return h.WatchEvents(ctx, o, list.ResourceVersion, func(c models.EventChange) error {
+			if c.Type == models.Bookmark {
+				return nil
+			}
+			return show(eventChange{c.Type, c.Event}, eventRow(c.Event, wide, time.Now()))
+		})
+	})
+}
+
+// followLog shows what there is, as documents or a table, and then what watch brings,
+// each as a document and as a row, until ctx ends.
+func (f *getFlags) followLog(ctx context.Context, w io.Writer, t *table, documents []any, watch func(show func(document any, row []string) error) error) error {
 	var rows *stream
-	show := func(typ models.EventType, e models.LoggedEvent) error {
+	show := func(document any, row []string) error {
 		switch f.format {
 		case "json":
-			return line(w, eventChange{typ, e})
+			return line(w, document)
 		case "yaml":
 			fmt.Fprintln(w, "---")
-			return f.output.print(w, eventChange{typ, e})
+			return f.output.print(w, document)
 		}
-		rows.row(eventRow(e, f.format == "wide", time.Now())...)
+		rows.row(row...)
 		return nil
 	}
-	if f.document() {
-		for _, e := range list.Items {
-			if err := show(models.Added, e); err != nil {
-				return err
-			}
-		}
-	} else {
-		rows = startStream(w, eventTable(list.Items, f.format == "wide", time.Now()))
+	if !f.document() {
+		rows, documents = startStream(w, t), nil
 	}
-	err := h.WatchEvents(ctx, o, list.ResourceVersion, func(c models.EventChange) error {
-		if c.Type == models.Bookmark {
-			return nil
+	for _, d := range documents {
+		if err := show(d, nil); err != nil {
+			return err
 		}
-		return show(c.Type, c.Event)
-	})
-	if interrupted(ctx, err) {
-		return nil
 	}
-	return err
+	if err := watch(show); !interrupted(ctx, err) {
+		return err
+	}
+	return nil
+}
+
+func asAny[T any](items []T) (out []any) {
+	for _, i := range items {
+		out = append(out, i)
+	}
+	return out
 }
 
 type eventChange struct {
