@@ -152,7 +152,7 @@ func New(ctx context.Context, cfg Config) (*Router, error) {
 		totals: map[string]map[string]store.RouteTotal{}, waiters: map[string]*waiter{}, asking: map[string]asking{}, flying: map[int64]flight{}, fresh: map[int64]*store.RoutedMessage{}, freshLeft: maxFresh, handed: map[int64]bool{},
 		wake: map[string]chan struct{}{}, programs: map[string]*programs{}}
 	r.client = newClient(cfg.Guard)
-	r.courier = courier.New(courier.Config{Deliver: r.deliver, Store: r.settle, Now: cfg.Now, Log: cfg.Log})
+	r.courier = courier.New(courier.Config{Deliver: r.deliver, Store: r.settle, Behind: r.behind, Now: cfg.Now, Log: cfg.Log})
 	r.delivered = prometheus.NewCounter(prometheus.CounterOpts{Name: "whimbrel_route_delivered_total", Help: "Messages of routes that were delivered, by the hub and, as far as they have said so, by edges."})
 	if cfg.Registerer != nil {
 		if err := cfg.Registerer.Register(r.delivered); err != nil {
@@ -245,8 +245,12 @@ func (r *Router) Run(ctx context.Context) error {
 }
 
 func toCourier(m *store.RoutedMessage) courier.Message {
-	return courier.Message{ID: m.ID, Group: m.Route, Lane: m.Lane, Deadline: m.Deadline, Retries: m.Retries, Attempts: m.Attempts}
+	return courier.Message{ID: m.ID, Group: m.Route, Lane: m.Lane, Deadline: m.Deadline, Retries: m.Retries, Attempts: m.Attempts, Asker: m.Key}
 }
+
+// behind tells who waits for a message that stands behind one whose target is not to
+// be had.
+func (r *Router) behind(m courier.Message, err error) { r.answer(m.Asker, courier.StandsBehind(err)) }
 
 // follow remembers what routes say, and forgets those that are gone.
 func (r *Router) follow(ctx context.Context) {

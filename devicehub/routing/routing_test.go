@@ -416,6 +416,30 @@ func TestWaiting(t *testing.T) {
 	}
 }
 
+// TestWaitingBehind: who waits behind a message whose target is not to be had is told
+// so as soon as that one is, and not at the end of their wait.
+func TestWaitingBehind(t *testing.T) {
+	b := newBench(t, "from: {rest: true}, to: {service: {name: web}}")
+	defer b.stop()
+	for i := range 5 {
+		begun := time.Now()
+		reply, err := b.Publish(t.Context(), "default", "r", "", "", []byte("x"), time.Minute)
+		say := "no node that is there runs pods of service web; the message stays queued"
+		if i > 0 {
+			say = "an earlier message of the route waits for its target: " + say
+		}
+		if err != nil || reply.Kind != models.KindUnavailable || reply.Error != say {
+			t.Errorf("%+v, %v", reply, err)
+		}
+		if d := time.Since(begun); d > 30*time.Second {
+			t.Errorf("told after %v", d)
+		}
+	}
+	if n := b.Status(b.objects.route).Queued; n != 5 {
+		t.Errorf("%d are queued", n)
+	}
+}
+
 // TestPublishAgain repeats with its key what got no answer: it is one message.
 func TestPublishAgain(t *testing.T) {
 	b := newBench(t, `from: {rest: true}, to: {http: {url: "http://127.0.0.1:1/"}}`)

@@ -67,10 +67,22 @@ func (r *Router) reply(m *pb.RouteMessage, a *pb.RouteReply) {
 		return
 	}
 	a.Key = m.Key
-	r.Answer(a)
-	if m.Node == r.cfg.Node {
-		return
+	if r.tell(a); m.Node != r.cfg.Node {
+		r.tellHub(a)
 	}
+}
+
+// behind tells who waits for a message that stands behind one whose target is not to
+// be had.
+func (r *Router) behind(m courier.Message, err error) {
+	a := courier.StandsBehind(err)
+	if a.Key = m.Asker; !r.tell(a) {
+		r.tellHub(a)
+	}
+}
+
+// tellHub has an answer sent to the hub. It waits for nobody.
+func (r *Router) tellHub(a *pb.RouteReply) {
 	for {
 		select {
 		case r.replies <- a:

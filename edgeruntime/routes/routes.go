@@ -99,7 +99,7 @@ func Open(ctx context.Context, cfg Config) (*Router, error) {
 	r.table.Store(&table{})
 	r.changed = make(chan struct{}, 1)
 	r.bridges = &bridges{r: r, sources: map[string]*source{}, targets: map[string]*target{}, echoes: map[string]*echoes{}}
-	r.courier = courier.New(courier.Config{Deliver: r.deliver, Store: r.settle, Now: cfg.Now, Log: cfg.Log})
+	r.courier = courier.New(courier.Config{Deliver: r.deliver, Store: r.settle, Behind: r.behind, Now: cfg.Now, Log: cfg.Log})
 	if err := r.load(ctx); err != nil {
 		return nil, errors.Join(err, q.close())
 	}
@@ -166,7 +166,11 @@ func (r *Router) load(ctx context.Context) error {
 func couriers(rows []*row) (ms []courier.Message) {
 	for _, w := range rows {
 		if w.destination == toHere {
-			ms = append(ms, courier.Message{ID: w.id, Group: w.m.Route, Lane: w.lane, Deadline: w.deadline, Retries: w.retries, Attempts: w.attempts})
+			m := courier.Message{ID: w.id, Group: w.m.Route, Lane: w.lane, Deadline: w.deadline, Retries: w.retries, Attempts: w.attempts}
+			if w.m.Wait {
+				m.Asker = w.m.Key
+			}
+			ms = append(ms, m)
 		}
 	}
 	return ms
@@ -449,15 +453,21 @@ func (r *Router) Post(ctx context.Context, p Posted, wait time.Duration) (models
 }
 
 // Answer hands an answer to who waits for it.
-func (r *Router) Answer(a *pb.RouteReply) {
+func (r *Router) Answer(a *pb.RouteReply) { r.tell(a) }
+
+// tell hands an answer to who waits for it here, and reports whether anybody does.
+func (r *Router) tell(a *pb.RouteReply) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if w := r.waiters[a.Key]; w != nil {
-		select {
-		case w <- a:
-		default: // a copy of the message was answered before
-		}
+	w := r.waiters[a.Key]
+	if w == nil {
+		return false
 	}
+	select {
+	case w <- a:
+	default: // a copy of the message was answered before
+	}
+	return true
 }
 
 func mustJSON(v any) []byte {

@@ -299,6 +299,9 @@ func TestService(t *testing.T) {
 	if reply, err := b.Post(t.Context(), Posted{Namespace: "default", Route: "r3", Payload: []byte("x")}, time.Minute); err != nil || reply.Answered || reply.Kind != models.KindUnavailable || !strings.Contains(reply.Error, "no ready pod of service absent; the message stays queued") {
 		t.Errorf("no app: %+v, %v", reply, err)
 	}
+	if reply, err := b.Post(t.Context(), Posted{Namespace: "default", Route: "r3", Payload: []byte("y")}, time.Minute); err != nil || reply.Kind != models.KindUnavailable || !strings.HasPrefix(reply.Error, "an earlier message of the route waits for its target: no ready pod") {
+		t.Errorf("behind one without an app: %+v, %v", reply, err)
+	}
 	if reply, err := b.Post(t.Context(), Posted{Namespace: "default", Route: "r4", Payload: []byte("x")}, time.Minute); err != nil || !reply.Published || reply.Key == "" {
 		t.Errorf("to the broker: %+v, %v", reply, err)
 	}
@@ -449,6 +452,18 @@ func TestFromHub(t *testing.T) {
 	got, _ := b.parcel()
 	if len(got) != 2 || !strings.Contains(got[0], "three dead") || !strings.Contains(got[1], "four dead") {
 		t.Errorf("dead letters %q", got)
+	}
+	away := target(models.RouteTarget{Service: &models.RouteService{Name: "absent", Path: "/", Method: "POST", Timeout: new(models.Duration(time.Second))}})
+	b.Deliver(t.Context(), []*pb.RouteMessage{{Key: "k6", Route: "u", Namespace: "default", TtlMs: 60000, Target: away, Wait: true}, {Key: "k7", Route: "u", Namespace: "default", TtlMs: 60000, Target: away, Wait: true}})
+	for _, want := range []string{"k6 no ready pod", "k7 an earlier message of the route waits for its target: no ready pod"} {
+		select {
+		case a := <-b.Replies():
+			if !strings.HasPrefix(a.Key+" "+a.Error, want) || a.Status != 0 {
+				t.Errorf("reply %v, want %s", a, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("no reply: %s", want)
+		}
 	}
 	b.queue.maxMessages = 0
 	if acks := b.Deliver(t.Context(), []*pb.RouteMessage{down[0], {Key: "k5", Target: down[1].Target}, down[0]}); len(acks.Keys) != 1 || !slices.Equal(acks.Refused, []string{"k5", "k1"}) {

@@ -26,6 +26,8 @@ type Message struct {
 	Deadline time.Time
 	Retries  int // attempts after the first that a target may refuse
 	Attempts int // that it has refused already
+	// Asker is by what Config.Behind knows who waits for the outcome; "" when nobody does.
+	Asker string
 }
 
 // Refused is a target's answer that it does not take a message.
@@ -72,6 +74,11 @@ type Config struct {
 	// a crash. Outcomes that it fails to store are handed to it again. Called once at a
 	// time, while attempts go on: those that end meanwhile are stored together.
 	Store func(ctx context.Context, done []Done) error
+
+	// Behind is told of a message with an Asker that stands behind one that was tried
+	// with err and is to be tried again: when its turn comes is not known. Once of each
+	// message, by Run's loop, which it must not hold up. nil: nobody wants to know.
+	Behind func(m Message, err error)
 
 	First, Max time.Duration // pauses after a failure: from, doubling up to; default 1 s and 1 min
 	PerGroup   int           // attempts at a time, default 4
@@ -167,6 +174,7 @@ type lane struct {
 	waiting  []Message // the first is tried, or is next
 	busy     bool      // an attempt is being made
 	failures int       // in a row
+	err      error     // of the last of them
 }
 
 type result struct {
@@ -270,6 +278,23 @@ func (r *run) add(m Message) {
 	if len(l.waiting) == 1 && !l.busy {
 		r.ready = append(r.ready, l)
 	}
+	if l.failures > 0 {
+		r.behind(l, len(l.waiting)-1)
+	}
+}
+
+// behind tells of those in a lane from the i-th on.
+func (r *run) behind(l *lane, i int) {
+	for ; i < len(l.waiting); i++ {
+		m := l.waiting[i]
+		if m.Asker == "" {
+			continue
+		}
+		l.waiting[i].Asker = ""
+		if r.c.cfg.Behind != nil {
+			r.c.cfg.Behind(m, l.err)
+		}
+	}
 }
 
 // start starts what may be started.
@@ -309,7 +334,7 @@ func (r *run) finish(res result) {
 	}
 	r.done = append(r.done, d)
 	if n.delivered || n.dead {
-		l.failures = 0
+		l.failures, l.err = 0, nil
 		l.waiting[0] = Message{}
 		if l.waiting = l.waiting[1:]; len(l.waiting) == 0 {
 			delete(r.lanes, l.key)
@@ -319,6 +344,8 @@ func (r *run) finish(res result) {
 		return
 	}
 	l.waiting[0].Attempts = n.attempts
+	l.err = res.err
+	r.behind(l, 1)
 	r.timers[l] = time.AfterFunc(n.pause, func() {
 		select {
 		case r.due <- l:

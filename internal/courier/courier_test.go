@@ -117,6 +117,52 @@ func TestOrderAndRetries(t *testing.T) {
 	}
 }
 
+// TestBehind: who waits behind a message that is tried again is told so at once, and
+// once: also one that comes later. Order stays.
+func TestBehind(t *testing.T) {
+	away := errors.New("connection refused")
+	h := newHarness(func(m Message, attempt int) error {
+		switch {
+		case m.ID == 1 && attempt <= 3:
+			return away
+		case m.ID == 5 && attempt == 1:
+			return &Refused{Err: errors.New("status 500")}
+		case m.ID == 7:
+			return &Refused{Final: true, Err: errors.New("status 400")}
+		}
+		return nil
+	})
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var told []string
+		c := New(Config{Deliver: h.deliver, Store: h.store, Log: slog.New(slog.DiscardHandler), First: time.Second, Behind: func(m Message, err error) {
+			told = append(told, fmt.Sprintf("%s after %v: %v", m.Asker, time.Since(began), err))
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wait sync.WaitGroup
+		wait.Go(func() { _ = c.Run(ctx) })
+		message := func(id int64, lane, asker string) Message {
+			return Message{ID: id, Group: "r", Lane: lane, Asker: asker, Retries: 5, Deadline: time.Now().Add(time.Hour)}
+		}
+		c.Add(message(1, "a", "A"), message(2, "a", "B"), message(3, "a", ""), message(10, "b", "elsewhere"))
+		time.Sleep(500 * time.Millisecond) //sleep: a bubble's time
+		c.Add(message(4, "a", "C"))
+		time.Sleep(time.Minute) //sleep: a bubble's time
+		c.Add(message(5, "a", "D"), message(6, "a", "E"))
+		time.Sleep(time.Minute) //sleep: a bubble's time
+		c.Add(message(7, "a", "F"), message(8, "a", "G"))
+		time.Sleep(time.Minute) //sleep: a bubble's time
+		cancel()
+		wait.Wait()
+		if want := []string{"B after 0s: connection refused", "C after 500ms: connection refused", "E after 1m0.5s: status 500"}; !slices.Equal(told, want) {
+			t.Errorf("told %q, want %q", told, want)
+		}
+	})
+	if a := slices.DeleteFunc(slices.Clone(h.delivered), func(id int64) bool { return id == 10 }); !slices.Equal(a, []int64{1, 2, 3, 4, 5, 6, 8}) {
+		t.Errorf("delivered %v", a)
+	}
+}
+
 func TestDeadline(t *testing.T) {
 	h := newHarness(func(Message, int) error { return errors.New("no route to host") })
 	inBubble(t, h, Config{}, 2*time.Hour, func(now time.Time) []Message {

@@ -63,6 +63,17 @@ func NoAnswer(err error) *pb.RouteReply {
 	return a
 }
 
+// StandsBehind is what who waits for a message is told when one before it was tried
+// with err and is tried again. That the target has refused the other says nothing of
+// this one, but that it does not answer is as true of both.
+func StandsBehind(err error) *pb.RouteReply {
+	a := NoAnswer(fmt.Errorf("an earlier message of the route waits for its target: %w", err))
+	if a.Status != http.StatusGatewayTimeout {
+		a.Status = 0
+	}
+	return a
+}
+
 // ReadReply is a reply as who waits is given it. With an Error, Status tells of
 // which kind it is.
 func ReadReply(a *pb.RouteReply) models.RouteReply {
