@@ -105,6 +105,9 @@ func (c *call) send(a answer, err error) {
 	if a.location != "" {
 		h.Set("Location", a.location)
 	}
+	if a.fromTarget {
+		h.Set("X-Whimbrel-Answer", "target")
+	}
 	if a.replayed {
 		h.Set("Idempotency-Replayed", "true")
 	}

@@ -36,6 +36,7 @@ type answer struct {
 	body        any    // nil for none
 	raw         []byte // JSON that is there already, instead of body
 	contentType string // of raw when it is not JSON
+	fromTarget  bool   // of a route: it is not the hub's own
 	etag        string
 	location    string
 	replayed    bool

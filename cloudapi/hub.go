@@ -108,7 +108,9 @@ type Idempotency interface {
 
 // StoredAnswer is an answer to be given again.
 type StoredAnswer struct {
-	Status int
-	ETag   string
-	Body   []byte
+	Status      int
+	ETag        string
+	ContentType string // of an answer that is not this API's own; "" for one that is
+	FromTarget  bool   // of a route
+	Body        []byte
 }

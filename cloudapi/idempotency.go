@@ -64,7 +64,7 @@ func (c *call) idempotent(body []byte, secret bool, do func() (answer, error)) (
 		if failed != nil {
 			return answer{}, failed
 		}
-		keep = StoredAnswer{Status: result.status, ETag: result.etag, Body: text}
+		keep = StoredAnswer{Status: result.status, ETag: result.etag, ContentType: result.contentType, FromTarget: result.fromTarget, Body: text}
 	}
 	return result, err
 }
@@ -81,8 +81,8 @@ func (c *call) fingerprint(body []byte) string {
 }
 
 func replay(s StoredAnswer) answer {
-	a := answer{status: s.Status, raw: s.Body, etag: s.ETag, replayed: true}
-	if s.Status == http.StatusCreated {
+	a := answer{status: s.Status, raw: s.Body, etag: s.ETag, contentType: s.ContentType, fromTarget: s.FromTarget, replayed: true}
+	if s.Status == http.StatusCreated && !s.FromTarget {
 		var object struct {
 			models.TypeMeta
 			Metadata models.ObjectMeta `json:"metadata"`

@@ -79,8 +79,7 @@ func (a *api) publishRoute(c *call) (answer, error) {
 		}
 		switch {
 		case reply.Answered:
-			c.w.Header().Set("X-Whimbrel-Answer", "target") // not the hub's own
-			return answer{status: reply.Status, raw: append([]byte{}, reply.Body...), contentType: replyType(reply.ContentType)}, nil
+			return answer{status: reply.Status, raw: append([]byte{}, reply.Body...), contentType: replyType(reply.ContentType), fromTarget: true}, nil
 		case !reply.Matched:
 			return answer{status: http.StatusOK, body: routeTaken{}}, nil
 		case reply.Kind == models.KindRefused, insists && reply.Error != "": // the former waits no more

@@ -47,6 +47,17 @@ func TestPublishing(t *testing.T) {
 			t.Errorf("%s: headers %v", c.path, r.Header)
 		}
 	}
+	// A target's answer is the same when it is given again, down to whose it is.
+	first := p.want(201, "POST", at+"ask/publish", `{"kind":"Device","metadata":{"name":"x"}}`, headers{"Content-Type": "text/x-tea", "Idempotency-Key": "k1"})
+	again := p.want(201, "POST", at+"ask/publish", `{"kind":"Device","metadata":{"name":"x"}}`, headers{"Content-Type": "text/x-tea", "Idempotency-Key": "k1"})
+	if first.Header.Get("Content-Type") != "text/x-tea" || again.Header.Get("Idempotency-Replayed") != "true" || again.text != first.text {
+		t.Errorf("answered %q with %v, and again %q with %v", first.text, first.Header, again.text, again.Header)
+	}
+	for _, name := range []string{"Content-Type", "X-Whimbrel-Answer", "X-Content-Type-Options", "ETag", "Location", "Content-Length"} {
+		if was, is := first.Header.Get(name), again.Header.Get(name); was != is {
+			t.Errorf("%s: %q, and again %q", name, was, is)
+		}
+	}
 	for id := range int64(3) {
 		p.hub.AddDeadLetter(models.DeadLetter{ID: id + 1, Key: "k", Payload: []byte("tea"), Error: "no"})
 	}

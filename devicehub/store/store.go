@@ -329,6 +329,6 @@ type Idempotency interface {
 type IdempotentAnswer struct {
 	Fingerprint string
 	Status      int
-	ETag        string
+	Head        string // its headers, in whoever answers' own form; the column is called etag
 	Body        []byte
 }

@@ -249,10 +249,47 @@ func (a answers) Begin(ctx context.Context, caller, key, fingerprint string) (cl
 	case was.Status == 0:
 		return cloudapi.StoredAnswer{}, false, models.Errorf(models.KindConflict, "the request with this Idempotency-Key is still running")
 	}
-	return cloudapi.StoredAnswer{Status: was.Status, ETag: was.ETag, Body: was.Body}, true, nil
+	s := cloudapi.StoredAnswer{Status: was.Status, Body: was.Body}
+	if err := readHead(was.Head, &s); err != nil {
+		return cloudapi.StoredAnswer{}, false, fmt.Errorf("the answer of an Idempotency-Key: %w", err)
+	}
+	return s, true, nil
 }
 
 // Finish implements cloudapi.Idempotency.
 func (a answers) Finish(ctx context.Context, caller, key string, s cloudapi.StoredAnswer) error {
-	return a.d.store.AnswerKey(ctx, caller, key, store.IdempotentAnswer{Status: s.Status, ETag: s.ETag, Body: s.Body})
+	head, err := headOf(s)
+	if err != nil {
+		return err
+	}
+	return a.d.store.AnswerKey(ctx, caller, key, store.IdempotentAnswer{Status: s.Status, Head: head, Body: s.Body})
+}
+
+// answerHead is what a stored answer says besides status and body. One of the API's
+// own that has no more than an ETag is stored as that, which begins with no brace.
+type answerHead struct {
+	ETag        string `json:"etag,omitempty"`
+	ContentType string `json:"contentType,omitempty"`
+	FromTarget  bool   `json:"fromTarget,omitempty"`
+}
+
+func headOf(s cloudapi.StoredAnswer) (string, error) {
+	h := answerHead{s.ETag, s.ContentType, s.FromTarget}
+	if h == (answerHead{ETag: s.ETag}) {
+		return s.ETag, nil
+	}
+	text, err := json.Marshal(h)
+	return string(text), err
+}
+
+func readHead(text string, s *cloudapi.StoredAnswer) error {
+	h := answerHead{ETag: text}
+	if strings.HasPrefix(text, "{") {
+		h = answerHead{}
+		if err := json.Unmarshal([]byte(text), &h); err != nil {
+			return err
+		}
+	}
+	s.ETag, s.ContentType, s.FromTarget = h.ETag, h.ContentType, h.FromTarget
+	return nil
 }

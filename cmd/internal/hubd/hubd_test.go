@@ -16,11 +16,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/whimbrel-edge/whimbrel/cloudapi"
 	"github.com/whimbrel-edge/whimbrel/internal/filelock"
 	"github.com/whimbrel-edge/whimbrel/internal/holdport"
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -99,6 +101,37 @@ func TestStoreDown(t *testing.T) {
 		"delete": a.DeleteToken(t.Context(), "01J", "admin"), "idempotency": begin} {
 		if models.KindOf(err) != models.KindUnavailable {
 			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestAnswers: an answer is kept with all that it had, and one that an older release
+// has kept is read.
+func TestAnswers(t *testing.T) {
+	d, err := Open(t.Context(), Config{Data: t.TempDir(), Listen: "127.0.0.1:0", Link: "127.0.0.1:0", InsecureHTTP: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _, _ = d.listener.Close(), d.hub.Close(), d.closeStore() }()
+	a := answers{d}
+	for key, want := range map[string]cloudapi.StoredAnswer{
+		"own":    {Status: 201, ETag: `"5"`, Body: []byte("{}")},
+		"bare":   {Status: 204},
+		"target": {Status: 418, ContentType: "text/plain; charset=utf-8", FromTarget: true, Body: []byte("\xffpot")},
+		"typed":  {Status: 200, ETag: `W/"{}"`, ContentType: `a/b; c="{"`},
+	} {
+		if _, again, err := a.Begin(t.Context(), "admin", key, "f"); again || err != nil {
+			t.Fatal(again, err)
+		}
+		if err := a.Finish(t.Context(), "admin", key, want); err != nil {
+			t.Fatal(err)
+		}
+		got, again, err := a.Begin(t.Context(), "admin", key, "f")
+		if len(got.Body) == 0 {
+			got.Body = nil
+		}
+		if !again || err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v, want %+v", key, got, err, want)
 		}
 	}
 }

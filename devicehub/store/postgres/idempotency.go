@@ -27,7 +27,7 @@ func (s *Store) ReserveKey(ctx context.Context, caller, key, fingerprint string,
 		}
 		var a store.IdempotentAnswer
 		err = s.pool.QueryRow(ctx, `SELECT fingerprint, status, etag, body FROM idempotency WHERE caller = $1 AND key = $2`,
-			caller, []byte(key)).Scan(&a.Fingerprint, &a.Status, &a.ETag, &a.Body)
+			caller, []byte(key)).Scan(&a.Fingerprint, &a.Status, &a.Head, &a.Body)
 		if errors.Is(err, pgx.ErrNoRows) {
 			continue // removed in between: it is free again
 		}
@@ -56,7 +56,7 @@ func (s *Store) AnswerKey(ctx context.Context, caller, key string, a store.Idemp
 		_, err = s.pool.Exec(ctx, `DELETE FROM idempotency WHERE caller = $1 AND key = $2`, caller, []byte(key))
 	} else {
 		_, err = s.pool.Exec(ctx, `UPDATE idempotency SET status = $3, etag = $4, body = $5 WHERE caller = $1 AND key = $2`,
-			caller, []byte(key), a.Status, a.ETag, append([]byte{}, a.Body...))
+			caller, []byte(key), a.Status, a.Head, append([]byte{}, a.Body...))
 	}
 	if err != nil {
 		return fmt.Errorf("answer key: %w", err)

@@ -16,7 +16,7 @@ func (s *Store) ReserveKey(ctx context.Context, caller, key, fingerprint string,
 	err := s.tx(ctx, func(tx *sql.Tx) error {
 		var created int64
 		err := tx.QueryRow(`SELECT fingerprint, status, etag, body, created_us FROM idempotency WHERE caller = ? AND key = ?`,
-			caller, []byte(key)).Scan(&a.Fingerprint, &a.Status, &a.ETag, &a.Body, &created)
+			caller, []byte(key)).Scan(&a.Fingerprint, &a.Status, &a.Head, &a.Body, &created)
 		if err == nil && created >= now.Add(-maxAge).UnixMicro() {
 			return store.ErrConflict
 		}
@@ -46,7 +46,7 @@ func (s *Store) AnswerKey(ctx context.Context, caller, key string, a store.Idemp
 		_, err = s.write.ExecContext(ctx, `DELETE FROM idempotency WHERE caller = ? AND key = ?`, caller, []byte(key))
 	} else {
 		_, err = s.write.ExecContext(ctx, `UPDATE idempotency SET status = ?, etag = ?, body = ? WHERE caller = ? AND key = ?`,
-			a.Status, a.ETag, append([]byte{}, a.Body...), caller, []byte(key))
+			a.Status, a.Head, append([]byte{}, a.Body...), caller, []byte(key))
 	}
 	if err != nil {
 		return fmt.Errorf("answer key: %w", err)

@@ -552,7 +552,7 @@ func (m *Memory) AnswerKey(ctx context.Context, caller, key string, a store.Idem
 		case a.Status == 0:
 			delete(m.answers, k)
 		case ok:
-			have.Status, have.ETag, have.Body = a.Status, a.ETag, slices.Clone(a.Body)
+			have.Status, have.Head, have.Body = a.Status, a.Head, slices.Clone(a.Body)
 			m.answers[k] = have
 		}
 		return nil

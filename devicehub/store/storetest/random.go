@@ -188,7 +188,7 @@ func (m *machine) reserve(t *rapid.T) {
 
 func (m *machine) answer(t *rapid.T) {
 	caller, key := someNames.Draw(t, "caller"), someUIDs.Draw(t, "key")
-	a := store.IdempotentAnswer{Status: rapid.IntRange(0, 2).Draw(t, "status"), ETag: someNames.Draw(t, "etag"), Body: rapid.SliceOfN(rapid.Byte(), 0, 5).Draw(t, "body")}
+	a := store.IdempotentAnswer{Status: rapid.IntRange(0, 2).Draw(t, "status"), Head: someNames.Draw(t, "etag"), Body: rapid.SliceOfN(rapid.Byte(), 0, 5).Draw(t, "body")}
 	// An old key that nobody asked for since may be gone from one and not the other.
 	for _, s := range []store.Store{m.have, m.want} {
 		if _, err := s.ReserveKey(context.Background(), caller, key, "f", now.Add(time.Duration(m.clock)*time.Second), 10*time.Second); err != nil && !errors.Is(err, store.ErrConflict) {

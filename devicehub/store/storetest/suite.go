@@ -880,7 +880,7 @@ func idempotency(t *testing.T, s *subject) {
 		wantErr(t, "reserved", err, store.ErrConflict)
 	}
 
-	want := store.IdempotentAnswer{Fingerprint: "f", Status: 201, ETag: `"5"`, Body: []byte("\x00\xffbody")}
+	want := store.IdempotentAnswer{Fingerprint: "f", Status: 201, Head: `"5"`, Body: []byte("\x00\xffbody")}
 	must(t, s.AnswerKey(ctx, "a", "k", want))
 	for _, at := range []time.Time{now, now.Add(-hour), now.Add(hour)} {
 		have, err = reserve("a", "k", "f", at)
