@@ -78,9 +78,14 @@ func (a *api) listAudit(c *call) (answer, error) {
 }
 
 func (c *call) auditOptions() (o models.AuditOptions, err error) {
-	o = models.AuditOptions{By: c.query.Get("by"), Action: c.query.Get("action"), Kind: models.AuditKind(c.query.Get("kind")), Name: c.query.Get("name"), UID: c.query.Get("uid")}
+	o = models.AuditOptions{By: c.query.Get("by"), Action: c.query.Get("action"), Kind: c.query.Get("kind"), Name: c.query.Get("name"), UID: c.query.Get("uid")}
 	if o.Action != "" && !slices.Contains(models.AuditActions, o.Action) {
 		return o, models.BadParameter(models.KindInvalid, "action", "must be one of %s, got %.40q", strings.Join(models.AuditActions, ", "), o.Action)
+	}
+	if o.Kind != "" {
+		if o.Kind, err = models.AuditKind(o.Kind); err != nil {
+			return o, err
+		}
 	}
 	if o.Namespace, err = c.givenNamespace(); err != nil {
 		return o, err

@@ -36,10 +36,14 @@ func TestAudit(t *testing.T) {
 			t.Errorf("%s: %q, want %q", query, have, want)
 		}
 	}
+	if r := p.want(422, "GET", "/api/v1/audit?kind=Foo", ""); !strings.Contains(r.text, "kind must be one of ConfigMap, ControllerRevision, DaemonSet,") || !strings.Contains(r.text, "StatefulSet, Token, User, got \\\"Foo\\\"") {
+		t.Error(r.text)
+	}
+	p.want(200, "GET", "/api/v1/audit?kind=Tokens", "")
 	p.want(403, "GET", "/api/v1/audit", "", headers{"as": "operator"})
 	p.want(405, "DELETE", "/api/v1/audit", "")
 	for query, status := range map[string]int{"limit=x": 400, "limit=-1": 400, "continue=x": 400, "limit=100000": 422, "nix=1": 400,
-		"since=x": 400, "since=-1s": 200, "since=2d": 200, "action=made": 422, "namespace=_": 400, "watch=true&limit=1": 400, "resourceVersion=1": 400,
+		"since=x": 400, "since=-1s": 200, "since=2d": 200, "action=made": 422, "watch=true&kind=Foo": 422, "namespace=_": 400, "watch=true&limit=1": 400, "resourceVersion=1": 400,
 		"since=1h&by=admin&namespace=default&uid=x": 200} {
 		p.want(status, "GET", "/api/v1/audit?"+query, "")
 	}

@@ -76,8 +76,8 @@ func (c *call) eventOptions() (o models.EventOptions, err error) {
 		o.HideKinds = []string{"User"} // as these are themselves
 	}
 	if o.Kind = c.query.Get("kind"); o.Kind != "" {
-		if info, ok := models.KindByName(o.Kind); ok {
-			o.Kind = info.Kind
+		if o.Kind, err = models.EventKind(o.Kind); err != nil {
+			return o, err
 		}
 	}
 	o.Name, o.Reason = c.query.Get("name"), c.query.Get("reason")

@@ -59,7 +59,7 @@ func TestEvents(t *testing.T) {
 	}
 	p.want(403, "GET", "/api/v1/events?namespace=default", "", headers{"as": "plant-viewer"})
 	p.want(403, "GET", "/api/v1/events?namespace=*", "", headers{"as": "plant-viewer"})
-	for query, status := range map[string]int{"limit=x": 400, "limit=20000": 422, "type=Bad": 422, "since=yesterday": 400, "since=-1h": 200, "since=1w2d": 200, "watch=x": 400, "watch=true&limit=1": 400,
+	for query, status := range map[string]int{"limit=x": 400, "limit=20000": 422, "type=Bad": 422, "kind=Foo": 422, "kind=Token": 422, "watch=true&kind=Foo": 422, "since=yesterday": 400, "since=-1h": 200, "since=1w2d": 200, "watch=x": 400, "watch=true&limit=1": 400,
 		"watch=true&resourceVersion=x": 400, "resourceVersion=1": 400, "continue=x": 400, "reasn=x": 400} {
 		p.want(status, "GET", "/api/v1/events?"+query, "")
 	}

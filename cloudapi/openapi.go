@@ -485,7 +485,7 @@ func (s schemas) followed(description, name string, list, item *huma.Schema) *hu
 
 func (s schemas) eventsOp() huma.Operation {
 	params := append([]*huma.Param{someNamespaces(),
-		param("query", "kind", "Only of objects of this kind, such as Device.", text()),
+		param("query", "kind", "Only of objects of this kind, such as Device. 422: there is no such kind.", text()),
 		param("query", "name", "Only of objects with this name.", text()),
 		param("query", "type", "Normal or Warning.", text()),
 		param("query", "reason", "Only with this reason, such as DeviceOffline.", text()),
@@ -516,7 +516,7 @@ func (s schemas) auditOp() huma.Operation {
 	params := append([]*huma.Param{param("query", "namespace", "Only of objects in this namespace.", text()),
 		param("query", "by", "Only what this user did.", text()),
 		param("query", "action", "Only this: "+strings.Join(models.AuditActions, ", ")+".", text()),
-		param("query", "kind", "Only of objects of this kind, such as Device, or Token or Image.", text()),
+		param("query", "kind", "Only of objects of this kind, such as Device, or Token or Image. 422: there is no such kind.", text()),
 		param("query", "name", "Only of objects with this name; of a token it is its user or node.", text()),
 		param("query", "uid", "Only of the object with this uid.", text()),
 		sinceParam()}, append(pageParams(), watchParams()...)...)

@@ -2,6 +2,7 @@ package models
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -32,15 +33,28 @@ type AuditOptions struct {
 }
 
 // AuditKind is the kind of entries that a person means: an object's in any of its
-// forms, or one that only the audit has. What is neither comes back as it is.
-func AuditKind(text string) string {
-	if info, ok := KindByName(text); ok {
-		return info.Kind
-	}
+// forms, or one that only the audit has. KindInvalid: there are none of such a kind.
+func AuditKind(text string) (string, error) {
+	var more []string
 	for kind, forms := range map[string][]string{"Token": {"token", "tokens"}, "Image": {"image", "images"}} {
-		if slices.Contains(forms, text) {
-			return kind
+		if more = append(more, kind); slices.Contains(forms, strings.ToLower(text)) {
+			return kind, nil
 		}
 	}
-	return text
+	return kindAmong(text, more...)
+}
+
+// EventKind is the kind of objects of which a person wants to see the events.
+// KindInvalid: there is none such.
+func EventKind(text string) (string, error) { return kindAmong(text) }
+
+func kindAmong(text string, all ...string) (string, error) {
+	if info, ok := KindByName(text); ok {
+		return info.Kind, nil
+	}
+	for _, k := range Kinds {
+		all = append(all, k.Kind)
+	}
+	slices.Sort(all)
+	return "", BadParameter(KindInvalid, "kind", "must be one of %s, got %.40q", strings.Join(all, ", "), text)
 }

@@ -94,9 +94,13 @@ func (d *DaemonSet) Validate() []FieldError {
 	case u.Type != RollingUpdate:
 		p.in("rollingUpdate").say("is of type %s only", RollingUpdate)
 	case r.MaxUnavailable.Percent:
-		p.in("rollingUpdate", "maxUnavailable").within(int64(r.MaxUnavailable.Number), 1, 100)
+		if n := r.MaxUnavailable.Number; n < 1 || n > 100 {
+			p.in("rollingUpdate", "maxUnavailable").say("must be 1%% to 100%%, got %d%%", n)
+		}
 	default:
-		p.in("rollingUpdate", "maxUnavailable").within(int64(r.MaxUnavailable.Number), 1, 1000000)
+		if n := r.MaxUnavailable.Number; n < 1 || n > 1000000 {
+			p.in("rollingUpdate", "maxUnavailable").say("must be 1 to 1000000, or 1%% to 100%%, got %d", n)
+		}
 	}
 	return errs
 }

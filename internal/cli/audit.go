@@ -23,7 +23,6 @@ func (f *getFlags) auditOptions(cmd *cobra.Command, now time.Time) (o client.Aud
 	if err := f.about(&o.Kind, &o.Namespace, &o.Name); err != nil {
 		return o, err
 	}
-	o.Kind = models.AuditKind(o.Kind)
 	if f.events.severity != "" {
 		return o, Usagef("--type is for events")
 	}
