@@ -47,11 +47,13 @@ type queue struct {
 	maxMessages int
 	maxBytes    int64
 
-	mu       sync.Mutex // one transaction at a time; protects all below
-	messages int
-	bytes    int64
-	totals   map[string]*total // by route's uid
-	dirty    map[string]bool   // totals that are not stored
+	mu        sync.Mutex // one transaction at a time; protects all below
+	stepwise  bool       // free pages can be given back in steps
+	shrinking bool       // there were many, and some are left
+	messages  int
+	bytes     int64
+	totals    map[string]*total // by route's uid
+	dirty     map[string]bool   // totals that are not stored
 }
 
 // total counts what became of a route's messages.
@@ -87,7 +89,7 @@ func openQueue(ctx context.Context, path string) (_ *queue, err error) {
 	if err := f.Close(); err != nil {
 		return nil, fmt.Errorf("open queue of routes: %w", err)
 	}
-	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "_journal_mode=WAL&_busy_timeout=10000&_txlock=immediate&_synchronous=NORMAL"}
+	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "_auto_vacuum=incremental&_journal_mode=WAL&_busy_timeout=10000&_txlock=immediate&_synchronous=NORMAL"}
 	q := &queue{maxMessages: maxMessages, maxBytes: maxBytes, totals: map[string]*total{}, dirty: map[string]bool{}}
 	if q.db, err = sql.Open("sqlite3", dsn.String()); err != nil {
 		return nil, fmt.Errorf("open queue of routes: %w", err)
@@ -117,7 +119,9 @@ func openQueue(ctx context.Context, path string) (_ *queue, err error) {
 	if err := q.loadTotals(ctx); err != nil {
 		return nil, err
 	}
-	return q, nil
+	mode, err := q.number(ctx, "auto_vacuum")
+	q.stepwise = mode == 2
+	return q, err
 }
 
 func (q *queue) loadTotals(ctx context.Context) error {

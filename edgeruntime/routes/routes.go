@@ -137,10 +137,19 @@ func (r *Router) Run(ctx context.Context) error {
 	wait.Go(func() { r.bridges.run(ctx, r.changed) })
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	shrink := time.NewTimer(shrinkEvery)
+	defer shrink.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return r.queue.flush(context.WithoutCancel(ctx))
+		case <-shrink.C:
+			pause, err := r.queue.shrink(ctx)
+			if err != nil && ctx.Err() == nil {
+				r.log.Warn("the space of delivered messages cannot be given back; it is tried again", "error", err)
+				pause = time.Minute
+			}
+			shrink.Reset(pause)
 		case m := <-r.twins:
 			r.takeTwin(ctx, &m)
 		case <-tick.C:
