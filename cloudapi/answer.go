@@ -111,6 +111,9 @@ func (c *call) send(a answer, err error) {
 	if a.replayed {
 		h.Set("Idempotency-Replayed", "true")
 	}
+	if a.contentType == "" {
+		text = c.zipped(contentType, text)
+	}
 	if len(text) > 0 {
 		h.Set("Content-Type", contentType)
 		h.Set("Content-Length", strconv.Itoa(len(text)))

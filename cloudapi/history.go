@@ -145,7 +145,7 @@ func exportType(accept []string) string {
 // wrong after the beginning ends the answer before its end.
 func (a *api) exportHistory(c *call, namespace, name string, q models.HistoryQuery, format string) (answer, error) {
 	left := q.Limit // 0: all
-	s := &stream{c: c, contentType: format}
+	s := &stream{c: c, contentType: format, compress: true}
 	if format == typeCSV {
 		s.first = csvTitle(q)
 	}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/klauspost/compress/gzip"
+
 	"github.com/whimbrel-edge/whimbrel/models"
 )
 
@@ -23,11 +25,14 @@ type stream struct {
 	first       []byte        // written when the stream begins
 	beat        []byte        // written every Heartbeat
 	patience    time.Duration // how long the caller may take for one write; 0: WriteTimeout
+	compress    bool          // what is said at once is much: it may be compressed
 	patient     bool          // begin with the first line or beat, not after beginAfter: the source may find out late that it refuses
 
 	mu    sync.Mutex
 	begun bool
-	err   error // of the first write that failed; all further ones fail with it
+	ended bool         // the compressed text is: there is nothing to write any more
+	zip   *gzip.Writer // nil: the text goes as it is
+	err   error        // of the first write that failed; all further ones fail with it
 }
 
 // run calls feed, which writes with s.write, and returns its error: as an answer
@@ -41,6 +46,9 @@ func (s *stream) run(feed func(context.Context) error) error {
 	err := feed(ctx)
 	if err == nil {
 		err = s.write(nil)
+	}
+	if end := s.unzip(err == nil); err == nil {
+		err = end
 	}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
@@ -89,7 +97,7 @@ var errChanged = models.Errorf(models.KindUnauthorized, "the caller's role has c
 func (s *stream) write(p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil {
+	if s.err != nil || s.ended {
 		return s.err
 	}
 	control := http.NewResponseController(s.c.w)
@@ -97,6 +105,9 @@ func (s *stream) write(p []byte) error {
 		s.begun = true
 		s.c.w.Header().Set("Content-Type", s.contentType)
 		s.c.w.Header().Set("X-Accel-Buffering", "no") // proxies would hold lines back
+		if s.compress {
+			s.zip = s.c.zips(p)
+		}
 		s.c.begin(http.StatusOK)
 		if s.patience > 0 {
 			_ = control.SetWriteDeadline(time.Now().Add(s.patience))
@@ -109,8 +120,14 @@ func (s *stream) write(p []byte) error {
 		}
 		_ = control.SetWriteDeadline(time.Now().Add(patience))
 	}
-	if len(p) > 0 {
+	switch {
+	case len(p) == 0:
+	case s.zip == nil:
 		_, s.err = s.c.w.Write(p)
+	default:
+		if _, s.err = s.zip.Write(p); s.err == nil {
+			s.err = s.zip.Flush() // what is read is on its way, and memory holds one page
+		}
 	}
 	if s.err == nil {
 		s.err = control.Flush()
@@ -119,6 +136,25 @@ func (s *stream) write(p []byte) error {
 	// written.
 	_ = control.SetWriteDeadline(time.Time{})
 	return s.err
+}
+
+// unzip ends the compressed text where all of it has been said. One that breaks off has
+// no end, which the caller finds.
+func (s *stream) unzip(whole bool) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.zip == nil {
+		return nil
+	}
+	if whole && s.err == nil {
+		control := http.NewResponseController(s.c.w)
+		_ = control.SetWriteDeadline(time.Now().Add(s.c.api.WriteTimeout))
+		err = s.zip.Close()
+		_ = control.SetWriteDeadline(time.Time{})
+	}
+	rest(s.zip)
+	s.zip, s.ended = nil, true
+	return err
 }
 
 // started reports whether the answer has begun, so that an error can no longer
