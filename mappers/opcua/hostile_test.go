@@ -5,11 +5,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	gopcua "github.com/gopcua/opcua"
 
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -117,7 +120,7 @@ func TestHostileAnswersHarmOnlyTheirDevice(t *testing.T) {
 				}
 				cancel()
 				forging.Store(false)
-				await(t, "it works again", 10*time.Second, func() bool {
+				await(t, "it works again", 60*time.Second, func() bool {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					defer cancel()
 					return dev.Read(ctx, []int{0}, out) == nil && out[0].Quality == models.Good
@@ -141,5 +144,64 @@ func TestAServersBuffersAreBounded(t *testing.T) {
 	defer cancel()
 	if err := dev.Read(ctx, []int{0}, out); err != nil || out[0].Quality != models.Good {
 		t.Errorf("%+v, %v", out, err)
+	}
+}
+
+// lastMoment is a way to a server whose answers come when a client that dials with a
+// timeout gives up, all but the first.
+func lastMoment(t *testing.T, server string, timeout time.Duration) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	t.Cleanup(func() { l.Close(); all.Wait() })
+	all.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			came := time.Now()
+			far, err := net.Dial("tcp", server)
+			if err != nil {
+				t.Error(err)
+				near.Close()
+				return
+			}
+			all.Go(func() { _, _ = io.Copy(far, near); far.Close() })
+			all.Go(func() {
+				defer near.Close()
+				b := make([]byte, 64<<10)
+				for nth := 0; ; nth++ {
+					n, err := far.Read(b)
+					if err != nil {
+						return
+					}
+					if nth > 0 {
+						time.Sleep(time.Until(came.Add(timeout - time.Duration(rand.IntN(2000))*time.Microsecond))) //sleep: this is what the test is about
+					}
+					if _, err := near.Write(b[:n]); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	return l.Addr().String()
+}
+
+// An answer that opens a channel in the moment when it is given up harms nobody; the
+// race detector tells.
+func TestAnswersInTheLastMoment(t *testing.T) {
+	t.Parallel()
+	sim := counting(t, nil)
+	const timeout = 20 * time.Millisecond
+	url := "opc.tcp://" + lastMoment(t, sim.Addr(), timeout)
+	for range 150 {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		_, _ = gopcua.GetEndpoints(ctx, url, gopcua.RequestTimeout(timeout)) // mostly in vain
+		cancel()
 	}
 }

@@ -142,7 +142,10 @@ type SecureChannel struct {
 	// openingInstance is a temporary var that allows the dispatcher know how to handle a open channel request
 	// note: we only allow a single "open" request in flight at any point in time. The mutex is held for the entire
 	// duration of the "open" request.
-	openingInstance *channelInstance
+	//
+	// The dispatcher looks at it while who opens may give up, and forgets it
+	// (Whimbrel).
+	openingInstance atomic.Pointer[channelInstance]
 	openingMu       sync.Mutex
 
 	// errorCh receive dispatcher errors
@@ -186,10 +189,11 @@ func NewServerSecureChannel(endpoint string, c *uacp.Conn, cfg *Config, errCh ch
 		return nil, err
 	}
 
-	s.openingInstance = newChannelInstance(s)
-	s.openingInstance.secureChannelID = secureChannelID
-	s.openingInstance.sequenceNumber = sequenceNumber
-	s.openingInstance.securityTokenID = securityTokenID
+	opening := newChannelInstance(s)
+	opening.secureChannelID = secureChannelID
+	opening.sequenceNumber = sequenceNumber
+	opening.securityTokenID = securityTokenID
+	s.openingInstance.Store(opening)
 
 	return s, nil
 }
@@ -493,7 +497,8 @@ func (s *SecureChannel) readChunk() (*MessageChunk, error) {
 			return nil, ua.StatusBadDecodingError // todo(dh): check if this is the correct error
 		}
 
-		if s.openingInstance == nil {
+		opening := s.openingInstance.Load()
+		if opening == nil {
 			return nil, errors.Errorf("sechan: invalid state. openingInstance is nil.")
 		}
 
@@ -517,15 +522,15 @@ func (s *SecureChannel) readChunk() (*MessageChunk, error) {
 			if !ok {
 				return nil, ua.StatusBadCertificateInvalid
 			}
-			algo, err := uapolicy.Asymmetric(s.cfg.SecurityPolicyURI, s.openingInstance.sc.cfg.LocalKey, remoteKey)
+			algo, err := uapolicy.Asymmetric(s.cfg.SecurityPolicyURI, opening.sc.cfg.LocalKey, remoteKey)
 			if err != nil {
 				return nil, err
 			}
 
-			s.openingInstance.algo = algo
+			opening.algo = algo
 		}
 
-		decryptWith = s.openingInstance
+		decryptWith = opening
 	case "CLO":
 		return nil, io.EOF
 	case "MSG":
@@ -607,7 +612,7 @@ func (s *SecureChannel) open(ctx context.Context, instance *channelInstance, req
 	s.openingMu.Lock()
 	defer s.openingMu.Unlock()
 
-	if s.openingInstance != nil {
+	if s.openingInstance.Load() != nil {
 		return errors.Errorf("sechan: invalid state. openingInstance must be nil when opening a new secure channel.")
 	}
 
@@ -645,7 +650,7 @@ func (s *SecureChannel) open(ctx context.Context, instance *channelInstance, req
 		return err
 	}
 
-	s.openingInstance = newChannelInstance(s)
+	opening := newChannelInstance(s)
 	// s.openingInstance.secureChannelID = s.secureChannelID
 	// s.openingInstance.sequenceNumber = s.sequenceNumber
 	// s.openingInstance.securityTokenID = s.securityTokenID
@@ -654,22 +659,23 @@ func (s *SecureChannel) open(ctx context.Context, instance *channelInstance, req
 		// TODO: lock? sequenceNumber++?
 		// this seems racy. if another request goes out while the other open request is in flight then won't an error
 		// be raised on the server? can the sequenceNumber be as "global" as the request ID?
-		s.openingInstance.sequenceNumber = instance.sequenceNumber
-		s.openingInstance.secureChannelID = instance.secureChannelID
+		opening.sequenceNumber = instance.sequenceNumber
+		opening.secureChannelID = instance.secureChannelID
 	}
 
 	// trigger cleanup after we are all done
 	defer func() {
-		if s.openingInstance == nil || s.openingInstance.state != channelActive {
+		if opening.state != channelActive {
 			debug.Printf("uasc %d: failed to open a new secure channel", s.c.ID())
 		}
-		s.openingInstance = nil
+		s.openingInstance.Store(nil)
 	}()
 
 	reqID := s.nextRequestID()
 
-	s.openingInstance.algo = algo
-	s.openingInstance.SetMaximumBodySize(int(s.c.SendBufSize()))
+	opening.algo = algo
+	opening.SetMaximumBodySize(int(s.c.SendBufSize()))
+	s.openingInstance.Store(opening)
 
 	localNonce, err := algo.MakeNonce()
 	if err != nil {
@@ -684,13 +690,13 @@ func (s *SecureChannel) open(ctx context.Context, instance *channelInstance, req
 		RequestedLifetime:     s.cfg.Lifetime,
 	}
 
-	return s.sendRequestWithTimeout(ctx, req, reqID, s.openingInstance, nil, s.cfg.RequestTimeout, func(v ua.Response) error {
+	return s.sendRequestWithTimeout(ctx, req, reqID, opening, nil, s.cfg.RequestTimeout, func(v ua.Response) error {
 		debug.Printf("OpenSecureChannelResponse handler")
 		resp, ok := v.(*ua.OpenSecureChannelResponse)
 		if !ok {
 			return errors.Errorf("got %T, want OpenSecureChannelResponse", v)
 		}
-		return s.handleOpenSecureChannelResponse(resp, localNonce, s.openingInstance)
+		return s.handleOpenSecureChannelResponse(resp, localNonce, opening)
 	})
 }
 
@@ -718,7 +724,7 @@ func (s *SecureChannel) handleOpenSecureChannelResponse(resp *ua.OpenSecureChann
 
 	s.instances[resp.SecurityToken.ChannelID] = append(
 		s.instances[resp.SecurityToken.ChannelID],
-		s.openingInstance,
+		instance,
 	)
 
 	s.activeInstance = instance
@@ -804,7 +810,7 @@ func (s *SecureChannel) handleOpenSecureChannelRequest(reqID uint32, svc ua.Requ
 		return err
 	}
 
-	instance := s.openingInstance
+	instance := s.openingInstance.Load()
 	instance.algo = algo
 	instance.sc.requestID = req.RequestHeader.RequestHandle // todo(fs): is this correct?
 
