@@ -260,7 +260,7 @@ func TestSlowPeer(t *testing.T) {
 
 func TestQuietHTTP2(t *testing.T) {
 	hub := cloudapitest.New()
-	api, err := cloudapi.New(cloudapi.Config{Objects: hub, Twins: hub, Devices: hub, Routes: hub, History: hub, Audit: hub, Events: hub, Access: hub, Idempotency: hub, Log: slog.New(slog.DiscardHandler), WriteTimeout: 50 * time.Millisecond})
+	api, err := cloudapi.New(cloudapi.Config{Objects: hub, Twins: hub, Devices: hub, Routes: hub, History: hub, Audit: hub, Events: hub, Access: hub, Idempotency: hub, Log: slog.New(slog.DiscardHandler), WriteTimeout: 300 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +274,7 @@ func TestQuietHTTP2(t *testing.T) {
 		t.Fatalf("speaks %s", w.resp.Proto)
 	}
 	w.events("BOOKMARK")
-	<-time.After(200 * time.Millisecond) // four times what a write may take, with nothing to write
+	<-time.After(time.Second) // three times what a write may take, with nothing to write
 	p.want(201, "POST", "/api/v1/nodes", `{"metadata":{"name":"gw1"},"spec":{}}`)
 	w.events("ADDED gw1")
 	w.cancel()

@@ -142,7 +142,7 @@ func (h *hub) join(node string) *sessionstest.Edge {
 
 func (h *hub) until(what string, ok func() bool) {
 	h.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) { //sleep: polls a condition
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) { //sleep: polls a condition
 		if time.Now().After(deadline) {
 			h.t.Fatalf("never: %s\n%s", what, h.log)
 		}

@@ -284,6 +284,7 @@ func TestWithoutACloud(t *testing.T) {
 	})
 	client.Publish("devices/boiler-1/desired", 1, false, `{"setpoint":45.5,"$id":"p1"}`)
 	eventually(t, "the write on MQTT", func() bool { return strings.Contains(in.all("devices/boiler-1/writes"), "applied") })
+	eventually(t, "the result on MQTT", func() bool { return in.last("devices/boiler-1/desired/result") != "" }) // after the write, or before
 	if got := in.last("devices/boiler-1/desired/result"); got != `{"$id":"p1","desiredVersion":1}` {
 		t.Errorf("result %s", got)
 	}

@@ -1,6 +1,7 @@
 package simulators
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,7 +34,17 @@ func open(t *testing.T, sim *Modelled) (mappers.Device, []models.ResolvedPropert
 	if err != nil {
 		t.Fatal(err)
 	}
-	device, err := builtin.Drivers()[sim.Model.Spec.Protocol].Open(mappers.DeviceConfig{Name: d.Metadata.Name, Connection: d.Spec.Connection, Points: mappers.PointsOf(properties)})
+	// These simulators answer everything, if not soon beside all the others.
+	var connection map[string]any
+	if err := json.Unmarshal(d.Spec.Connection, &connection); err != nil {
+		t.Fatal(err)
+	}
+	connection["timeout"] = "30s"
+	patient, err := json.Marshal(connection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	device, err := builtin.Drivers()[sim.Model.Spec.Protocol].Open(mappers.DeviceConfig{Name: d.Metadata.Name, Connection: patient, Points: mappers.PointsOf(properties)})
 	if err != nil {
 		t.Fatal(err)
 	}

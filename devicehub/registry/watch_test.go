@@ -179,7 +179,7 @@ func TestWatchTellsOfStatuses(t *testing.T) {
 	statuses.set("b1", models.StateOnline)
 	r.StatusChanged(deviceKey("b1"))
 	var states []string
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	done := errors.New("done")
 	err := r.Watch(ctx, o, list.ResourceVersion, func(ev models.Event) error {

@@ -211,7 +211,7 @@ func (h *hub) condition(node, typ string) string {
 
 func (h *hub) until(what string, ok func() bool) {
 	h.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) { //sleep: polls a condition
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) { //sleep: polls a condition
 		if time.Now().After(deadline) {
 			h.t.Fatalf("never: %s", what)
 		}
@@ -573,7 +573,7 @@ func TestIngestThatWaitsHoldsUpNothingElse(t *testing.T) {
 	for seq := uint64(1); seq <= 2000; seq++ { // far more than ingest's queue holds of one node
 		l.Say(batch("E1", &pb.Numbered{Seq: seq, Record: record.Record}))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := l.Ping(ctx); err != nil {
 		t.Fatalf("no pong: %v", err)
@@ -627,7 +627,7 @@ func TestDuplicateIdentity(t *testing.T) {
 	// The same edge again takes its place at once.
 	began := time.Now()
 	again := e.Connect(t, e.Hello("E1"))
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took >= 2*time.Second { // as long as a dead rival is waited for
 		t.Errorf("it took %s", took)
 	}
 	l.Ended()
@@ -662,7 +662,7 @@ func TestDeadRivalIsReplaced(t *testing.T) {
 	proxy.Set(faultproxy.Blackhole) // it has lost its power
 	began := time.Now()
 	e.Connect(t, e.Hello("E2")).FullSync()
-	if took := time.Since(began); took > 4*time.Second {
+	if took := time.Since(began); took > 15*time.Second { // without a question to the rival it is more than 30
 		t.Errorf("it took %s", took)
 	}
 	if got := h.condition("n1", "IdentityUnique"); got != "" {
@@ -805,7 +805,7 @@ func TestClose(t *testing.T) {
 	}
 	<-closed
 	mute.Ended()
-	if took := time.Since(began); took > 4*time.Second {
+	if took := time.Since(began); took >= 10*time.Second { // then the one that never says hello is given up
 		t.Errorf("it took %s", took)
 	}
 	if h.sessions.Connected() != 0 {

@@ -383,7 +383,7 @@ func TestStalledSubscriber(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if d := time.Since(begin); d > 5*time.Second {
+	if d := time.Since(begin); d >= writeTimeout {
 		t.Errorf("publishing took %v", d)
 	}
 	if err := b.Publish("after", nil, false); err != nil {
@@ -436,7 +436,7 @@ func TestStop(t *testing.T) {
 	three.ping()
 	begin := time.Now()
 	b.stop()
-	if d := time.Since(begin); d > 5*time.Second {
+	if d := time.Since(begin); d >= connectTimeout {
 		t.Errorf("stopping took %v", d)
 	}
 	if pk := five.expect(packets.Disconnect); pk.ReasonCode != 0x8b {

@@ -72,6 +72,7 @@ type fakeHub struct {
 	refusals  int      // of joins
 	renewals  int
 	hellos    []*pb.Hello
+	greeted   time.Time         // when the last of them came
 	committed map[string]uint64 // epoch to seq
 	records   []record
 	batches   int
@@ -290,7 +291,7 @@ func (h *fakeHub) session(ctx context.Context, conn *edgelink.Conn) error {
 	}
 	h.mu.Lock()
 	hello := f.GetHello()
-	h.hellos = append(h.hellos, hello)
+	h.hellos, h.greeted = append(h.hellos, hello), time.Now()
 	bye := h.bye
 	welcome := &pb.Welcome{Capability: edgelink.Capability, Lineage: h.lineage, NodeUid: "node-uid", WindowBytes: h.window}
 	l := &lane{named: map[string]bool{}, last: map[string]uint64{}, window: int(h.window)}

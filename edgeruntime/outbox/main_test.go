@@ -147,7 +147,7 @@ func gaps(t testing.TB, records []Record) []edgelink.Gap {
 // eventually waits until ok.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) { //sleep: between looks at a condition, with a deadline
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) { //sleep: between looks at a condition, with a deadline
 		if time.Now().After(deadline) {
 			t.Fatalf("not within 10 s: %s", what)
 		}

@@ -389,13 +389,13 @@ func testServe(t *testing.T, kept bool) {
 		r, w := io.Pipe()
 		go func() { // ends with its writes
 			for range 8 {
-				time.Sleep(100 * time.Millisecond) //sleep: so slow is this caller
+				time.Sleep(350 * time.Millisecond) //sleep: so slow is this caller
 				_, _ = w.Write([]byte("x"))
 			}
 			_ = w.Close()
 		}()
 		req, _ = http.NewRequestWithContext(t.Context(), "POST", f.URL+"/p/web/upload", r)
-		req.Header.Set("X-Idle", "500ms")
+		req.Header.Set("X-Idle", "2s")
 		again, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
 		if err != nil {
 			t.Fatal(err)
@@ -557,7 +557,7 @@ func TestSend(t *testing.T) {
 		t.Errorf("%v %+v", err, s)
 	}
 	_ = res.Body.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	req, _ = http.NewRequestWithContext(ctx, "GET", "/silent", nil)
 	if _, err := Send(req, Target{Name: "web"}, dialTo(behind.Listener.Addr().String())); models.KindOf(err) != models.KindTimeout {

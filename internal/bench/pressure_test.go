@@ -228,7 +228,7 @@ func TestStalledDatabase(t *testing.T) {
 		t.Errorf("the hub takes %.0f MiB for what waits, in the beginning it had %.0f", full, idle)
 	}
 	began := time.Now()
-	if err := w.call(t.Context(), "GET", "/api/v1/devices?limit=5", nil, nil); err != nil || time.Since(began) > 2*time.Second {
+	if err := w.call(t.Context(), "GET", "/api/v1/devices?limit=5", nil, nil); err != nil || time.Since(began) > 10*time.Second {
 		t.Errorf("objects are read within %s: %v", time.Since(began), err)
 	}
 

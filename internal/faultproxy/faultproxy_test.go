@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // upstream hands the test the server's end of every connection.
 type upstream struct {
@@ -385,7 +385,7 @@ func TestLatencyDelaysWithoutThrottling(t *testing.T) {
 		t.Fatal(err)
 	}
 	sender.Wait()
-	if took := time.Since(start); took > 20*latency {
+	if took := time.Since(start); took > 70*latency {
 		t.Errorf("1.6 MB took %v at %v latency", took, latency)
 	}
 }

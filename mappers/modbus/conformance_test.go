@@ -60,7 +60,7 @@ func conforms(t *testing.T, listen string) {
 		Start: func(t *testing.T) drivertest.Device {
 			sim := modbussim.Start(t, modbussim.Config{Listen: listen, Units: []modbussim.Unit{unit}})
 			return drivertest.Device{
-				Connection: json.RawMessage(fmt.Sprintf(`{"url": %q, "unit": 7, "timeout": "600ms"}`, sim.URL("u"))),
+				Connection: json.RawMessage(fmt.Sprintf(`{"url": %q, "unit": 7, "timeout": "1s"}`, sim.URL("u"))),
 				Points:     points,
 				Refused:    pt("refused", models.TypeInt, models.Read, `{"table": "holding", "register": 13}`),
 				Unplug:     func() { sim.Unplug() },

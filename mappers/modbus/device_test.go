@@ -431,7 +431,9 @@ func TestRefusedPointsComeBack(t *testing.T) {
 func TestFailuresOfTheDevice(t *testing.T) {
 	t.Parallel()
 	sim := modbussim.Start(t, modbussim.Config{Units: []modbussim.Unit{memory(1, modbussim.Memory{Table: "holding", Register: 0, Count: 4})}})
-	d := open(t, New(), sim.Addr(), `, "timeout": "100ms"`, pt("a", models.TypeInt, models.ReadWrite, `{"table": "holding", "register": 0}`))
+	drv, register := New(), pt("a", models.TypeInt, models.ReadWrite, `{"table": "holding", "register": 0}`)
+	// Only where no answer comes in time is a timeout waited for.
+	patient, hasty := open(t, drv, sim.Addr(), `, "timeout": "10s"`, register), open(t, drv, sim.Addr(), `, "timeout": "100ms"`, register)
 	for _, c := range []struct {
 		name    string
 		fault   modbussim.Fault
@@ -439,7 +441,7 @@ func TestFailuresOfTheDevice(t *testing.T) {
 		outcome string // of a write: refused, unsent, unknown
 	}{
 		{"silent", modbussim.Fault{Kind: modbussim.Silent}, models.ReasonTimeout, "unknown"},
-		{"slow", modbussim.Fault{Kind: modbussim.Slow, Delay: 300 * time.Millisecond}, models.ReasonTimeout, "unknown"},
+		{"slow", modbussim.Fault{Kind: modbussim.Slow, Delay: time.Second}, models.ReasonTimeout, "unknown"},
 		{"reset", modbussim.Fault{Kind: modbussim.Reset}, models.ReasonNotConnected, "unknown"},
 		{"garbage", modbussim.Fault{Kind: modbussim.Garbage}, models.ReasonProtocolError, "unknown"},
 		{"truncated", modbussim.Fault{Kind: modbussim.Truncated}, "", "unknown"},
@@ -451,6 +453,11 @@ func TestFailuresOfTheDevice(t *testing.T) {
 			if err := sim.Inject("u1", c.fault); err != nil {
 				t.Fatal(err)
 			}
+			d := patient
+			switch c.fault.Kind {
+			case modbussim.Silent, modbussim.Slow, modbussim.Truncated, modbussim.WrongTransaction:
+				d = hasty
+			}
 			err := d.Read(t.Context(), []int{0}, make([]mappers.Result, 1))
 			f := mappers.FailureOf(err)
 			if err == nil || c.reason != "" && f.Reason != c.reason {
@@ -461,7 +468,7 @@ func TestFailuresOfTheDevice(t *testing.T) {
 				t.Errorf("write: %+v, want %s", werr, c.outcome)
 			}
 			sim.Clear("u1")
-			if r := read(t, d)[0]; r.Quality != models.Good {
+			if r := read(t, patient)[0]; r.Quality != models.Good {
 				t.Errorf("afterwards: %+v", r)
 			}
 		})
@@ -471,18 +478,18 @@ func TestFailuresOfTheDevice(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer sim.Clear("u1")
-		err := d.Write(t.Context(), []mappers.WriteRequest{{Value: models.Int(1)}})[0]
+		err := patient.Write(t.Context(), []mappers.WriteRequest{{Value: models.Int(1)}})[0]
 		if f := mappers.FailureOf(err); err == nil || !f.Refused || f.Unsent || f.Reason != models.ReasonDeviceError {
 			t.Errorf("%+v", err)
 		}
 	})
 	t.Run("unplugged", func(t *testing.T) {
 		sim.Unplug()
-		err := d.Read(t.Context(), []int{0}, make([]mappers.Result, 1))
+		err := patient.Read(t.Context(), []int{0}, make([]mappers.Result, 1))
 		if f := mappers.FailureOf(err); err == nil || f.Reason != models.ReasonNotConnected {
 			t.Errorf("read: %v", err)
 		}
-		errs := d.Write(t.Context(), []mappers.WriteRequest{{Value: models.Int(1)}, {Value: models.Int(2)}})
+		errs := patient.Write(t.Context(), []mappers.WriteRequest{{Value: models.Int(1)}, {Value: models.Int(2)}})
 		for _, err := range errs {
 			if f := mappers.FailureOf(err); err == nil || !f.Unsent || f.Reason != models.ReasonNotConnected {
 				t.Errorf("write: %+v", err)
@@ -491,7 +498,7 @@ func TestFailuresOfTheDevice(t *testing.T) {
 		if err := sim.Plug(); err != nil {
 			t.Fatal(err)
 		}
-		if r := read(t, d)[0]; r.Quality != models.Good {
+		if r := read(t, patient)[0]; r.Quality != models.Good {
 			t.Errorf("afterwards: %+v", r)
 		}
 	})
@@ -502,10 +509,10 @@ func TestFailuresOfTheDevice(t *testing.T) {
 		defer sim.Clear("u1")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := d.Read(ctx, []int{0}, make([]mappers.Result, 1)); !errors.Is(err, context.Canceled) {
+		if err := patient.Read(ctx, []int{0}, make([]mappers.Result, 1)); !errors.Is(err, context.Canceled) {
 			t.Errorf("read: %v", err)
 		}
-		err := d.Write(ctx, []mappers.WriteRequest{{Value: models.Int(1)}})[0]
+		err := patient.Write(ctx, []mappers.WriteRequest{{Value: models.Int(1)}})[0]
 		if f := mappers.FailureOf(err); err == nil || !f.Unsent {
 			t.Errorf("write: %v", err)
 		}
@@ -552,7 +559,7 @@ func TestUnitsShareALine(t *testing.T) {
 	if len(drv.lines.byTarget) != 0 {
 		t.Errorf("lines left: %v", drv.lines.byTarget)
 	}
-	for deadline := time.Now().Add(5 * time.Second); sim.Connections() > 0; time.Sleep(time.Millisecond) { //sleep: polls a condition
+	for deadline := time.Now().Add(30 * time.Second); sim.Connections() > 0; time.Sleep(time.Millisecond) { //sleep: polls a condition
 		if time.Now().After(deadline) {
 			t.Fatal("the connection was not hung up")
 		}

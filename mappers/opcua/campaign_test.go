@@ -112,12 +112,15 @@ func await(t *testing.T, what string, within time.Duration, f func() bool) {
 func (f *following) flowing(t *testing.T, what string) {
 	t.Helper()
 	from := f.counts.Load()
-	await(t, what+": notifications", 10*time.Second, func() bool {
+	await(t, what+": notifications", 30*time.Second, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return f.counts.Load() >= from+3 && len(f.present) == 3
 	})
 }
+
+// patient is for what has no fault that only a timeout ends.
+const patient = `{"url": "opc.tcp://%s", "timeout": "30s", "publishingInterval": "20ms"}`
 
 const quick = `{"url": "opc.tcp://%s", "timeout": "120ms", "publishingInterval": "20ms"}`
 
@@ -154,10 +157,10 @@ func TestNotificationsComeBackAfterEveryFault(t *testing.T) {
 		losses := f.losses.Load()
 		lost := func() {
 			n := f.losses.Load()
-			await(t, fmt.Sprintf("fault %d (%s) is noticed", i, fault.name), 5*time.Second, func() bool { return f.losses.Load() > n })
+			await(t, fmt.Sprintf("fault %d (%s) is noticed", i, fault.name), 30*time.Second, func() bool { return f.losses.Load() > n })
 		}
 		fault.do(lost)
-		await(t, fmt.Sprintf("fault %d (%s) is noticed", i, fault.name), 5*time.Second, func() bool { return f.losses.Load() > losses })
+		await(t, fmt.Sprintf("fault %d (%s) is noticed", i, fault.name), 30*time.Second, func() bool { return f.losses.Load() > losses })
 		proxy.Set(faultproxy.Pass)
 		f.flowing(t, fmt.Sprintf("after fault %d (%s)", i, fault.name))
 	}
@@ -192,7 +195,7 @@ func TestReadsComeBackAfterEveryFault(t *testing.T) {
 			t.Errorf("%d: %v gives %v", i, mode, err)
 		}
 		proxy.Set(faultproxy.Pass)
-		await(t, fmt.Sprintf("%d: after %v", i, mode), 5*time.Second, func() bool { return read() == nil })
+		await(t, fmt.Sprintf("%d: after %v", i, mode), 30*time.Second, func() bool { return read() == nil })
 	}
 }
 
@@ -207,7 +210,7 @@ func TestLostSubscriptionIsReplaced(t *testing.T) {
 		f.flowing(t, "with a subscription")
 		losses := f.losses.Load()
 		sim.DropSubscriptions()
-		await(t, "the loss is noticed", 5*time.Second, func() bool { return f.losses.Load() > losses })
+		await(t, "the loss is noticed", 30*time.Second, func() bool { return f.losses.Load() > losses })
 	}
 	f.flowing(t, "with another subscription")
 }
@@ -215,7 +218,7 @@ func TestLostSubscriptionIsReplaced(t *testing.T) {
 func TestStatusAndTimeAreCarried(t *testing.T) {
 	t.Parallel()
 	sim := counting(t, nil)
-	dev := open(t, New(), fmt.Sprintf(quick, sim.Addr()), countingPoints()...)
+	dev := open(t, New(), fmt.Sprintf(patient, sim.Addr()), countingPoints()...)
 	f := follow(t, dev)
 	last := func(p int) mappers.Result {
 		f.mu.Lock()
@@ -242,7 +245,7 @@ func TestStatusAndTimeAreCarried(t *testing.T) {
 		if tc.quality != models.Bad {
 			want.Value = models.Int(7)
 		}
-		await(t, fmt.Sprint(tc.status), 2*time.Second, func() bool {
+		await(t, fmt.Sprint(tc.status), 30*time.Second, func() bool {
 			got := last(1)
 			return got.Quality == want.Quality && got.Reason == want.Reason && got.Value == want.Value && got.Time.After(first.Time)
 		})
@@ -256,13 +259,13 @@ func TestStatusAndTimeAreCarried(t *testing.T) {
 func TestWhatIsNotMonitoredIsPolled(t *testing.T) {
 	t.Parallel()
 	sim := counting(t, func(c *opcuasim.Config) { c.MaxMonitoredItems = 1 })
-	dev := open(t, New(), fmt.Sprintf(quick, sim.Addr()), countingPoints()...)
+	dev := open(t, New(), fmt.Sprintf(patient, sim.Addr()), countingPoints()...)
 	f := follow(t, dev)
 	f.flowing(t, "with one item monitored")
 	if err := sim.Set("still", 8); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "a polled value follows", 2*time.Second, func() bool {
+	await(t, "a polled value follows", 30*time.Second, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return f.last[1].Value == models.Int(8)

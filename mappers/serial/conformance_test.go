@@ -67,7 +67,7 @@ func harness(d *Driver, cfg serialsim.Config, points []drivertest.Point, extra s
 		Start: func(t *testing.T) drivertest.Device {
 			sim := serialsim.Start(t, cfg)
 			return drivertest.Device{
-				Connection: json.RawMessage(fmt.Sprintf(`{"url": %q, "timeout": "500ms"%s}`, sim.URL(), extra)),
+				Connection: json.RawMessage(fmt.Sprintf(`{"url": %q, "timeout": "1s"%s}`, sim.URL(), extra)),
 				Points:     points,
 				Unplug:     sim.Unplug,
 				Plug: func() {

@@ -410,7 +410,7 @@ func TestSharedLine(t *testing.T) {
 func TestPause(t *testing.T) {
 	d := newDevice(t, honest)
 	l := newLine(t, LineConfig{Address: d.addr, Pause: 20 * time.Millisecond})
-	c := l.Client(1, time.Second)
+	c := l.Client(1, 10*time.Second)
 	start := time.Now()
 	for i := range uint16(4) {
 		got, err := c.ReadHolding(t.Context(), i, 1)
@@ -447,7 +447,7 @@ func TestContextEnds(t *testing.T) {
 	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	short, stop2 := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	short, stop2 := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer stop2()
 	if _, err := c.ReadHolding(short, 0, 1); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrTimeout) {
 		t.Errorf("deadline of the caller: %v", err)
@@ -468,11 +468,11 @@ func TestUrgentFirst(t *testing.T) {
 		return true
 	})
 	l := newLine(t, LineConfig{Address: d.addr})
-	c := l.Client(1, 5*time.Second)
+	c := l.Client(1, 30*time.Second)
 	var wg sync.WaitGroup
 	waiting := func(queue, n int) {
 		t.Helper()
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) { //sleep: between looks at a condition, with a deadline
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) { //sleep: between looks at a condition, with a deadline
 			l.gate.mu.Lock()
 			have := len(l.gate.queues[queue])
 			l.gate.mu.Unlock()
@@ -582,16 +582,16 @@ func TestGateCancelRace(t *testing.T) {
 func TestIdleHangUp(t *testing.T) {
 	d := newDevice(t, honest)
 	l := newLine(t, LineConfig{Address: d.addr})
-	c := l.Client(1, 100*time.Millisecond)
+	c := l.Client(1, 500*time.Millisecond)
 	got, err := c.ReadHolding(t.Context(), 1, 1)
 	wantRegister(t, got, err, 1)
 	d.hangUp()
 	// Longer than idleCheck, and longer than the first request's deadline.
-	time.Sleep(120 * time.Millisecond) //sleep: the device must have been idle for longer than idleCheck
+	time.Sleep(520 * time.Millisecond) //sleep: the device must have been idle for longer than idleCheck
 	if err := c.WriteCoil(t.Context(), 2, true); err != nil {
 		t.Errorf("write after the device hung up: %v", err)
 	}
-	time.Sleep(120 * time.Millisecond) //sleep: the device must have been idle for longer than idleCheck
+	time.Sleep(520 * time.Millisecond) //sleep: the device must have been idle for longer than idleCheck
 	got, err = c.ReadHolding(t.Context(), 3, 1)
 	wantRegister(t, got, err, 3)
 	if s := l.Stats(); s.Dials != 2 || s.Errors() != 0 {

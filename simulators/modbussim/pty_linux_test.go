@@ -115,7 +115,7 @@ func TestSerialFaults(t *testing.T) {
 			kind  error // nil: no error
 		}{
 			{Fault{Kind: Silent}, modbus.ErrTimeout},
-			{Fault{Kind: Slow, Delay: 280 * time.Millisecond}, modbus.ErrTimeout},
+			{Fault{Kind: Slow, Delay: 1400 * time.Millisecond}, modbus.ErrTimeout},
 			{Fault{Kind: Slow, Delay: 20 * time.Millisecond}, nil},
 			{Fault{Kind: WrongTransaction}, modbus.ErrTimeout},
 			{Fault{Kind: WrongChecksum}, modbus.ErrProtocol},
@@ -129,7 +129,8 @@ func TestSerialFaults(t *testing.T) {
 				cfg := onALine(listen)
 				sim := Start(t, cfg)
 				const name = "a"
-				client := lineTo(t, sim, name).Client(1, 200*time.Millisecond)
+				line := lineTo(t, sim, name)
+				client, hasty := line.Client(1, 10*time.Second), line.Client(1, time.Second)
 				if err := client.WriteRegisters(t.Context(), 2000, []byte{0, 1, 0, 2, 0, 3}); err != nil {
 					t.Fatal(err)
 				}
@@ -137,13 +138,17 @@ func TestSerialFaults(t *testing.T) {
 				if err := sim.Inject(name, c.fault); err != nil {
 					t.Fatal(err)
 				}
-				_, err := client.ReadHolding(t.Context(), 2000, 1)
+				asked := client
+				if c.kind != nil { // a timeout, or as good as one
+					asked = hasty
+				}
+				_, err := asked.ReadHolding(t.Context(), 2000, 1)
 				if !errors.Is(err, c.kind) {
 					t.Errorf("%v, want %v", err, c.kind)
 				}
 				// Others of the same length, so that a late answer would show.
 				for i := range uint16(3) {
-					deadline := time.Now().Add(5 * time.Second)
+					deadline := time.Now().Add(30 * time.Second)
 					got, err := client.ReadHolding(t.Context(), 2000+i, 1)
 					for errors.Is(err, modbus.ErrNotConnected) && c.kind == modbus.ErrNotConnected && time.Now().Before(deadline) {
 						got, err = client.ReadHolding(t.Context(), 2000+i, 1) // the line is coming back
@@ -224,17 +229,23 @@ func TestPace(t *testing.T) {
 	cfg := onALine("rtu://?baud=2400&parity=none")
 	cfg.Pace = true
 	sim := Start(t, cfg)
-	client := lineTo(t, sim, "a").Client(1, 50*time.Millisecond)
-	began := time.Now()
+	client := lineTo(t, sim, "a").Client(1, 10*time.Second)
 	const reads = 3
-	for range reads { // 8 characters and 25, with silence before and after
-		if _, err := client.ReadHolding(t.Context(), 2000, 10); err != nil {
-			t.Fatal(err)
-		}
-	}
 	char := 10 * time.Second / 2400
 	least := reads*33*char + (2*reads-1)*7*char/2
-	if took := time.Since(began); took < least || took > 2*least {
+	var took time.Duration
+	for range 5 { // a machine may be busy for a while
+		began := time.Now()
+		for range reads { // 8 characters and 25, with silence before and after
+			if _, err := client.ReadHolding(t.Context(), 2000, 10); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took = time.Since(began); took < 2*least {
+			break
+		}
+	}
+	if took < least || took > 2*least {
 		t.Errorf("took %v, the characters %v", took, least)
 	}
 }

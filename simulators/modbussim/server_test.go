@@ -49,7 +49,7 @@ func wantGet(t *testing.T, s *Server, unit, point string, want any) {
 // eventually waits for a condition with a deadline.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) { //sleep: between looks at a condition, with a deadline
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) { //sleep: between looks at a condition, with a deadline
 		if time.Now().After(deadline) {
 			t.Fatalf("not within 5s: %s", what)
 		}
@@ -168,7 +168,7 @@ func raw(t *testing.T, addr string, pdu []byte) error {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(30 * time.Second))
 	b, err := modbus.Frame{Transaction: 7, Unit: 1, PDU: pdu}.Append(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -441,7 +441,7 @@ func TestPipelined(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(30 * time.Second))
 	var all []byte
 	for i := range uint16(10) {
 		all, _ = modbus.Frame{Transaction: i, Unit: 1, PDU: []byte{3, 0, 0, 0, 1}}.Append(all)

@@ -35,9 +35,9 @@ func press() Config {
 
 func connect(t *testing.T, sim *Server, options ...gopcua.Option) (*gopcua.Client, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	c, err := gopcua.NewClient(sim.URL(), append([]gopcua.Option{gopcua.AutoReconnect(false), gopcua.RequestTimeout(2 * time.Second)}, options...)...)
+	c, err := gopcua.NewClient(sim.URL(), append([]gopcua.Option{gopcua.AutoReconnect(false), gopcua.RequestTimeout(30 * time.Second)}, options...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func TestSubscribesAndRestarts(t *testing.T) {
 			if n.Error != nil {
 				t.Fatal(n.Error)
 			}
-		case <-time.After(2 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("no notification")
 		}
 	}

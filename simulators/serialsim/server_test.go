@@ -128,7 +128,7 @@ func TestFaults(t *testing.T) {
 			}
 			for i := range 2 { // the second time it is gone
 				var c *client
-				for deadline := time.Now().Add(5 * time.Second); c == nil; { // after a hang-up the path comes back
+				for deadline := time.Now().Add(30 * time.Second); c == nil; { // after a hang-up the path comes back
 					if _, err := os.Stat(sim.Addr()); err == nil {
 						c = dial(t, sim)
 					} else if time.Now().After(deadline) {
@@ -138,7 +138,11 @@ func TestFaults(t *testing.T) {
 				if _, err := c.port.Write(framing.Append(nil, []byte("A?"))); err != nil {
 					t.Fatal(err)
 				}
-				said, err := c.line(300 * time.Millisecond)
+				wait := 10 * time.Second
+				if i == 0 && (f.fault.Kind == Silent || f.fault.Kind == Slow || f.fault.Kind == Partial) {
+					wait = 300 * time.Millisecond
+				}
+				said, err := c.line(wait)
 				if i == 0 && !f.ok(said, err) || i == 1 && said+"\r\n" != good {
 					t.Errorf("%d: %q, %v", i, said, err)
 				}
