@@ -165,9 +165,10 @@ func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	if d.store, err = openStore(ctx, cfg); err != nil {
 		return nil, err
 	}
+	_, noKey := os.Stat(cfg.keyFile())
 	key, err := pki.LoadSealKey(cfg.keyFile())
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--key-file: %w", err)
 	}
 	if d.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
 		return nil, listenaddr.Taken(fmt.Errorf("listen for the REST API: %w", err), "--listen")
@@ -188,6 +189,9 @@ func Open(ctx context.Context, cfg Config) (_ *Daemon, err error) {
 	}
 	d.hub, err = devicehub.New(ctx, devicehub.Config{ImageDir: cfg.imageDir(), ImageSpace: space, ImageHosts: d.imageHost, Store: d.store, Key: key, LinkAddr: cfg.Link, Hosts: hosts, Mappers: cfg.Mappers, RouteGuard: guard,
 		Log: cfg.Log, Registerer: d.registry})
+	if errors.Is(err, pki.ErrUnseal) {
+		return nil, cfg.wrongKey(err, errors.Is(noKey, os.ErrNotExist))
+	}
 	if err != nil {
 		return nil, listenaddr.Taken(err, "--link")
 	}
@@ -248,6 +252,19 @@ func (c Config) keyFile() string {
 		return c.KeyFile
 	}
 	return filepath.Join(c.Data, "hub.key")
+}
+
+// wrongKey says which file does not open the database. One that this start has made is
+// removed again: it opens nothing, and the next start would take it for the right one.
+func (c Config) wrongKey(err error, made bool) error {
+	file := c.keyFile()
+	if !made {
+		return fmt.Errorf("the key in %s (--key-file) is not the one that sealed this database, or the database is damaged; give the key file that its hub had: %w", file, err)
+	}
+	if gone := os.Remove(file); gone != nil {
+		err = errors.Join(err, gone)
+	}
+	return fmt.Errorf("there is no key file %s (--key-file), and this database is sealed; give the key file that its hub had: %w", file, err)
 }
 
 // openStore opens the database that the URL names. With an error the store is

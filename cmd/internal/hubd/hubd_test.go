@@ -1,6 +1,7 @@
 package hubd
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -75,6 +76,50 @@ func TestOneHubAtATime(t *testing.T) {
 	}
 	if !slices.Equal(did, []string{"created", "deleted"}) {
 		t.Errorf("reset-admin is in the audit as %q", did)
+	}
+	if err := errors.Join(again.listener.Close(), again.hub.Close(), again.closeStore()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWrongKeyFile: who starts a hub with another key file than its database has been
+// sealed with is told which flag and file that is, and no file is left behind.
+func TestWrongKeyFile(t *testing.T) {
+	dir := t.TempDir()
+	cfg := Config{Data: dir, Listen: "127.0.0.1:0", Link: "127.0.0.1:0", InsecureHTTP: true, Log: slog.New(slog.DiscardHandler)}
+	first, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(first.listener.Close(), first.hub.Close(), first.closeStore()); err != nil {
+		t.Fatal(err)
+	}
+	other, short := filepath.Join(dir, "other.key"), filepath.Join(dir, "short.key")
+	if err := errors.Join(os.WriteFile(other, bytes.Repeat([]byte("k"), 32), 0o600), os.WriteFile(short, []byte("k"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for file, say := range map[string]string{other: "is not the one that sealed this database", short: "32 bytes", filepath.Join(dir, "nix.key"): "there is no key file"} {
+		cfg.KeyFile = file
+		_, before := os.Stat(file)
+		_, err := Open(t.Context(), cfg)
+		if err == nil || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "--key-file") || !strings.Contains(err.Error(), say) {
+			t.Errorf("%s: %v", file, err)
+		}
+		if _, after := os.Stat(file); (before == nil) != (after == nil) {
+			t.Errorf("%s: was there: %v, is there: %v", file, before, after)
+		}
+	}
+	cfg.KeyFile = ""
+	if err := os.Rename(filepath.Join(dir, "hub.key"), filepath.Join(dir, "kept.key")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "hub.key")) {
+		t.Errorf("without the file: %v", err)
+	}
+	cfg.KeyFile = filepath.Join(dir, "kept.key")
+	again, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := errors.Join(again.listener.Close(), again.hub.Close(), again.closeStore()); err != nil {
 		t.Error(err)
