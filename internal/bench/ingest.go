@@ -119,10 +119,10 @@ func (f *feeder) run(ctx context.Context, linked bool) (wait func() error) {
 	}
 }
 
-// fleetWorld is a hub on Postgres and a fleet that has joined it.
+// fleetWorld is a hub and a fleet that has joined it.
 type fleetWorld struct {
 	*world
-	pg    *pgtest.Server
+	pg    *pgtest.Server // nil: the hub is on SQLite
 	url   string
 	fleet fleet
 	edges []*feeder
@@ -138,7 +138,7 @@ func newFleet(ctx context.Context, f fleet) (*fleetWorld, error) {
 	return newFleetOn(ctx, pg, f)
 }
 
-// newFleetOn does so on a server, which it closes in the end.
+// newFleetOn does so on a server, which it closes in the end, or with nil on SQLite.
 func newFleetOn(ctx context.Context, pg *pgtest.Server, f fleet) (w *fleetWorld, err error) {
 	w = &fleetWorld{fleet: f, pg: pg}
 	defer func() {
@@ -146,7 +146,9 @@ func newFleetOn(ctx context.Context, pg *pgtest.Server, f fleet) (w *fleetWorld,
 			err = errors.Join(err, w.close())
 		}
 	}()
-	w.url = w.pg.URL("postgres")
+	if pg != nil {
+		w.url = pg.URL("postgres")
+	}
 	if w.world, err = newHub(ctx, w.url); err != nil {
 		return w, err
 	}
@@ -309,7 +311,10 @@ func (w *fleetWorld) close() (err error) {
 	if w.world != nil {
 		err = errors.Join(err, w.world.close())
 	}
-	return errors.Join(err, w.pg.Close())
+	if w.pg != nil {
+		err = errors.Join(err, w.pg.Close())
+	}
+	return err
 }
 
 // benchIngest measures samples from the outboxes of a fleet, over TLS, until they

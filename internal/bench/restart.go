@@ -13,16 +13,29 @@ import (
 // benchRestart measures how long a hub that was killed takes until it serves the
 // latest value of every property again, as they were committed. No edge is linked:
 // none says anything anew.
-func benchRestart(ctx context.Context, s settings) (out []result, err error) {
+func benchRestart(ctx context.Context, s settings) ([]result, error) {
 	f := fleet{edges: 10, devices: 100, properties: 100, perRecord: 1}
 	for f.series() > s.scale {
 		f.devices /= 10
 	}
-	const each = 20
 	w, err := newFleet(ctx, f)
 	if err != nil {
 		return nil, err
 	}
+	out, err := restart(ctx, w, "Postgres")
+	if err != nil {
+		return nil, err
+	}
+	if w, err = newFleetOn(ctx, nil, f); err != nil {
+		return nil, err
+	}
+	onSQLite, err := restart(ctx, w, "SQLite")
+	return append(out, onSQLite...), err
+}
+
+// restart does so with a fleet, which it closes.
+func restart(ctx context.Context, w *fleetWorld, engine string) (out []result, err error) {
+	const each = 20
 	defer func() { err = errors.Join(err, w.close()) }()
 	for _, e := range w.edges {
 		if err := e.fill(ctx, 0, each, time.Now().Add(-each*time.Second), time.Second); err != nil {
@@ -49,7 +62,7 @@ func benchRestart(ctx context.Context, s settings) (out []result, err error) {
 	if err := w.latest(ctx, each-1); err != nil {
 		return nil, err
 	}
-	return append(out, result{fmt.Sprintf("restart of a hub after SIGKILL, %d properties: serving after %s, latest values as they were committed after", f.series(), round(serving)),
+	return append(out, result{fmt.Sprintf("restart of a hub on %s after SIGKILL, %d properties: serving after %s, latest values as they were committed after", engine, w.fleet.series(), round(serving)),
 		round(whole), "-", "-", "< 3s", whole < 3*time.Second}), nil
 }
 
