@@ -23,7 +23,7 @@ type TypeMeta struct {
 }
 
 // ObjectMeta is what every object has. The hub owns UID, Generation,
-// ResourceVersion, CreationTimestamp and OwnerReferences; what a user sends there is ignored.
+// ResourceVersion, CreationTimestamp, DeletionTimestamp and OwnerReferences; what a user sends there is ignored.
 type ObjectMeta struct {
 	Name              string            `json:"name"`
 	Namespace         string            `json:"namespace,omitempty"` // "" for cluster-scoped kinds
@@ -33,7 +33,8 @@ type ObjectMeta struct {
 	Generation        int64             `json:"generation,omitempty"`      // counts changes of spec
 	ResourceVersion   string            `json:"resourceVersion,omitempty"` // the revision of the last change
 	CreationTimestamp *time.Time        `json:"creationTimestamp,omitempty"`
-	OwnerReferences   []OwnerReference  `json:"ownerReferences,omitempty"` // of what the hub made for another object
+	DeletionTimestamp *time.Time        `json:"deletionTimestamp,omitempty"` // of a Pod that its node is to end, and that goes when it has
+	OwnerReferences   []OwnerReference  `json:"ownerReferences,omitempty"`   // of what the hub made for another object
 }
 
 // OwnerReference names the object that another one was made for, and is deleted

@@ -48,6 +48,7 @@ const (
 	ReasonUnschedulable        = "Unschedulable"        // no node fits; the message says why for each
 	ReasonNotSupportedByNode   = "NotSupportedByNode"   // the node's edge is of a release that cannot run apps
 	ReasonNodeLost             = "NodeLost"             // what is shown is the last that the node told
+	ReasonTerminating          = "Terminating"          // it is being ended
 	ReasonPodScheduled         = "Scheduled"            // the node has not told of it yet
 	ReasonContainerCreating    = "ContainerCreating"    // on its way
 	ReasonErrImagePull         = "ErrImagePull"         // the image is nowhere to be had

@@ -197,7 +197,7 @@ func (r *Registry) servicePodsLocked(namespace, name string) (pods []*models.Pod
 			continue
 		}
 		p := e.object.(*models.Pod)
-		if p.Spec.NodeName != "" && models.MatchLabels(selector, p.Metadata.Labels) {
+		if nodeOf(p) != "" && models.MatchLabels(selector, p.Metadata.Labels) {
 			pods = append(pods, p)
 		}
 	}

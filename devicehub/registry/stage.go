@@ -140,6 +140,9 @@ func (s *stage) put(o models.Object, e *entry) error {
 	o.ClearStatus()
 	m := o.Meta()
 	m.UID, m.Generation, m.ResourceVersion, m.CreationTimestamp = "", 0, "", nil
+	if key.Kind != "Pod" { // those the hub alone makes
+		m.DeletionTimestamp = nil
+	}
 	text, err := json.Marshal(o)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", key, err)

@@ -7,9 +7,10 @@ import (
 // A node holds its pods, the ConfigMaps that they name, and the Services of the
 // namespaces that they are in. Nothing else of these kinds leaves the hub.
 
-// nodeOf returns the node that an object is on, "" for none.
+// nodeOf returns the node that is to have an object, "" for none: also for a pod that
+// its node is to end.
 func nodeOf(o models.Object) string {
-	if p, ok := o.(*models.Pod); ok {
+	if p, ok := o.(*models.Pod); ok && p.Metadata.DeletionTimestamp == nil {
 		return p.Spec.NodeName
 	}
 	return ""

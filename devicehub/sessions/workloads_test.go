@@ -273,6 +273,8 @@ func TestWatchPods(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(apps, "DELETED ")
+	await(pods, "MODIFIED Unknown Terminating") // the node has it still
+	a.Connect()
 	await(pods, "DELETED ")
 }
 

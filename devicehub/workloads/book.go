@@ -26,6 +26,7 @@ type book struct {
 	nodes    map[string]nodeState
 	reports  map[string]report          // by pod uid; bounded by the pods there are
 	unsaved  map[string]bool            // uids of pods whose reports are other than the store's
+	ended    map[string]bool            // uids of pods of which nodes have told that nothing is left; bounded by the pods there are
 	unplaced map[string]placement.Place // by pod uid
 	apps     map[models.Key]appState
 	told     told
@@ -44,6 +45,7 @@ type nodeState struct {
 	since       time.Time // live or not
 	cannotRun   string    // why it cannot run pods, "" when it can
 	servesNamed bool      // streams to its pods may name them
+	full        time.Time // when it told of all its pods
 	engine      *pb.Engine
 	told        *pb.Engine // of the engine, last, in whichever session
 }
@@ -66,7 +68,7 @@ type appState struct {
 
 func (b *book) init(now func() time.Time) {
 	b.now, b.began, b.wake = now, now(), make(chan struct{}, 1)
-	b.unsaved = map[string]bool{}
+	b.unsaved, b.ended = map[string]bool{}, map[string]bool{}
 	b.nodes, b.reports, b.unplaced, b.apps = map[string]nodeState{}, map[string]report{}, map[string]placement.Place{}, map[models.Key]appState{}
 	b.told = told{map[models.Key]bool{}, map[string]bool{}}
 }
@@ -150,11 +152,14 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 		if old, ok := b.reports[uid]; ok {
 			before = &old.status
 		}
-		happened = append(happened, podHappened(pods[uid], before, r.status)...)
+		if pods[uid].Metadata.DeletionTimestamp == nil {
+			happened = append(happened, podHappened(pods[uid], before, r.status)...)
+		}
 	}
 	for uid, r := range b.reports {
 		if m.Full && r.node == node && !named[uid] {
 			b.dropLocked(uid)
+			b.ended[uid] = true
 		}
 	}
 	for uid := range named {
@@ -166,11 +171,18 @@ func (c *Controller) PodStatuses(node string, m *pb.PodStatuses) {
 				}
 			}
 			b.reports[uid], b.unsaved[uid] = r, true
+			delete(b.ended, uid)
 		} else {
 			b.dropLocked(uid)
+			b.ended[uid] = true
 		}
 	}
 	nodeChanged := m.Full
+	if m.Full {
+		n := b.nodes[node]
+		n.full = b.now()
+		b.nodes[node] = n
+	}
 	if n := b.nodes[node]; m.Engine != nil {
 		happened = append(happened, engineHappened(node, nodeUID, n.told, m.Engine)...)
 		nodeChanged = nodeChanged || n.engine == nil || n.engine.Ready != m.Engine.Ready
@@ -207,7 +219,7 @@ func (c *Controller) PodServes(p *models.Pod) (ready, named bool) {
 	defer b.mu.Unlock()
 	r, told := b.reports[p.Metadata.UID]
 	n := b.nodes[p.Spec.NodeName]
-	ready = told && r.node == p.Spec.NodeName && n.live && n.cannotRun == "" && r.status.Ready
+	ready = told && p.Metadata.DeletionTimestamp == nil && r.node == p.Spec.NodeName && n.live && n.cannotRun == "" && r.status.Ready
 	return ready, n.servesNamed
 }
 
@@ -300,6 +312,12 @@ func (b *book) podStatus(p *models.Pod) (status models.PodStatus, reachable bool
 		status.Message = "node " + p.Spec.NodeName + " is not connected"
 	default:
 		status.Reason, status.Message = models.ReasonPodScheduled, "node "+p.Spec.NodeName+" has not told of it yet"
+	}
+	if p.Metadata.DeletionTimestamp != nil {
+		status.Ready, status.Reason = false, models.ReasonTerminating
+		if status.Message = "its containers are being stopped"; !n.live {
+			status.Message = "node " + p.Spec.NodeName + " is not connected; it is to stop the pod's containers when it is back"
+		}
 	}
 	if status.Ready {
 		ready.Status = "True"
@@ -397,6 +415,17 @@ func (b *book) keep(uids map[string]bool) {
 			b.dropLocked(uid)
 		}
 	}
+	maps.DeleteFunc(b.ended, func(uid string, _ bool) bool { return !uids[uid] })
+}
+
+// left drops what is known of pods that have ended.
+func (b *book) left(uids []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, uid := range uids {
+		b.dropLocked(uid)
+		delete(b.ended, uid)
+	}
 }
 
 func (b *book) dropLocked(uid string) {
@@ -417,4 +446,31 @@ func (b *book) unfinished() map[models.Key]bool {
 		}
 	}
 	return out
+}
+
+// untold is how long a node that is connected may have a pod and not tell of it.
+const untold = 10 * time.Second
+
+// endOf is when a pod that is to end counts as ended, and whether that is known: its
+// node has told that nothing of it is left, or does not tell of it at all although it
+// is connected.
+func (b *book) endOf(p *models.Pod) (at time.Time, known bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r, told := b.reports[p.Metadata.UID]
+	n := b.nodes[p.Spec.NodeName]
+	switch {
+	case b.ended[p.Metadata.UID]:
+		return *p.Metadata.DeletionTimestamp, true
+	case !n.live, told && r.node == p.Spec.NodeName:
+		return time.Time{}, false
+	}
+	at = *p.Metadata.DeletionTimestamp // in whole seconds
+	if n.full.After(at.Add(time.Second)) {
+		return at, true
+	}
+	if at.Before(n.since) {
+		at = n.since
+	}
+	return at.Add(untold), true
 }

@@ -207,7 +207,8 @@ func (l *loop) pass(ctx context.Context) time.Duration {
 			l.todo[key] = true
 		}
 	}
-	ok := l.dropOrphans(ctx)
+	ok, again := l.dropEnded(ctx, now)
+	ok = ok && l.dropOrphans(ctx)
 	keys := slices.SortedFunc(maps.Keys(l.todo), func(a, b models.Key) int {
 		return cmp.Or(strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name), strings.Compare(a.Kind, b.Kind))
 	})
@@ -222,6 +223,9 @@ func (l *loop) pass(ctx context.Context) time.Duration {
 	if !ok {
 		l.retry = l.now().Add(retryAfter)
 		return retryAfter
+	}
+	if rest := again.Sub(now); !again.IsZero() && (wait == 0 || rest < wait) {
+		wait = max(rest, time.Millisecond)
 	}
 	for _, at := range l.due {
 		if rest := max(at.Sub(now), time.Millisecond); wait == 0 || rest < wait {
@@ -238,7 +242,54 @@ func (l *loop) dropOrphans(ctx context.Context) (ok bool) {
 		return true
 	}
 	l.log.Info("delete what apps that are gone have left", "objects", len(orphans))
-	return l.apply(ctx, nil, orphans)
+	var put []models.Object
+	now := l.now()
+	drop := slices.DeleteFunc(orphans, func(key models.Key) bool {
+		p, ok := l.seen.byKey[key].(*models.Pod)
+		if ok = ok && l.held(p); ok {
+			put = append(put, ended(p, now))
+		}
+		return ok
+	})
+	return l.apply(ctx, put, drop)
+}
+
+// held reports whether a pod's node may have it.
+func (l *loop) held(p *models.Pod) bool {
+	if l.seen.nodes[p.Spec.NodeName] == nil {
+		return false
+	}
+	cannotRun, _ := l.book.nodeState(p.Spec.NodeName)
+	return cannotRun == ""
+}
+
+// dropEnded deletes pods that were to end and have. It returns when to look again
+// though nobody tells of any.
+func (l *loop) dropEnded(ctx context.Context, now time.Time) (ok bool, again time.Time) {
+	var drop []models.Key
+	var uids []string
+	for _, pods := range l.seen.ending {
+		for _, p := range pods {
+			at, known := now, true
+			if l.held(p) {
+				at, known = l.book.endOf(p)
+			}
+			switch {
+			case !known:
+			case !at.After(now):
+				drop, uids = append(drop, models.KeyOf(p)), append(uids, p.Metadata.UID)
+			case again.IsZero() || at.Before(again):
+				again = at
+			}
+		}
+	}
+	if len(drop) > 0 {
+		if !l.apply(ctx, nil, drop) {
+			return false, again
+		}
+		l.book.left(uids)
+	}
+	return true, again
 }
 
 func (l *loop) apply(ctx context.Context, put []models.Object, drop []models.Key) (ok bool) {
@@ -278,7 +329,11 @@ func (l *loop) look(ctx context.Context, key models.Key) (ok bool) {
 	}
 	for _, p := range l.seen.pods[uid] {
 		status, reachable := l.book.podStatus(p)
-		in.Pods = append(in.Pods, Pod{p, status, reachable, l.book.readySince(p)})
+		in.Pods = append(in.Pods, Pod{p, status, reachable, l.book.readySince(p), l.held(p)})
+	}
+	in.Ending = map[string]bool{}
+	for name, p := range l.seen.ending[key.Namespace] {
+		in.Ending[name] = ownerOf(p) == uid
 	}
 	in.NearNode, in.NearTrouble = l.near(d)
 	plan := Reconcile(in)

@@ -165,6 +165,15 @@ func (h *hub) tell(status func(p *models.Pod) models.PodStatus) {
 	}
 }
 
+// end says of pods that are to end that nothing of them is left.
+func (h *hub) end() {
+	for _, p := range h.pods() {
+		if p.Metadata.DeletionTimestamp != nil {
+			h.controller.PodStatuses(p.Spec.NodeName, &pb.PodStatuses{Pods: []*pb.PodState{{Namespace: "default", Name: p.Metadata.Name, Uid: p.Metadata.UID, Gone: true}}})
+		}
+	}
+}
+
 func ready(p *models.Pod) models.PodStatus {
 	return models.PodStatus{Phase: models.PodRunning, Ready: true, Revision: p.Revision()}
 }
@@ -221,6 +230,7 @@ func TestRestart(t *testing.T) {
 	h = open(t, h.store).run()
 	h.controller.NodeLive("a", true, []string{edgelink.CapabilityWorkloads})
 	h.until("the pods of what there is", func() bool {
+		h.end()
 		pods := h.pods()
 		if len(pods) != 3 || pods[0].Metadata.Name != "new-0" {
 			return false
@@ -308,6 +318,13 @@ func TestLastKnown(t *testing.T) {
 		}
 		// One is gone while its node is away, and so is what it told.
 		if _, err := h.registry.Delete(t.Context(), models.Key{Kind: "Deployment", Namespace: "default", Name: "web"}, models.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second) //sleep: of a fake clock
+		if pods := h.pods(); len(pods) != 2 || pods[0].Metadata.DeletionTimestamp == nil || pods[0].Status.Reason != models.ReasonTerminating || pods[0].Status.Phase != models.PodUnknown {
+			t.Errorf("pods on a node that is away %+v", pods)
+		}
+		if _, err := h.registry.Delete(t.Context(), models.Key{Kind: "Node", Name: "a"}, models.WriteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second) //sleep: of a fake clock
@@ -443,7 +460,7 @@ func TestDaemonSetFollowsNodes(t *testing.T) {
 	label("b", "north")
 	h.until("b has its pod", func() bool { return names() == "agent-a@a agent-b@b" })
 	label("a", "south")
-	h.until("a is left", func() bool { return names() == "agent-b@b" })
+	h.until("a is left", func() bool { h.end(); return names() == "agent-b@b" })
 	key := models.Key{Kind: "DaemonSet", Namespace: "default", Name: "agent"}
 	h.until("the status says so", func() bool {
 		d := h.controller.WorkloadStatus(h.registry.Object(key)).(*models.DaemonSet)
@@ -462,7 +479,7 @@ func TestDaemonSetFollowsNodes(t *testing.T) {
 	if _, err := h.registry.Delete(context.Background(), key, models.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	h.until("its pods are gone", func() bool { return names() == "" })
+	h.until("its pods are gone", func() bool { h.end(); return names() == "" })
 	h.app("agent", "v1", 1)
 	h.until("the name is free", func() bool { return strings.HasPrefix(names(), "agent-0@") })
 }
@@ -489,7 +506,7 @@ func TestStatefulSetAtHome(t *testing.T) {
 	h.tell(ready)
 	h.until("the second, when the first has been ready for a second", func() bool { return where() == "db-0@a db-1@b" })
 	set(1)
-	h.until("one", func() bool { return where() == "db-0@a" })
+	h.until("one", func() bool { h.end(); return where() == "db-0@a" })
 	h.stop()
 
 	h = open(t, h.store).run()
@@ -499,4 +516,74 @@ func TestStatefulSetAtHome(t *testing.T) {
 	h.tell(ready)
 	set(2)
 	h.until("it is at home again", func() bool { return strings.Contains(where(), "db-0@a db-1@b") })
+}
+
+// TestPodsEnd: a pod that goes is shown until its node has told that nothing of it is
+// left, or is not known to have it.
+func TestPodsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, storetest.NewMemory()).run()
+		defer h.stop()
+		h.node("a")
+		h.app("web", "v1", 4)
+		h.until("pods", func() bool { return len(h.pods()) == 4 && h.pods()[3].Spec.NodeName == "a" })
+		said := func() (out string) {
+			synctest.Wait()
+			for _, p := range h.pods() {
+				out += fmt.Sprintf("%s %s%s ", p.Metadata.Name, p.Status.Phase, map[bool]string{true: " " + p.Status.Reason}[p.Metadata.DeletionTimestamp != nil])
+			}
+			return strings.TrimSpace(out)
+		}
+		want := func(after time.Duration, want string) {
+			t.Helper()
+			time.Sleep(after) //sleep: of a fake clock
+			if got := said(); got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+		h.tell(func(p *models.Pod) models.PodStatus {
+			return ready(p)
+		})
+		h.app("web", "v1", 3)
+		want(time.Minute, "web-0 Running web-1 Running web-2 Running web-3 Running Terminating")
+		p := h.pods()[3]
+		if p.Status.Ready || p.Status.Conditions[1].Reason != models.ReasonTerminating {
+			t.Errorf("it is shown as %+v", p.Status)
+		}
+		if ready, _ := h.controller.PodServes(p); ready {
+			t.Error("it serves")
+		}
+		h.end()
+		want(0, "web-0 Running web-1 Running web-2 Running")
+
+		// One that is wanted again is another one, at once.
+		h.app("web", "v1", 2)
+		want(time.Second, "web-0 Running web-1 Running web-2 Running Terminating")
+		before := h.pods()[2].Metadata.UID
+		h.app("web", "v1", 3)
+		want(time.Second, "web-0 Running web-1 Running web-2 Pending")
+		if h.pods()[2].Metadata.UID == before {
+			t.Error("it has come back to life")
+		}
+
+		// That the node has never told of it is known after a while.
+		h.app("web", "v1", 2)
+		want(5*time.Second, "web-0 Running web-1 Running web-2 Pending Terminating")
+		want(6*time.Second, "web-0 Running web-1 Running")
+
+		// A node that is away may have it. When it is back it tells of all that it has.
+		h.controller.NodeLive("a", false, nil)
+		h.app("web", "v1", 0)
+		want(time.Hour, "web-0 Unknown Terminating web-1 Unknown Terminating")
+		p = h.pods()[1]
+		text, err := json.Marshal(models.PodStatus{Phase: models.PodPending, Reason: models.ReasonTerminating})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.controller.NodeLive("a", true, []string{edgelink.CapabilityWorkloads})
+		h.controller.PodStatuses("a", &pb.PodStatuses{Full: true, Pods: []*pb.PodState{{Namespace: "default", Name: p.Metadata.Name, Uid: p.Metadata.UID, Json: text}}})
+		want(time.Second, "web-1 Pending Terminating")
+		h.end()
+		want(time.Second, "")
+	})
 }

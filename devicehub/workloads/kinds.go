@@ -102,12 +102,18 @@ func (p *planner) daemonName(node string, pods map[string]*Pod) string {
 	return plain
 }
 
-// surplus returns those of the pods that no slot is for that go now. Of an ordered app
-// it is the one with the highest number: its node hears of it before the next goes.
+// surplus returns those of the pods that no slot is for that go now. Of an app whose
+// pods go one by one it is the one with the highest number, when the one before has
+// ended.
 func (p *planner) surplus(pods map[string]*Pod) []string {
 	names := slices.SortedFunc(maps.Keys(pods), func(a, b string) int { return cmp.Or(cmp.Compare(number(b), number(a)), strings.Compare(a, b)) })
-	if p.rules.oneByOne && len(names) > 1 {
-		return names[:1]
+	if p.rules.oneByOne {
+		for _, own := range p.Ending {
+			if own {
+				return nil
+			}
+		}
+		return names[:min(1, len(names))]
 	}
 	return names
 }

@@ -37,6 +37,7 @@ type Pod struct {
 	// ReadySince is when its node first told of it as it is now that it is ready, by
 	// the hub's clock; zero when it is not.
 	ReadySince time.Time
+	Held       bool // its node may have it: it is to be ended there before it goes
 }
 
 // Input is an app with all that its plan depends on.
@@ -49,7 +50,10 @@ type Input struct {
 	NearNode, NearTrouble string
 	// Taken returns which other app has a pod of a name in the namespace, "" for none.
 	// nil: there is none.
-	Taken  func(name string) string
+	Taken func(name string) string
+	// Ending are the pods of the namespace that their nodes are to end and that have
+	// not ended yet, by name: whether they are the app's own.
+	Ending map[string]bool
 	Before Progress // of the plan before
 	Now    time.Time
 }
@@ -83,6 +87,9 @@ func (p *Plan) String() string {
 		text := "+" + o.Type().Kind + "/" + o.Meta().Name
 		if pod, ok := o.(*models.Pod); ok {
 			text += fmt.Sprintf("@%s r%d", pod.Spec.NodeName, pod.Revision())
+			if pod.Metadata.DeletionTimestamp != nil {
+				text += " ends"
+			}
 		}
 		parts = append(parts, text)
 	}
@@ -121,6 +128,7 @@ type slot struct {
 	steady bool  // it is ready, and has been for as long as it is to be
 	target int64 // the revision that it is made of when it is made
 	next   bool  // the plan makes it
+	waits  bool  // for the end of the one before
 }
 
 // placed reports whether the slot's pod is on a node and stays there.
@@ -250,7 +258,11 @@ func (p *planner) place() {
 	}
 	p.plan.Status.Misplaced = int32(len(pods))
 	for _, name := range p.surplus(pods) {
-		p.plan.Drop = append(p.plan.Drop, models.Key{Kind: "Pod", Namespace: p.App.Meta().Namespace, Name: name})
+		if pod := pods[name]; pod.Held {
+			p.plan.Put = append(p.plan.Put, ended(pod.Pod, p.Now))
+		} else {
+			p.plan.Drop = append(p.plan.Drop, models.KeyOf(pod.Pod))
+		}
 	}
 	slices.SortFunc(p.plan.Drop, func(a, b models.Key) int { return strings.Compare(a.Name, b.Name) })
 }
@@ -287,7 +299,12 @@ func (p *planner) roll() {
 		s := &p.slots[i]
 		switch {
 		case s.taken != "":
+		case s.pod == nil && p.rules.homes && p.Ending[s.name]: // its data is the next one's
+			s.waits = true
 		case s.pod == nil:
+			if _, ends := p.Ending[s.name]; ends && !wait { // it makes way
+				p.plan.Drop = append(p.plan.Drop, models.Key{Kind: "Pod", Namespace: p.App.Meta().Namespace, Name: s.name})
+			}
 			s.next = !wait
 		case s.pod.Spec.NodeName != "" && !s.placed(): // elsewhere it is another pod
 			p.plan.Drop = append(p.plan.Drop, models.KeyOf(s.pod.Pod))
@@ -314,6 +331,13 @@ func (p *planner) roll() {
 			p.plan.Put = append(p.plan.Put, p.makePod(&p.slots[i]))
 		}
 	}
+}
+
+// ended is a pod that its node is to end.
+func ended(pod *models.Pod, now time.Time) *models.Pod {
+	next := *pod
+	next.Metadata.DeletionTimestamp = new(now.UTC().Truncate(time.Second))
+	return &next
 }
 
 // turn returns those of the waiting slots that get the current revision now: one
@@ -460,6 +484,8 @@ func (s *slot) describe() string {
 		return fmt.Sprintf("there can be no pod %s: %s has one of that name", s.name, s.taken)
 	case s.place.Node == "":
 		return fmt.Sprintf("pod %s: %s", s.name, because(s.place.Reason, s.place.Message))
+	case s.waits:
+		return fmt.Sprintf("pod %s waits until the one before it has ended", s.name)
 	case s.pod == nil && !s.next:
 		return fmt.Sprintf("pod %s waits for those before it", s.name)
 	case s.pod == nil || !s.placed() || s.next:

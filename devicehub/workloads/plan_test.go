@@ -26,6 +26,8 @@ type world struct {
 	moved  int              // pods that were made anew
 	oldest map[string]int64 // node to the revision that runs there, by pod
 	runs   map[string]running
+	slowly bool              // pods take their time to end
+	ending map[string]string // pods that do, to their nodes
 	plan   Plan
 }
 
@@ -37,7 +39,7 @@ type running struct {
 }
 
 func newWorld(t testing.TB, replicas int32, nodes ...string) *world {
-	w := &world{t: t, broken: map[string]bool{}, away: map[string]bool{}, runs: map[string]running{}}
+	w := &world{t: t, broken: map[string]bool{}, away: map[string]bool{}, runs: map[string]running{}, ending: map[string]string{}}
 	d := &models.Deployment{TypeMeta: models.TypeMeta{APIVersion: models.APIVersionApps, Kind: "Deployment"}, Metadata: models.ObjectMeta{Name: "app", Namespace: "default", UID: "d1", Generation: 1}}
 	d.Spec.Replicas = &replicas
 	d.Spec.Template.Spec.Containers = []models.Container{{Name: "c", Image: "v1"}}
@@ -74,6 +76,7 @@ func (w *world) show() {
 	for i := range w.in.Pods {
 		p := &w.in.Pods[i]
 		w.in.Cluster.Load[p.Spec.NodeName]++
+		p.Held = w.slowly && p.Spec.NodeName != ""
 		p.Reachable = p.Spec.NodeName != "" && !w.away[p.Spec.NodeName]
 		r, ok := w.runs[p.Metadata.Name]
 		switch {
@@ -110,6 +113,12 @@ func (w *world) show() {
 
 // work lets the connected nodes bring up what they are to run, up to n pods.
 func (w *world) work() {
+	for name, node := range w.ending {
+		if !w.away[node] {
+			delete(w.ending, name)
+			delete(w.in.Ending, name)
+		}
+	}
 	for _, p := range w.in.Pods {
 		if p.Spec.NodeName == "" || w.away[p.Spec.NodeName] {
 			continue
@@ -132,6 +141,8 @@ func (w *world) step() string {
 		if key.Kind == "Pod" {
 			w.in.Pods = slices.DeleteFunc(w.in.Pods, func(p Pod) bool { return p.Metadata.Name == key.Name })
 			delete(w.runs, key.Name)
+			delete(w.ending, key.Name)
+			delete(w.in.Ending, key.Name)
 		} else {
 			w.in.Revisions = slices.DeleteFunc(w.in.Revisions, func(r *models.ControllerRevision) bool { return r.Metadata.Name == key.Name })
 		}
@@ -147,6 +158,18 @@ func (w *world) step() string {
 			w.in.Revisions = append(slices.DeleteFunc(w.in.Revisions, func(r *models.ControllerRevision) bool { return r.Metadata.Name == o.Metadata.Name }), o)
 		case *models.Pod:
 			i := slices.IndexFunc(w.in.Pods, func(p Pod) bool { return p.Metadata.Name == o.Metadata.Name })
+			if o.Metadata.DeletionTimestamp != nil {
+				if w.in.Ending == nil {
+					w.in.Ending = map[string]bool{}
+				}
+				w.in.Ending[o.Metadata.Name], w.ending[o.Metadata.Name] = true, o.Spec.NodeName
+				w.in.Pods = slices.Delete(w.in.Pods, i, i+1)
+				delete(w.runs, o.Metadata.Name)
+				continue
+			}
+			if _, is := w.ending[o.Metadata.Name]; is {
+				w.t.Fatalf("%s is made before the one before it has ended", o.Metadata.Name)
+			}
 			if i >= 0 {
 				o.Metadata.UID = w.in.Pods[i].Metadata.UID
 				w.in.Pods[i].Pod = o

@@ -16,6 +16,7 @@ type seen struct {
 	pods      map[string]map[string]*models.Pod                // owner's uid to its pods by name
 	revisions map[string]map[string]*models.ControllerRevision // the same
 	byKey     map[models.Key]models.Object                     // pods and revisions
+	ending    map[string]map[string]*models.Pod                // by namespace and name: pods that their nodes are to end; none of pods
 	podsOn    map[string]map[models.Key]bool                   // node to its pods
 	load      map[string]int                                   // node to its number of pods
 	ports     map[string]map[placement.HostPort]placement.Owner
@@ -25,7 +26,7 @@ type seen struct {
 
 func newSeen() *seen {
 	return &seen{apps: map[models.Key]models.Workload{}, live: map[string]bool{}, near: map[models.Key]map[models.Key]bool{}, pods: map[string]map[string]*models.Pod{},
-		revisions: map[string]map[string]*models.ControllerRevision{}, byKey: map[models.Key]models.Object{}, podsOn: map[string]map[models.Key]bool{}, load: map[string]int{},
+		revisions: map[string]map[string]*models.ControllerRevision{}, byKey: map[models.Key]models.Object{}, ending: map[string]map[string]*models.Pod{}, podsOn: map[string]map[models.Key]bool{}, load: map[string]int{},
 		ports: map[string]map[placement.HostPort]placement.Owner{}, nodes: map[string]*models.Node{}}
 }
 
@@ -49,10 +50,11 @@ func appOf(o models.Object) models.Key {
 }
 
 // takenFrom returns a function that says which other app than one has a pod of a name.
+// One that is being ended is nobody's any more.
 func (s *seen) takenFrom(app models.Workload) func(string) string {
 	return func(name string) string {
 		o := s.byKey[models.Key{Kind: "Pod", Namespace: app.Meta().Namespace, Name: name}]
-		if o == nil || ownerOf(o) == app.Meta().UID {
+		if o == nil || ownerOf(o) == app.Meta().UID || o.Meta().DeletionTimestamp != nil {
 			return ""
 		}
 		owner := appOf(o)
@@ -128,7 +130,11 @@ func (s *seen) set(o models.Object) {
 		into(s.revisions, ownerOf(o))[m.Name] = o
 	case *models.Pod:
 		s.byKey[key] = o
-		into(s.pods, ownerOf(o))[m.Name] = o
+		if m.DeletionTimestamp != nil {
+			into(s.ending, m.Namespace)[m.Name] = o
+		} else {
+			into(s.pods, ownerOf(o))[m.Name] = o
+		}
 		if node := o.Spec.NodeName; node != "" {
 			into(s.podsOn, node)[key] = true
 			s.load[node]++
@@ -159,6 +165,7 @@ func (s *seen) drop(key models.Key) {
 		outOf(s.revisions, ownerOf(o), m.Name)
 	case *models.Pod:
 		delete(s.byKey, key)
+		outOf(s.ending, m.Namespace, m.Name)
 		outOf(s.pods, ownerOf(o), m.Name)
 		if node := o.Spec.NodeName; node != "" {
 			outOf(s.podsOn, node, key)

@@ -26,7 +26,7 @@ func setWorld(t testing.TB, kind, spec string, nodes ...string) *world {
 }
 
 // script runs steps: "image v2", "away a b", "break v2", "node c", "nodeless a",
-// "label a k=v", "delete app-0", "wait 5s", "replicas 3" change the world; "work" lets
+// "label a k=v", "delete app-0", "slowly" (pods end when nodes work), "wait 5s", "replicas 3" change the world; "work" lets
 // nodes work; "" makes a plan, which is to be what follows ":".
 func (w *world) script(lines string) {
 	w.t.Helper()
@@ -40,6 +40,8 @@ func (w *world) script(lines string) {
 			w.want(fmt.Sprintf("line %d", i+1), strings.TrimSpace(w.condition(strings.TrimSpace(what))), strings.TrimSpace(want))
 		case f[0] == "work":
 			w.work()
+		case f[0] == "slowly":
+			w.slowly = true
 		case f[0] == "image":
 			w.image(f[1])
 		case f[0] == "away":
@@ -55,6 +57,12 @@ func (w *world) script(lines string) {
 			w.in.Cluster.Nodes = slices.Insert(w.in.Cluster.Nodes, at, n)
 		case f[0] == "nodeless":
 			w.in.Cluster.Nodes = slices.DeleteFunc(w.in.Cluster.Nodes, func(n placement.Node) bool { return n.Name == f[1] })
+			for name, node := range w.ending {
+				if node == f[1] {
+					delete(w.ending, name)
+					delete(w.in.Ending, name)
+				}
+			}
 		case f[0] == "label":
 			k, v, _ := strings.Cut(f[2], "=")
 			for i := range w.in.Cluster.Nodes {
@@ -246,6 +254,42 @@ func TestStatefulSet(t *testing.T) {
 			:
 			work
 			: +Pod/app-0@a r2`},
+		"one ends after the other": {", replicas: 3", "a b", `
+			slowly
+			: +ControllerRevision/app-1 +Pod/app-0@a r1
+			work
+			: +Pod/app-1@b r1 +ControllerRevision/app-1
+			work
+			: +Pod/app-2@a r1 +ControllerRevision/app-1
+			work
+			: +ControllerRevision/app-1
+			replicas 1
+			: +Pod/app-2@a r1 ends
+			:
+			work
+			: +Pod/app-1@b r1 ends
+			away b
+			work
+			:
+			replicas 3
+			:
+			Available: False PodsNotReady 1 of 3 pods are ready; pod app-1 waits until the one before it has ended
+			away
+			work
+			: +Pod/app-1@b r1
+			work
+			: +Pod/app-2@a r1`},
+		"all end at once": {", replicas: 3, podManagementPolicy: Parallel", "a b", `
+			slowly
+			: +ControllerRevision/app-1 +Pod/app-0@a r1 +Pod/app-1@b r1 +Pod/app-2@a r1
+			work
+			: +ControllerRevision/app-1
+			replicas 0
+			: +Pod/app-2@a r1 ends +Pod/app-1@b r1 ends +Pod/app-0@a r1 ends
+			replicas 1
+			:
+			nodeless a
+			: +Pod/app-0@b r1 +ControllerRevision/app-1`},
 		"at home": {", replicas: 2", "a b", `
 			: +ControllerRevision/app-1 +Pod/app-0@a r1
 			work
@@ -378,6 +422,7 @@ func TestSetsHold(t *testing.T) {
 		}[r.IntN(5)]
 		names := []string{"a", "b", "c", "d"}
 		w := setWorld(t, c.kind, c.spec, names...)
+		w.slowly = r.IntN(2) == 0
 		homes := map[string]string{}
 		there := func(node string) bool {
 			return slices.ContainsFunc(w.in.Cluster.Nodes, func(n placement.Node) bool { return n.Name == node })
@@ -419,7 +464,7 @@ func TestSetsHold(t *testing.T) {
 			taken := 0
 			for _, o := range w.plan.Put {
 				p, ok := o.(*models.Pod)
-				if !ok {
+				if !ok || p.Metadata.DeletionTimestamp != nil {
 					continue
 				}
 				if home := homes[p.Metadata.Name]; home != "" && there(home) && p.Spec.NodeName != home {

@@ -43,7 +43,7 @@ func (s *slot) status() (status models.PodStatus, uid string, ok bool) {
 		if len(s.gens) == 0 {
 			return status, s.uid, false
 		}
-		return models.PodStatus{Phase: models.PodPending, Reason: "Terminating", Message: "its containers are being stopped"}, s.uid, true
+		return models.PodStatus{Phase: models.PodPending, Reason: models.ReasonTerminating, Message: "its containers are being stopped"}, s.uid, true
 	}
 	status.Node = s.m.cfg.Node
 	if g == nil { // never had an engine

@@ -116,6 +116,8 @@ func (c *connection) findAtEdge(ctx context.Context, h hub, a app, kind, name st
 func (a *app) one(w io.Writer) *models.Pod {
 	rank := func(p *models.Pod) int {
 		switch s := podStatus(p); {
+		case p.Metadata.DeletionTimestamp != nil:
+			return 3
 		case s.Ready:
 			return 0
 		case s.Phase == models.PodRunning:

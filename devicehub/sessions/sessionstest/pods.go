@@ -26,6 +26,8 @@ type PodEdge struct {
 	items  map[string]*pb.Item // by kind and name: what it holds
 	runs   map[string]*models.Pod
 	broken map[string]bool // by image
+	ends   []*pb.Item      // pods that it holds no longer and whose end it has not told
+	slow   bool            // they take their time
 	engine *pb.Engine
 	ended  chan struct{} // of the link's loop
 }
@@ -80,10 +82,19 @@ func (p *PodEdge) sync(s *pb.Sync) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	name := func(kind, name string) string { return kind + "/" + name }
+	drop := func(n string) {
+		if i := p.items[n]; i != nil && i.Kind == "Pod" {
+			p.ends = append(p.ends, i)
+		}
+		delete(p.items, n)
+	}
 	for _, r := range s.Removed {
-		delete(p.items, name(r.Kind, r.Name))
+		drop(name(r.Kind, r.Name))
 	}
 	for _, i := range s.Items {
+		if was := p.items[name(i.Kind, i.Name)]; was != nil && was.Uid != i.Uid {
+			drop(name(i.Kind, i.Name))
+		}
 		p.items[name(i.Kind, i.Name)] = i
 	}
 	if s.Full {
@@ -91,7 +102,11 @@ func (p *PodEdge) sync(s *pb.Sync) {
 		for _, k := range s.Keep {
 			keep[name(k.Kind, k.Name)] = true
 		}
-		maps.DeleteFunc(p.items, func(n string, _ *pb.Item) bool { return !keep[n] })
+		for n := range p.items {
+			if !keep[n] {
+				drop(n)
+			}
+		}
 	}
 }
 
@@ -115,6 +130,12 @@ func (p *PodEdge) tell(full bool) {
 			p.t.Errorf("pod %s: %v", i.Name, err)
 		}
 		m.Pods = append(m.Pods, &pb.PodState{Namespace: i.Namespace, Name: i.Name, Uid: i.Uid, Json: text})
+	}
+	for _, i := range p.ends {
+		m.Pods = append(m.Pods, &pb.PodState{Namespace: i.Namespace, Name: i.Name, Uid: i.Uid, Gone: !p.slow, Json: []byte(`{"phase":"Pending","reason":"Terminating"}`)})
+	}
+	if !p.slow {
+		p.ends = nil
 	}
 	link := p.link
 	p.mu.Unlock()
@@ -149,6 +170,14 @@ func (p *PodEdge) make(uid string, pod *models.Pod) models.PodStatus {
 func (p *PodEdge) Break(image string, broken bool) {
 	p.mu.Lock()
 	p.broken[image] = broken
+	p.mu.Unlock()
+	p.tell(false)
+}
+
+// EndSlowly says that pods which go take their time from now on, or have had it.
+func (p *PodEdge) EndSlowly(slow bool) {
+	p.mu.Lock()
+	p.slow = slow
 	p.mu.Unlock()
 	p.tell(false)
 }
