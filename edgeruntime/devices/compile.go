@@ -1,10 +1,12 @@
 package devices
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/whimbrel-edge/whimbrel/edgeruntime/store"
 	"github.com/whimbrel-edge/whimbrel/mappers"
@@ -51,64 +53,145 @@ func (d *device) ref() edgelink.DeviceRef {
 	return edgelink.DeviceRef{UID: d.uid, Assignment: d.assignment}
 }
 
+// compiler turns what the hub wants into devices, and keeps what came of it: of
+// thousands of items one changes at a time, and the devices that it does not concern
+// stay the same ones.
+type compiler struct {
+	items   map[itemKey]decoded // every item, by the text that it was read from
+	devices map[string]compiled // by local id
+}
+
+type itemKey struct{ kind, namespace, name string }
+
+// decoded is an item's text and what was read from it, nil where it cannot be.
+type decoded struct {
+	text   []byte
+	object any
+}
+
+// compiled is a device, and all that it was compiled from.
+type compiled struct {
+	device     *device
+	item       *models.Device // nil: it cannot be read
+	uid        string
+	assignment uint64
+	model      *models.DeviceModel
+	desired    *wish
+	driver     mappers.Driver // the same one until forget
+	secrets    []*models.Secret
+}
+
+func (c compiled) same(o compiled) bool {
+	return c.item != nil && c.item == o.item && c.uid == o.uid && c.assignment == o.assignment && c.model == o.model && c.desired == o.desired &&
+		slices.Equal(c.secrets, o.secrets)
+}
+
+// forget has all devices compiled anew: the drivers are others.
+func (c *compiler) forget() { c.devices = nil }
+
 // compile turns items into devices, by local id. Decoding is tolerant, as the
 // hub may be newer; what cannot be served gets a problem and harms no other.
-func compile(items []store.Item, drivers map[string]mappers.Driver, log *slog.Logger) map[string]*device {
-	type name struct{ namespace, name string }
-	modelsBy := map[name]*models.DeviceModel{}
+func (c *compiler) compile(items []store.Item, drivers map[string]mappers.Driver, log *slog.Logger) map[string]*device {
+	was := *c
+	c.items, c.devices = make(map[itemKey]decoded, len(items)), make(map[string]compiled, len(was.devices))
 	desired := map[string]*wish{} // by the device's uid
-	secrets := map[name]*models.Secret{}
 	for _, i := range items {
-		var err error
-		switch i.Kind {
-		case store.KindDeviceModel:
-			m := &models.DeviceModel{}
-			if err = json.Unmarshal(i.JSON, m); err == nil {
-				m.Default()
-				modelsBy[name{i.Namespace, i.Name}] = m
+		key := itemKey{i.Kind, i.Namespace, i.Name}
+		r, known := was.items[key]
+		if !known || !bytes.Equal(r.text, i.JSON) {
+			object, err := readItem(i)
+			if err != nil {
+				log.Error("the hub sent what cannot be read", "kind", i.Kind, "namespace", i.Namespace, "name", i.Name, "revision", i.Revision, "error", err)
 			}
-		case store.KindSecret:
-			o := &models.Secret{}
-			if json.Unmarshal(i.JSON, o) == nil { // else it is as if it were not there; the error might tell of it
-				secrets[name{i.Namespace, i.Name}] = o
-			}
-		case store.KindDesired:
-			d := &wish{text: string(i.JSON)}
-			if err = json.Unmarshal(i.JSON, &d.Desired); err == nil {
-				desired[i.UID] = d
-			}
+			r = decoded{i.JSON, object}
 		}
-		if err != nil {
-			log.Error("the hub sent what cannot be read", "kind", i.Kind, "namespace", i.Namespace, "name", i.Name, "revision", i.Revision, "error", err)
+		c.items[key] = r
+		if w, ok := r.object.(*wish); ok {
+			desired[i.UID] = w
 		}
 	}
-	out := map[string]*device{}
+	out := make(map[string]*device, len(was.devices))
 	for _, i := range items {
 		if i.Kind != store.KindDevice {
 			continue
 		}
-		d := &device{id: mqtt.LocalID(i.Namespace, i.Name), namespace: i.Namespace, name: i.Name, uid: i.UID, assignment: i.Assignment, desired: desired[i.UID]}
-		out[d.id] = d
-		var object models.Device
-		if err := json.Unmarshal(i.JSON, &object); err != nil {
-			d.problem = "the device cannot be read by this release: " + err.Error()
-			d.key = string(i.JSON)
-			continue
+		id := mqtt.LocalID(i.Namespace, i.Name)
+		now := compiled{uid: i.UID, assignment: i.Assignment, desired: desired[i.UID]}
+		var refs []models.ConnectionSecret
+		if object, ok := c.items[itemKey{i.Kind, i.Namespace, i.Name}].object.(*models.Device); ok {
+			now.item = object
+			if m, ok := c.items[itemKey{store.KindDeviceModel, i.Namespace, object.Spec.Model}].object.(*models.DeviceModel); ok {
+				now.model, now.driver = m, drivers[m.Spec.Protocol]
+			}
+			refs = object.SecretRefs()
+			for _, ref := range refs {
+				secret, _ := c.items[itemKey{store.KindSecret, i.Namespace, ref.Secret}].object.(*models.Secret)
+				now.secrets = append(now.secrets, secret)
+			}
 		}
-		object.Default()
-		d.model, d.locked, d.connection = object.Spec.Model, object.Spec.Locked, object.Spec.Connection
-		model := modelsBy[name{i.Namespace, object.Spec.Model}]
-		d.resolve(model, &object, drivers)
-		for _, ref := range object.SecretRefs() {
-			d.takeSecret(ref, secrets[name{i.Namespace, ref.Secret}])
+		if before, there := was.devices[id]; there && before.same(now) {
+			now.device = before.device
+		} else {
+			now.device = newDevice(id, i, now, refs)
 		}
-		d.setKey(model, object.Spec)
+		c.devices[id], out[id] = now, now.device
 	}
 	return out
 }
 
+// readItem reads an item of a kind that devices are made of; nil is none.
+func readItem(i store.Item) (object any, err error) {
+	switch i.Kind {
+	case store.KindDevice:
+		d := &models.Device{}
+		if json.Unmarshal(i.JSON, d) != nil {
+			return nil, nil // the device says so
+		}
+		d.Default()
+		return d, nil
+	case store.KindDeviceModel:
+		m := &models.DeviceModel{}
+		if err := json.Unmarshal(i.JSON, m); err != nil {
+			return nil, err
+		}
+		m.Default()
+		return m, nil
+	case store.KindSecret:
+		s := &models.Secret{}
+		if json.Unmarshal(i.JSON, s) != nil {
+			return nil, nil // as if it were not there; the error might tell of it
+		}
+		return s, nil
+	case store.KindDesired:
+		w := &wish{text: string(i.JSON)}
+		if err := json.Unmarshal(i.JSON, &w.Desired); err != nil {
+			return nil, err
+		}
+		return w, nil
+	}
+	return nil, nil
+}
+
+func newDevice(id string, i store.Item, of compiled, refs []models.ConnectionSecret) *device {
+	d := &device{id: id, namespace: i.Namespace, name: i.Name, uid: i.UID, assignment: i.Assignment, desired: of.desired}
+	object := of.item
+	if object == nil {
+		err := json.Unmarshal(i.JSON, &models.Device{})
+		d.problem = fmt.Sprintf("the device cannot be read by this release: %v", err)
+		d.key = string(i.JSON)
+		return d
+	}
+	d.model, d.locked, d.connection = object.Spec.Model, object.Spec.Locked, object.Spec.Connection
+	d.resolve(of.model, object, of.driver)
+	for n, ref := range refs {
+		d.takeSecret(ref, of.secrets[n])
+	}
+	d.setKey(of.model, object.Spec)
+	return d
+}
+
 // resolve finds the device's properties and its driver, or its problem.
-func (d *device) resolve(model *models.DeviceModel, object *models.Device, drivers map[string]mappers.Driver) {
+func (d *device) resolve(model *models.DeviceModel, object *models.Device, driver mappers.Driver) {
 	if model == nil {
 		d.problem = fmt.Sprintf("there is no model %s on this edge", object.Spec.Model)
 		return
@@ -122,7 +205,7 @@ func (d *device) resolve(model *models.DeviceModel, object *models.Device, drive
 		defs[i].Every = max(defs[i].Every, models.MinEvery) // the hub checks it; a loop must not spin for its mistake
 	}
 	d.defs, d.protocol = defs, model.Spec.Protocol
-	if d.driver = drivers[model.Spec.Protocol]; d.driver == nil {
+	if d.driver = driver; d.driver == nil {
 		d.problem = fmt.Sprintf("no driver for protocol %s in this edge", model.Spec.Protocol)
 	}
 }

@@ -83,6 +83,7 @@ type Manager struct {
 	applying sync.Mutex                // held while what is wanted changes; before mu
 	items    []store.Item              // as Apply said
 	drivers  map[string]mappers.Driver // by protocol; replaced, not changed
+	compiler compiler
 
 	mu     sync.Mutex
 	wanted map[string]*device // by local id, as Apply said
@@ -112,7 +113,7 @@ func (m *Manager) Apply(items []store.Item) {
 
 // want makes what was applied wanted. The caller holds applying.
 func (m *Manager) want() {
-	wanted := compile(m.items, m.drivers, m.cfg.Log)
+	wanted := m.compiler.compile(m.items, m.drivers, m.cfg.Log)
 	m.mu.Lock()
 	m.wanted, m.first = wanted, true
 	m.mu.Unlock()
@@ -133,6 +134,7 @@ func (m *Manager) SetDriver(protocol string, d mappers.Driver) {
 	}
 	drivers[protocol] = d
 	m.drivers = drivers
+	m.compiler.forget()
 	if m.items != nil {
 		m.want()
 	}
@@ -185,13 +187,17 @@ func (m *Manager) reconcile(ctx context.Context, slots *sync.WaitGroup) {
 	for id := range m.wanted {
 		if m.slots[id] == nil {
 			s := newSlot(m, id)
+			s.told = m.wanted[id]
 			m.slots[id] = s
 			starting = append(starting, s)
 			slots.Go(func() { s.run(ctx) })
 		}
 	}
-	for _, s := range m.slots {
-		notify(s.wake)
+	for id, s := range m.slots {
+		if d := m.wanted[id]; d != s.told {
+			s.told = d
+			notify(s.wake)
+		}
 	}
 	if m.began {
 		return
@@ -309,7 +315,9 @@ type slot struct {
 	wake    chan struct{} // one slot: wanted may have changed
 	started chan struct{} // closed when the first loop runs, or none will
 
-	loop *loop // under Manager.mu; nil between two
+	// Under Manager.mu.
+	loop *loop   // nil between two
+	told *device // what reconcile has seen wanted last
 
 	// The rest belongs to run.
 	published map[string]bool // retained topics
