@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Sizes of a frame on TCP (APS 4.1, MIG 3.1.3).
@@ -31,6 +32,11 @@ type Frame struct {
 // ErrFrame says that bytes are no Modbus frame. Nothing after them on the same
 // connection can be trusted.
 var ErrFrame = errors.New("malformed frame")
+
+// inFrame is what an error with ErrFrame says, without the words that all have.
+func inFrame(err error) string {
+	return strings.TrimPrefix(err.Error(), "modbus: ")
+}
 
 // Append appends the frame's bytes to b. It fails when the PDU is empty or
 // longer than MaxPDU.

@@ -45,6 +45,9 @@ type conn struct {
 	ctx  context.Context
 	by   time.Time // its deadline
 	seen *Exchange // to fill in, nil while nobody taps it
+	// heard is what came instead of the answer, for people: a line that says
+	// nothing and one that says the wrong thing are mended in different places.
+	heard string
 
 	// Of serialFraming.
 	echoes bool // what is sent comes back first
@@ -101,20 +104,24 @@ func (m *mbap) exchange(c *conn, request []byte) ([]byte, error) {
 	for {
 		header, err := c.in.Peek(headerSize)
 		if err != nil {
+			c.part(len(header))
 			return nil, cutShort(err, len(header))
 		}
 		size, err := frameSize(header)
 		if err != nil {
-			return nil, fmt.Errorf("%w: % x", ErrProtocol, header)
+			return nil, fmt.Errorf("%w: %s: % x", ErrProtocol, inFrame(err), header)
 		}
 		frame := make([]byte, size)
 		if n, err := io.ReadFull(c.in, frame); err != nil {
+			c.part(n)
 			return nil, cutShort(err, n)
 		}
 		got := binary.BigEndian.Uint16(frame)
 		// The number wraps, so "older" is within the half circle behind.
 		if age := int16(m.transaction - got); age > 0 {
-			continue // a late answer to an earlier request
+			// Late, or of a device that does not copy the number.
+			c.heard = fmt.Sprintf("an answer with the transaction id of an earlier request came (%d instead of %d)", got, m.transaction)
+			continue
 		} else if age < 0 {
 			return nil, fmt.Errorf("%w: answer to transaction %d, which was never asked", ErrProtocol, got)
 		}
@@ -123,6 +130,13 @@ func (m *mbap) exchange(c *conn, request []byte) ([]byte, error) {
 		}
 		binary.BigEndian.PutUint16(frame, asked)
 		return frame, nil
+	}
+}
+
+// part notes that a part of a frame came, and not the rest.
+func (c *conn) part(have int) {
+	if have > 0 {
+		c.heard = fmt.Sprintf("only the first %d bytes of an answer came", have)
 	}
 }
 

@@ -2,7 +2,6 @@ package modbus
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -115,13 +114,16 @@ func (s *serialFraming) exchange(c *conn, request []byte) ([]byte, error) {
 				break
 			}
 			if wrong != nil {
-				return nil, fmt.Errorf("%w: % x: %v", ErrProtocol, head(got), errors.Unwrap(wrong))
+				return nil, fmt.Errorf("%w: %s: % x", ErrProtocol, inFrame(wrong), head(got))
 			}
 			if adu[0] == request[0] && !s.late.arrived(adu) {
 				return nil, fmt.Errorf("%w: %v", ErrProtocol, checkAnswer(request[1:], adu[1:]))
 			}
 			// Another unit's, or late: the answer is yet to come.
 			s.late.arrived(adu)
+			if c.heard = "a late answer to an earlier request came"; adu[0] != request[0] {
+				c.heard = fmt.Sprintf("an answer of unit %d came", adu[0])
+			}
 			got = room[:copy(room[:], got[used:])]
 		}
 		if silent {

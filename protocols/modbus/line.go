@@ -224,7 +224,7 @@ func (l *Line) attempt(ctx context.Context, timeout time.Duration, request []byt
 	if err != nil {
 		return nil, err
 	}
-	c.ctx, c.by, c.seen = ctx, deadline, seen
+	c.ctx, c.by, c.seen, c.heard = ctx, deadline, seen, ""
 	stop, ended := func() bool { return true }, make(chan struct{})
 	if ctx.Done() != nil {
 		stop = context.AfterFunc(ctx, func() {
@@ -241,7 +241,7 @@ func (l *Line) attempt(ctx context.Context, timeout time.Duration, request []byt
 		}
 	}
 	if err != nil {
-		return nil, l.explain(ctx, timeout, err)
+		return nil, l.explain(ctx, timeout, c.heard, err)
 	}
 	l.stats.answered(l.framing.wireSize(request), l.framing.wireSize(answer), time.Since(start))
 	if request[0] == 0 && l.cfg.Framing != TCP { // a broadcast
@@ -258,7 +258,7 @@ func (l *Line) attempt(ctx context.Context, timeout time.Duration, request []byt
 }
 
 // explain sorts a failed exchange into the kinds of errors.go.
-func (l *Line) explain(ctx context.Context, timeout time.Duration, err error) error {
+func (l *Line) explain(ctx context.Context, timeout time.Duration, heard string, err error) error {
 	switch {
 	case l.closed.Load():
 		return &lineError{ErrNotConnected, errClosed}
@@ -267,6 +267,9 @@ func (l *Line) explain(ctx context.Context, timeout time.Duration, err error) er
 	case isTimeout(err):
 		if cause := ctx.Err(); cause != nil {
 			return &lineError{ErrTimeout, cause}
+		}
+		if heard != "" {
+			return &lineError{ErrTimeout, fmt.Errorf("no answer within %v: %s", timeout, heard)}
 		}
 		return &lineError{ErrTimeout, fmt.Errorf("no answer within %v", timeout)}
 	}

@@ -165,6 +165,9 @@ func (rtu) take(b []byte, silent bool) (adu []byte, used int, err error) {
 		}
 	}
 	unit, pdu, err := ParseRTU(b)
+	if size := answerSize(b) + 2; err != nil && size > len(b) {
+		err = fmt.Errorf("modbus: %d of %d bytes, and then silence: %w", len(b), size, ErrFrame)
+	}
 	if err != nil {
 		return nil, len(b), err
 	}
