@@ -150,6 +150,7 @@ func TestNotificationsComeBackAfterEveryFault(t *testing.T) {
 		}},
 		{"answers lost", func(lost func()) { proxy.Set(faultproxy.DropDown); lost() }},
 		{"requests lost", func(lost func()) { proxy.Set(faultproxy.DropUp); lost() }},
+		{"sessions closed, channels kept", func(func()) { sim.CloseSessions() }},
 		{"silent server", func(lost func()) { sim.Silence(); lost(); sim.Speak() }},
 	}
 	for i := range 40 {
@@ -175,6 +176,22 @@ func TestNotificationsComeBackAfterEveryFault(t *testing.T) {
 	for _, e := range f.errs {
 		if strings.HasPrefix(e, string(models.ReasonProtocolError)) {
 			t.Errorf("a loss counts as %s", e)
+		}
+	}
+}
+
+// TestASessionThatTheServerClosed: who polls is told so once, as a connection that
+// is lost, and has a new one with the next read.
+func TestASessionThatTheServerClosed(t *testing.T) {
+	t.Parallel()
+	sim := counting(t, nil)
+	dev := open(t, New(), fmt.Sprintf(quick, sim.Addr()), countingPoints()...)
+	read := func() error { return dev.Read(t.Context(), []int{0, 1, 2}, make([]mappers.Result, 3)) }
+	for range 3 {
+		await(t, "an answer", 5*time.Second, func() bool { return read() == nil })
+		sim.CloseSessions()
+		if f := mappers.FailureOf(read()); f.Reason != models.ReasonNotConnected || !strings.Contains(f.Error(), "session") {
+			t.Errorf("a closed session: %v", f)
 		}
 	}
 }

@@ -174,7 +174,28 @@ func (d *device) result(p int, dv *ua.DataValue) mappers.Result {
 // explain says what a bad status of a node means, and what to do where that is
 // known.
 func (d *device) explain(pt *point, status ua.StatusCode) error {
-	name, meaning, do := wire.Name(status), wire.Meaning(status), advice(status, d.target.device)
+	return means(pt, status, advice(status, d.target.device))
+}
+
+// refusal is the same of a write.
+func (d *device) refusal(pt *point, status ua.StatusCode) error {
+	do := ""
+	switch status {
+	case ua.StatusBadNotWritable:
+		do = "give the property access: Read, or another address"
+	case ua.StatusBadUserAccessDenied:
+		do = "give the connection a user who may write it: username and passwordFrom, or certificateFrom"
+	case ua.StatusBadOutOfRange:
+		do = "the model's minimum and maximum would refuse it earlier"
+	case ua.StatusBadNotReadable: // of reading alone
+	default:
+		do = advice(status, d.target.device)
+	}
+	return means(pt, status, do)
+}
+
+func means(pt *point, status ua.StatusCode, do string) error {
+	name, meaning := wire.Name(status), wire.Meaning(status)
 	text := fmt.Sprintf("node %s: %s", pt.address, name)
 	if meaning != "" {
 		text += ": " + meaning
@@ -330,7 +351,7 @@ func (d *device) written(p int, status ua.StatusCode) error {
 	case d.points[p].index >= 0 && (status == ua.StatusBadWriteNotSupported || status == ua.StatusBadIndexRangeInvalid):
 		return &mappers.Failure{Reason: reason, Refused: true, Err: fmt.Errorf("the server does not take a single element of an array: %w", status)}
 	}
-	return &mappers.Failure{Reason: reason, Refused: true, Err: status}
+	return &mappers.Failure{Reason: reason, Refused: true, Err: d.refusal(&d.points[p], status)}
 }
 
 // discover finds out the types of the nodes to be written, where they are not

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/gopcua/opcua/ua"
 
 	"github.com/whimbrel-edge/whimbrel/models"
+	wire "github.com/whimbrel-edge/whimbrel/protocols/opcua"
 )
 
 func TestFailuresAreSorted(t *testing.T) {
@@ -38,6 +40,11 @@ func TestFailuresAreSorted(t *testing.T) {
 		}
 		if f := connecting(tc.err); f.Reason != tc.reason || !f.Unsent || f.Refused {
 			t.Errorf("connecting: %v: %+v", tc.err, f)
+		}
+	}
+	for _, status := range []ua.StatusCode{ua.StatusBadCertificateUntrusted, ua.StatusBadSecurityChecksFailed, ua.StatusBadCertificateTimeInvalid} {
+		if f := connecting(fmt.Errorf("opening: %w", status)); !strings.Contains(f.Error(), "("+wire.Name(status)+"): have it trust the one in mappers/opcua/client.pem") {
+			t.Errorf("%v: %v", status, f)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/gopcua/opcua/ua"
 
@@ -55,7 +56,7 @@ func choose(endpoints []*ua.EndpointDescription, t target) (*ua.EndpointDescript
 	}
 	if best == nil {
 		slices.Sort(offered)
-		return nil, refused(fmt.Errorf("the server does not offer policy %s with mode %s, only %s", t.policy, t.mode,
+		return nil, refused(fmt.Errorf("the server does not offer policy %s with mode %s, only %s: set the connection's policy and mode to one of these, or mode to auto", t.policy, t.mode,
 			strings.Join(slices.Compact(offered), ", ")))
 	}
 	return best, nil
@@ -92,13 +93,18 @@ func trusted(certificate []byte, t target) error {
 	}
 	sum := sha256.Sum256(certs[0].Raw)
 	fingerprint := "sha256:" + hex.EncodeToString(sum[:])
+	// Also when it has expired: who trusts a fingerprint means that certificate.
 	if slices.Contains(t.trust, fingerprint) {
 		return nil
 	}
-	if t.device == "" { // nobody's yet
-		return mappers.Fail(reasonUntrusted, fmt.Errorf("the server's certificate is not trusted; if %s is its fingerprint, say so", fingerprint))
+	what := "the server's certificate is not trusted"
+	if end := certs[0].NotAfter; time.Now().After(end) {
+		what += ", and expired on " + end.UTC().Format(time.DateOnly)
 	}
-	return mappers.Fail(reasonUntrusted, fmt.Errorf("the server's certificate is not trusted; if %s is its fingerprint, run: whimbrel trust %s %s", fingerprint, argument(t.device), fingerprint))
+	if t.device == "" { // nobody's yet
+		return mappers.Fail(reasonUntrusted, fmt.Errorf("%s; if %s is its fingerprint, say so", what, fingerprint))
+	}
+	return mappers.Fail(reasonUntrusted, fmt.Errorf("%s; if %s is its fingerprint, run: whimbrel trust %s %s", what, fingerprint, argument(t.device), fingerprint))
 }
 
 // argument is a device as the command line names it: a name that the edge made

@@ -1,16 +1,21 @@
 package opcua
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/whimbrel-edge/whimbrel/mappers"
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -188,5 +193,32 @@ func TestIdentityIsKept(t *testing.T) {
 	var three identities
 	if _, err := three.in(dir); err == nil {
 		t.Error("nonsense is an identity")
+	}
+}
+
+// TestACertificateThatExpired is trusted by its fingerprint, or named as what it is.
+func TestACertificateThatExpired(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "server.pem")
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(1e9, 0), NotAfter: time.Unix(1.2e9, 0), DNSNames: []string{"localhost"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+	if err := os.WriteFile(file, append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sim := counting(t, func(c *opcuasim.Config) { c.Security, c.Certificate = []string{"all"}, file })
+	_, err = attempt(t, New(), "", fmt.Sprintf(`{"url": %q, "mode": "Sign"}`, sim.URL()))
+	if err == nil || !strings.Contains(err.Error(), "not trusted, and expired on 2008-01-10; if "+fingerprintOf(sim)) {
+		t.Errorf("not trusted: %v", err)
+	}
+	if v, err := attempt(t, New(), "", fmt.Sprintf(`{"url": %q, "mode": "Sign", "trust": [%q]}`, sim.URL(), fingerprintOf(sim))); err != nil || v != models.Int(9) {
+		t.Errorf("trusted: %v, %v", v, err)
 	}
 }

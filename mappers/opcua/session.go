@@ -273,9 +273,25 @@ func connecting(err error) *mappers.Failure {
 	if !errors.As(err, &f) {
 		f = failure(err)
 	}
+	var status ua.StatusCode
+	if errors.As(err, &status) && refusesClient(status) {
+		f = mappers.Fail(f.Reason, fmt.Errorf("the server does not accept the edge's certificate (%s): have it trust the one in mappers/opcua/%s in the edge's data directory", wire.Name(status), identityFile))
+	}
 	// A server that refuses may think better of it, and nothing was refused of
 	// what is to be read or written.
 	return &mappers.Failure{Reason: f.Reason, Unsent: true, Err: fmt.Errorf("connecting: %w", f.Err)}
+}
+
+// refusesClient tells the status codes by which a server says that it does not
+// take the certificate that it was shown.
+func refusesClient(status ua.StatusCode) bool {
+	switch status {
+	case ua.StatusBadSecurityChecksFailed, ua.StatusBadCertificateUntrusted, ua.StatusBadCertificateInvalid, ua.StatusBadCertificateTimeInvalid,
+		ua.StatusBadCertificateURIInvalid, ua.StatusBadCertificateHostNameInvalid, ua.StatusBadCertificateUseNotAllowed, ua.StatusBadCertificateRevoked,
+		ua.StatusBadCertificateIssuerUseNotAllowed, ua.StatusBadCertificateChainIncomplete, ua.StatusBadCertificatePolicyCheckFailed:
+		return true
+	}
+	return false
 }
 
 // failure sorts why a request failed as a whole.

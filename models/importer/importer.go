@@ -102,6 +102,9 @@ func Import(r io.Reader, o Options) (Result, error) {
 			return Result{}, err
 		}
 	}
+	if wrong := o.unfit(f); wrong != "" {
+		return Result{Format: f}, fmt.Errorf("%s: the file is taken for %s", wrong, f)
+	}
 	b := newBuilder(o)
 	switch f {
 	case CSV:
@@ -117,6 +120,19 @@ func Import(r io.Reader, o Options) (Result, error) {
 		err = b.finish()
 	}
 	return Result{Format: f, Model: b.model, Warnings: b.warnings}, err
+}
+
+// unfit names an option that says nothing about files of a format; "" is none.
+func (o *Options) unfit(f Format) string {
+	switch {
+	case o.Base != nil && f != SunSpec:
+		return "base is of SunSpec models"
+	case o.Repeat != 0 && f != SunSpec:
+		return "repeat is of SunSpec models"
+	case o.Under != "" && f != NodeSet:
+		return "under is of OPC UA NodeSets"
+	}
+	return ""
 }
 
 // Recognise tells a file's format from how it begins.

@@ -227,6 +227,25 @@ func TestWhatMultipliesEnds(t *testing.T) {
 	}
 }
 
+// TestOptionsOfAnotherFormat are refused, not ignored.
+func TestOptionsOfAnotherFormat(t *testing.T) {
+	csv := "name,table,register\na,holding,1\n"
+	for _, tt := range []struct {
+		o    importer.Options
+		want string
+	}{
+		{importer.Options{Base: new(5)}, "base is of SunSpec models: the file is taken for csv"},
+		{importer.Options{Repeat: 2}, "repeat is of SunSpec"},
+		{importer.Options{Under: "x"}, "under is of OPC UA NodeSets: the file is taken for csv"},
+		{importer.Options{Fallback: "m"}, ""},
+	} {
+		_, err := importer.Import(strings.NewReader(csv), tt.o)
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.HasPrefix(err.Error(), tt.want)) {
+			t.Errorf("%+v: %v, want %s", tt.o, err, tt.want)
+		}
+	}
+}
+
 func TestRecognise(t *testing.T) {
 	for text, want := range map[string]importer.Format{
 		"\uFEFF<?xml version=\"1.0\"?>\n<UANodeSet ": importer.NodeSet,

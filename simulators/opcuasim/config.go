@@ -67,8 +67,11 @@ type Config struct {
 	// MaxMonitoredItems is how many items all subscriptions of a session may
 	// monitor; further ones are refused with BadTooManyMonitoredItems. 0 is any
 	// number, -1 none.
-	MaxMonitoredItems int          `yaml:"maxMonitoredItems"`
-	Log               *slog.Logger `yaml:"-"`
+	MaxMonitoredItems int `yaml:"maxMonitoredItems"`
+	// MaxOperations is how many nodes a request to read, write or monitor may name;
+	// others are refused with BadTooManyOperations. 0 is any number.
+	MaxOperations int          `yaml:"maxOperations"`
+	Log           *slog.Logger `yaml:"-"`
 }
 
 // Node is one variable. What it shows is the signal named Signal (by default

@@ -461,6 +461,11 @@ func (s *Server) Silence() { s.cable.hush(true) }
 // Speak ends Silence. Connections that lost something are reset.
 func (s *Server) Speak() { s.cable.hush(false) }
 
+// CloseSessions forgets every session and its subscriptions, as servers do when
+// an administrator ends them. Connections and their secure channels live on, and
+// nobody is told.
+func (s *Server) CloseSessions() { s.forget() }
+
 // DropSubscriptions forgets every subscription, as servers do that are short of
 // memory. Nobody is told.
 func (s *Server) DropSubscriptions() {

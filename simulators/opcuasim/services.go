@@ -208,11 +208,19 @@ func (s *Server) read(_ *uasc.SecureChannel, r ua.Request, _ uint32) (ua.Respons
 	}
 	req := r.(*ua.ReadRequest)
 	s.reads.Add(1)
+	if s.tooMany(len(req.NodesToRead)) {
+		return nil, ua.StatusBadTooManyOperations
+	}
 	out := make([]*ua.DataValue, len(req.NodesToRead))
 	for i, n := range req.NodesToRead {
 		out[i] = s.attribute(n)
 	}
 	return &ua.ReadResponse{ResponseHeader: header(req), Results: out, DiagnosticInfos: []*ua.DiagnosticInfo{}}, nil
+}
+
+// tooMany reports whether a request names more nodes than the server takes.
+func (s *Server) tooMany(nodes int) bool {
+	return s.cfg.MaxOperations > 0 && nodes > s.cfg.MaxOperations
 }
 
 func (s *Server) attribute(n *ua.ReadValueID) *ua.DataValue {
@@ -228,6 +236,9 @@ func (s *Server) writeAll(_ *uasc.SecureChannel, r ua.Request, _ uint32) (ua.Res
 		return nil, err
 	}
 	req := r.(*ua.WriteRequest)
+	if s.tooMany(len(req.NodesToWrite)) {
+		return nil, ua.StatusBadTooManyOperations
+	}
 	out := make([]ua.StatusCode, len(req.NodesToWrite))
 	for i, n := range req.NodesToWrite {
 		out[i] = s.write(n.NodeID, n.AttributeID, n.IndexRange, n.Value)
@@ -305,6 +316,9 @@ func (s *Server) createMonitoredItems(_ *uasc.SecureChannel, r ua.Request, _ uin
 		return nil, err
 	}
 	req := r.(*ua.CreateMonitoredItemsRequest)
+	if s.tooMany(len(req.ItemsToCreate)) {
+		return nil, ua.StatusBadTooManyOperations
+	}
 	svc := s.srv.MonitoredItemService
 	svc.SubService.Mu.Lock()
 	sub := svc.SubService.Subs[req.SubscriptionID]

@@ -274,6 +274,12 @@ func (s *SecureChannel) dispatcher() {
 				case <-s.closing:
 					return
 				default:
+					// That the server does not do what one request asks for is the
+					// business of who asked, and no reason to give the channel up
+					// (Whimbrel).
+					if msg.Response() != nil {
+						break
+					}
 					select {
 					case s.errch <- msg.Err:
 					default:
@@ -879,8 +885,13 @@ func (s *SecureChannel) scheduleRenewal(instance *channelInstance) {
 	case <-t.C:
 	}
 
-	// TODO: where should this error go?
-	_ = s.renew(instance)
+	// A channel that is not renewed ends (Whimbrel).
+	if err := s.renew(instance); err != nil {
+		select {
+		case s.errch <- err:
+		default:
+		}
+	}
 }
 
 func (s *SecureChannel) renew(instance *channelInstance) error {
