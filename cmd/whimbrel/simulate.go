@@ -60,6 +60,12 @@ remembered. It prints a Device that fits, to be applied.`,
 			if err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("speed") && how.Speed == 0 {
+				return cli.Usagef("--speed must be above 0, and at most 1000: a recording that stands still has no next answer")
+			}
+			if model != "" && (how.Speed != 0 || how.Loop) {
+				return cli.Usagef("--speed and --loop go with recordings, and --from-model plays none")
+			}
 			if model != "" {
 				return simulateModel(cmd.Context(), model, how.Listen, log, cmd.OutOrStdout())
 			}

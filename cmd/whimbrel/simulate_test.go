@@ -79,6 +79,8 @@ func TestSimulateMistakes(t *testing.T) {
 		{[]string{"missing.yaml"}, 1, "missing.yaml"},
 		{[]string{"missing.yaml", "--manifests", "x"}, 1, "missing.yaml"},
 		{[]string{"plant", "--speed", "-1"}, 2, "--speed: speed -1 is not within"},
+		{[]string{"a.jsonl", "--speed", "0"}, 2, "--speed must be above 0"},
+		{[]string{"--from-model", "sdm630", "--loop"}, 2, "--from-model plays none"},
 		{[]string{"plant", "--loop"}, 2, "go with recordings"},
 		{[]string{"plant", "--loud"}, 2, "unknown flag"},
 	} {
