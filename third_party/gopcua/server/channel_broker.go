@@ -23,6 +23,10 @@ type channelBroker struct {
 	// s is a slice of all SecureChannels watched by the channelBroker
 	s map[uint32]*uasc.SecureChannel
 
+	// closed says that Close waits, or has waited, for those that there were: none
+	// joins them (Whimbrel).
+	closed bool
+
 	// Next Secure Channel ID to issue to a client
 	secureChannelID uint32
 
@@ -82,12 +86,17 @@ func (c *channelBroker) RegisterConn(ctx context.Context, conn *uacp.Conn, local
 	}
 
 	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		_ = conn.Close()
+		return nil
+	}
 	c.s[secureChannelID] = sc
 	if c.logger != nil {
 		c.logger.Info("Registered new channel (id %d) now at %d channels", secureChannelID, len(c.s))
 	}
-	c.mu.Unlock()
 	c.wg.Add(1)
+	c.mu.Unlock()
 outer:
 	for {
 		select {
@@ -129,6 +138,7 @@ outer:
 func (c *channelBroker) Close() error {
 	var err error
 	c.mu.Lock()
+	c.closed = true
 	for _, s := range c.s {
 		s.Close()
 	}
