@@ -184,7 +184,7 @@ func modbusBench(t *testing.T, listen string) bench {
 		{Name: "on", Table: "coil", Register: new(uint16(0)), Writable: true},
 	}}}, Signals: map[string]signal.Spec{"level": {Constant: 0.5}}})
 	fault := func(f modbussim.Fault) func() error { return func() error { return sim.Inject("u", f) } }
-	b := bench{protocol: "modbus", url: func() string { return sim.URL("u") }, connection: func() string { return `{"url": %q, "unit": 1, "timeout": "150ms"}` },
+	b := bench{protocol: "modbus", url: func() string { return sim.URL("u") }, connection: func() string { return `{"url": %q, "unit": 1, "timeout": "500ms"}` },
 		properties: []models.Property{
 			{Name: "level", Type: models.TypeFloat, Access: models.Read, Address: json.RawMessage(`{"table":"input","register":3,"encoding":"float32"}`)},
 			{Name: "on", Type: models.TypeBool, Access: models.ReadWrite, Address: json.RawMessage(`{"table":"coil","register":0}`)},
@@ -208,7 +208,7 @@ func serialBench(t *testing.T) bench {
 	sim := serialsim.Start(t, serialsim.Config{Checksum: "crc16", Inputs: map[string]any{"level": 0.5, "on": true}, Commands: []serialsim.Command{
 		{Ask: `L\?`, Answer: "L={level:.1f}"}, {Ask: `ON\?`, Answer: "ON={on}"}}})
 	fault := func(f serialsim.Fault) func() error { return func() error { return sim.Inject(f) } }
-	return bench{protocol: "serial", url: sim.URL, connection: func() string { return `{"url": %q, "timeout": "100ms", "checksum": "crc16"}` },
+	return bench{protocol: "serial", url: sim.URL, connection: func() string { return `{"url": %q, "timeout": "500ms", "checksum": "crc16"}` },
 		properties: []models.Property{
 			{Name: "level", Type: models.TypeFloat, Access: models.Read, Address: json.RawMessage(`{"read":"L?","match":"L=([0-9.]+)"}`)},
 			{Name: "on", Type: models.TypeBool, Access: models.Read, Address: json.RawMessage(`{"read":"ON?","match":"ON=([01])"}`)},
@@ -228,7 +228,7 @@ func opcuaBench(t *testing.T) bench {
 		{Name: "level", Type: "Float", Writable: true, Value: 0.5}, {Name: "on", Type: "Boolean", Value: true},
 		{Name: "list", Type: "Int16", Array: true, Value: []any{1, 2}}}})
 	status := func(s ua.StatusCode) func() error { return func() error { return sim.SetStatus("level", s) } }
-	return bench{protocol: "opcua", url: sim.URL, connection: func() string { return `{"url": %q, "timeout": "250ms", "subscribe": false}` },
+	return bench{protocol: "opcua", url: sim.URL, connection: func() string { return `{"url": %q, "timeout": "1s", "subscribe": false}` },
 		properties: []models.Property{
 			{Name: "level", Type: models.TypeFloat, Access: models.ReadWrite, Address: json.RawMessage(`{"node":"ns=2;s=level"}`)},
 			{Name: "on", Type: models.TypeBool, Access: models.Read, Address: json.RawMessage(`{"node":"nsu=urn:whimbrel:simulator:opcua:nodes;s=on"}`)},

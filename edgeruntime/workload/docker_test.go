@@ -130,7 +130,7 @@ func (s *site) status(name string) *models.PodStatus {
 
 func (s *site) await(name, what string, is func(*models.PodStatus) bool) *models.PodStatus {
 	s.t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		st := s.status(name)
 		if is(st) {

@@ -42,7 +42,7 @@ type Harness struct {
 
 // Device is a real or simulated device for a test.
 type Device struct {
-	Connection json.RawMessage // with a timeout of at most a second
+	Connection json.RawMessage // with a timeout of at most two seconds
 	// Points the device has, at least two of them writable and readable.
 	Points []Point
 	// Refused is a point that Open accepts and the device has not; it lies
@@ -77,7 +77,7 @@ const (
 	cancelWithin = time.Second
 	closeWithin  = 2 * time.Second
 	backWithin   = 10 * time.Second
-	failWithin   = 5 * time.Second // a read of a silent device; its timeout is at most a second
+	failWithin   = 10 * time.Second // a read of a silent device; its timeout is at most two seconds
 	late         = 100 * time.Millisecond
 )
 

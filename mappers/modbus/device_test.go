@@ -433,7 +433,7 @@ func TestFailuresOfTheDevice(t *testing.T) {
 	sim := modbussim.Start(t, modbussim.Config{Units: []modbussim.Unit{memory(1, modbussim.Memory{Table: "holding", Register: 0, Count: 4})}})
 	drv, register := New(), pt("a", models.TypeInt, models.ReadWrite, `{"table": "holding", "register": 0}`)
 	// Only where no answer comes in time is a timeout waited for.
-	patient, hasty := open(t, drv, sim.Addr(), `, "timeout": "10s"`, register), open(t, drv, sim.Addr(), `, "timeout": "100ms"`, register)
+	patient, hasty := open(t, drv, sim.Addr(), `, "timeout": "10s"`, register), open(t, drv, sim.Addr(), `, "timeout": "500ms"`, register)
 	for _, c := range []struct {
 		name    string
 		fault   modbussim.Fault
@@ -441,7 +441,7 @@ func TestFailuresOfTheDevice(t *testing.T) {
 		outcome string // of a write: refused, unsent, unknown
 	}{
 		{"silent", modbussim.Fault{Kind: modbussim.Silent}, models.ReasonTimeout, "unknown"},
-		{"slow", modbussim.Fault{Kind: modbussim.Slow, Delay: time.Second}, models.ReasonTimeout, "unknown"},
+		{"slow", modbussim.Fault{Kind: modbussim.Slow, Delay: 2 * time.Second}, models.ReasonTimeout, "unknown"},
 		{"reset", modbussim.Fault{Kind: modbussim.Reset}, models.ReasonNotConnected, "unknown"},
 		{"garbage", modbussim.Fault{Kind: modbussim.Garbage}, models.ReasonProtocolError, "unknown"},
 		{"truncated", modbussim.Fault{Kind: modbussim.Truncated}, "", "unknown"},

@@ -124,12 +124,12 @@ func conforms(t *testing.T, cfg opcuasim.Config, connection string) {
 
 func TestConformance(t *testing.T) {
 	t.Run("subscribing", func(t *testing.T) {
-		conforms(t, opcuasim.Config{Tick: 20 * time.Millisecond}, `{"url": %q, "timeout": "1s", "publishingInterval": "50ms"}`)
+		conforms(t, opcuasim.Config{Tick: 20 * time.Millisecond}, `{"url": %q, "timeout": "2s", "publishingInterval": "50ms"}`)
 	})
 	t.Run("a server that takes three nodes a request", func(t *testing.T) {
 		conforms(t, opcuasim.Config{Tick: 20 * time.Millisecond, MaxOperations: 3}, `{"url": %q, "timeout": "700ms", "publishingInterval": "50ms"}`)
 	})
 	t.Run("a server that does not subscribe", func(t *testing.T) {
-		conforms(t, opcuasim.Config{MaxMonitoredItems: -1}, `{"url": %q, "timeout": "1s"}`)
+		conforms(t, opcuasim.Config{MaxMonitoredItems: -1}, `{"url": %q, "timeout": "2s"}`)
 	})
 }

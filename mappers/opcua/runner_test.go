@@ -65,7 +65,7 @@ func TestUnderARunner(t *testing.T) {
 func underARunner(t *testing.T, sim *opcuasim.Server, subscribe bool) {
 	all := append(countingPoints(), pt("setpoint", models.TypeFloat, models.ReadWrite, `{"node": "ns=2;s=setpoint"}`),
 		pt("second", models.TypeInt, models.ReadWrite, `{"node": "ns=2;s=profile", "index": 1}`))
-	dev := open(t, New(), fmt.Sprintf(`{"url": %q, "timeout": "300ms", "publishingInterval": "50ms", "subscribe": %v}`, sim.URL(), subscribe), all...)
+	dev := open(t, New(), fmt.Sprintf(`{"url": %q, "timeout": "10s", "publishingInterval": "50ms", "subscribe": %v}`, sim.URL(), subscribe), all...)
 	var properties []models.ResolvedProperty
 	for _, p := range all {
 		properties = append(properties, models.ResolvedProperty{Name: p.Property, Type: p.Type, Access: p.Access, Address: p.Address,
@@ -84,7 +84,7 @@ func underARunner(t *testing.T, sim *opcuasim.Server, subscribe bool) {
 		return out.state == models.StateDegraded && out.reason == "node-id-unknown" && good(0) && good(1) && good(3) && good(4) &&
 			out.last[2].Quality == models.Bad
 	})
-	await(t, "all but the missing node is good", 5*time.Second, healthy)
+	await(t, "all but the missing node is good", 30*time.Second, healthy)
 	out.mu.Lock()
 	why := out.why
 	out.mu.Unlock()
@@ -98,7 +98,7 @@ func underARunner(t *testing.T, sim *opcuasim.Server, subscribe bool) {
 		if !r.Write(mappers.Write{ID: id, Property: p, Value: v, Verify: true}) {
 			t.Fatal("the write was not taken")
 		}
-		await(t, "write "+id, 5*time.Second, out.is(func() bool { _, ok := out.results[id]; return ok }))
+		await(t, "write "+id, 30*time.Second, out.is(func() bool { _, ok := out.results[id]; return ok }))
 		out.mu.Lock()
 		defer out.mu.Unlock()
 		return out.results[id]
@@ -116,7 +116,7 @@ func underARunner(t *testing.T, sim *opcuasim.Server, subscribe bool) {
 	if got := write("c", 4, models.Int(40000)); got.Outcome != mappers.Refused {
 		t.Errorf("out of range: %+v", got)
 	}
-	await(t, "the written value is reported", 5*time.Second, out.is(func() bool { return out.last[3].Value == models.Float(0.1) }))
+	await(t, "the written value is reported", 30*time.Second, out.is(func() bool { return out.last[3].Value == models.Float(0.1) }))
 
 	// What the server changes in the array shows; an element that it no longer has is bad.
 	element := func(what string, array []int16, ok func(models.Sample) bool) {
@@ -124,14 +124,14 @@ func underARunner(t *testing.T, sim *opcuasim.Server, subscribe bool) {
 		if err := sim.Set("profile", array); err != nil {
 			t.Fatal(err)
 		}
-		await(t, what, 5*time.Second, out.is(func() bool { return ok(out.last[4]) }))
+		await(t, what, 30*time.Second, out.is(func() bool { return ok(out.last[4]) }))
 	}
 	element("another element", []int16{1, 12, 3}, func(s models.Sample) bool { return s.Quality == models.Good && s.Value == models.Int(12) })
 	element("no such element", []int16{1}, func(s models.Sample) bool { return s.Quality == models.Bad })
 	element("an element again", []int16{1, 13}, func(s models.Sample) bool { return s.Quality == models.Good && s.Value == models.Int(13) })
 
 	sim.Unplug()
-	await(t, "the device is offline and its values are bad", 5*time.Second, out.is(func() bool {
+	await(t, "the device is offline and its values are bad", 30*time.Second, out.is(func() bool {
 		return out.state == models.StateOffline && out.last[0].Quality == models.Bad && out.last[3].Quality == models.Bad &&
 			(out.last[3].Reason == models.ReasonNotConnected || out.last[3].Reason == models.ReasonTimeout)
 	}))
@@ -141,5 +141,5 @@ func underARunner(t *testing.T, sim *opcuasim.Server, subscribe bool) {
 	if err := sim.Plug(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the device is back", 15*time.Second, healthy)
+	await(t, "the device is back", 60*time.Second, healthy)
 }
