@@ -117,6 +117,9 @@ type Local struct {
 	Origin   string       `json:"origin,omitempty"`  // by which way it came, such as "mqtt"
 	Before   Reported     `json:"before,omitzero"`   // what was reported when it was made
 	ClientID models.Value `json:"clientId,omitzero"` // the "$id" to echo; stays at the edge
+	// Private says that the property's values were to stay at the edge when this was
+	// made. It stays then, whatever becomes of the model.
+	Private bool `json:"private,omitempty"`
 }
 
 // Verdict is what became of a Local.

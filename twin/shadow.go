@@ -202,7 +202,11 @@ func (s *Shadow) SetWrite(name string, w Write, current string) bool {
 	p := s.property(name)
 	before := p.Write()
 	if before.ID == w.ID {
-		if before == w || before.State.Final() && !w.Late {
+		// That it expired may be the hub's own word, which it gave while the edge was
+		// away; the edge knows better. And a hold that drifted may be refused later.
+		better := before.State == Expired && !before.Late && w.State.Final() ||
+			before.State == Applied && w.State == Failed && w.Time.After(before.Time)
+		if before == w || before.State.Final() && !w.Late && !better {
 			return false
 		}
 	} else if before.ID == current && before.ID != "" && w.ID != current {

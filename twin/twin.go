@@ -110,12 +110,12 @@ func (t *Twin) Stored() Stored { return Stored{Intent: t.Intent(), Observed: t.O
 func (t *Twin) Intent() Intent {
 	s := Intent{Cloud: t.cloud.Clone(), Locals: slices.Clone(t.locals), Writes: map[string]effort{}}
 	for name, e := range t.others {
-		if want, _ := t.wantedOf(name); want.ID == e.ID { // else nobody will ask for it again
+		if want, _ := t.wantedOf(name); want.ID == e.ID || e.ID == "" { // else nobody will ask for it again
 			s.Writes[name] = e
 		}
 	}
 	for i := range t.props {
-		if t.props[i].write.ID != "" {
+		if e := &t.props[i].write; e.ID != "" || len(e.Spent) > 0 {
 			s.Writes[t.defs[i].Name] = t.props[i].write
 		}
 	}
@@ -163,6 +163,12 @@ func (t *Twin) Write(i int) (Write, models.Value) {
 // not the hub's desired value yet.
 func (t *Twin) WriteIsLocal(i int) bool { return t.props[i].write.Version == 0 }
 
+// WriteIsPrivate reports whether the hub is not to hear the texts of property i's
+// write, nor of it at all while it is local.
+func (t *Twin) WriteIsPrivate(i int) bool {
+	return t.defs[i].Uplink == models.UplinkNone || t.props[i].write.Private
+}
+
 // DesiredVersion returns the hub's desired version as the edge knows it.
 func (t *Twin) DesiredVersion() int64 { return t.cloud.Version }
 
@@ -173,7 +179,7 @@ func (t *Twin) Locals() []Local { return slices.Clone(t.locals) }
 // property the oldest that waits, unless its values stay at the edge.
 func (t *Twin) Uplink() (out []Local) {
 	for i, l := range t.locals {
-		if !t.private(l.Property) && firstOf(t.locals, l.Property) == i {
+		if !t.stays(l) && firstOf(t.locals, l.Property) == i {
 			out = append(out, l)
 		}
 	}
@@ -185,7 +191,7 @@ func (t *Twin) Uplink() (out []Local) {
 func (t *Twin) ComingVersion() int64 {
 	version := t.cloud.Version
 	for _, l := range t.locals {
-		if !t.private(l.Property) {
+		if !t.stays(l) {
 			version++
 		}
 	}
@@ -257,7 +263,9 @@ func (t *Twin) SetState(s models.DeviceState, problem string) bool {
 // WriteChange is a change of a write's state, to be told. Whoever tells it keeps it
 // as Untold until it is told.
 type WriteChange struct {
-	Property int
+	Property int    // -1 for a property that the model has lost
+	Name     string // of the property
+	Private  bool   // its values are to stay at the edge, or were when the write was made
 	Write    Write
 	ClientID models.Value
 	Local    bool // made at this edge, and not the hub's desired value yet
@@ -269,26 +277,66 @@ type WriteChange struct {
 func (t *Twin) changed(i int) WriteChange {
 	t.Version++
 	e := &t.props[i].write
-	return WriteChange{Property: i, Write: e.Write, ClientID: e.ClientID, Local: e.Version == 0}
+	return WriteChange{Property: i, Name: t.defs[i].Name, Private: t.WriteIsPrivate(i), Write: e.Write, ClientID: e.ClientID, Local: e.Version == 0}
 }
 
 // SetCloud takes the hub's desired values, which replace the ones before.
 // Local writes that they override are superseded.
 func (t *Twin) SetCloud(d Desired, now time.Time) (changes []WriteChange) {
-	if d.Version < t.cloud.Version {
-		// The hub was restored from an older copy: what it says now is what is wanted.
+	// The hub was restored from an older copy: what it says now is what is wanted.
+	restored := d.Version < t.cloud.Version
+	if restored {
 		t.Version++
 	}
-	t.cloud = d.Clone()
 	kept := t.locals[:0]
 	for _, l := range t.locals {
-		if d.Judge(l) == Waiting {
+		// Of what stays here the hub gives no verdict, and its versions may have gone back
+		// behind the write's: another value than the one before is of after it.
+		later := t.stays(l) && d.Properties[l.Property].ID != t.cloud.Properties[l.Property].ID
+		if d.Judge(l) == Waiting && !later {
 			kept = append(kept, l)
 		}
 	}
+	t.cloud = d.Clone()
 	t.locals = kept
 	for i := range t.props {
+		before := t.props[i].write.ID
 		changes = append(changes, t.aim(i, now)...)
+		// It may have forgotten what became of a write that it still knows.
+		if e := &t.props[i].write; restored && e.ID != "" && e.ID == before {
+			changes = append(changes, t.changed(i))
+		}
+	}
+	return append(changes, t.aimOthers(restored, now)...)
+}
+
+// Resume makes the writes follow what is wanted, after a restart that may have come
+// between storing the one and the other.
+func (t *Twin) Resume(now time.Time) (changes []WriteChange) { return t.SetCloud(t.cloud, now) }
+
+// aimOthers ends the writes of properties that the model has lost and that nobody asks
+// for any more. The others it tells once more if the hub was restored.
+func (t *Twin) aimOthers(restored bool, now time.Time) (changes []WriteChange) {
+	for _, name := range slices.Sorted(maps.Keys(t.others)) {
+		e := t.others[name]
+		want, _ := t.wantedOf(name)
+		asked := want.ID == e.ID && !want.Value.IsNull()
+		if spent := e.spent(); !asked && len(spent) > 0 {
+			t.others[name] = effort{Spent: spent}
+		} else if !asked {
+			delete(t.others, name)
+		}
+		switch {
+		case asked && !restored, !asked && e.State != Pending:
+			continue
+		case asked:
+		case want.ID == e.ID:
+			e.settle(Expired, "not confirmed in time", now)
+		default:
+			e.settle(Superseded, "", now)
+		}
+		t.Version++
+		changes = append(changes, WriteChange{Property: -1, Name: name, Private: e.Private, Write: e.Write, ClientID: e.ClientID, Local: e.Version == 0})
 	}
 	return changes
 }
@@ -300,15 +348,15 @@ func (t *Twin) SetLocal(l Local, now time.Time) (changes []WriteChange) {
 	t.locals = t.addLocal(t.locals, l)
 	t.Version++
 	if !ok {
-		return nil
+		return t.aimOthers(false, now)
 	}
 	return t.aim(i, now)
 }
 
 // NextLocal completes a local write with what it is based on.
 func (t *Twin) NextLocal(l Local) Local {
-	l.Base, l.After = t.cloud.Version, ""
-	if first := firstOf(t.locals, l.Property); first >= 0 && !t.private(l.Property) {
+	l.Base, l.After, l.Private = t.cloud.Version, "", t.private(l.Property)
+	if first := firstOf(t.locals, l.Property); first >= 0 && !l.Private {
 		l.After = t.locals[first].ID
 	}
 	return l
@@ -322,7 +370,7 @@ func (t *Twin) addLocal(locals []Local, l Local) []Local {
 	out := make([]Local, 0, len(locals)+1)
 	first := firstOf(locals, l.Property)
 	for i, other := range locals {
-		if other.Property != l.Property || i == first && !t.private(l.Property) {
+		if other.Property != l.Property || i == first && !t.stays(l) && !t.stays(other) {
 			out = append(out, other)
 		}
 	}
@@ -332,6 +380,9 @@ func (t *Twin) addLocal(locals []Local, l Local) []Local {
 func firstOf(locals []Local, property string) int {
 	return slices.IndexFunc(locals, func(l Local) bool { return l.Property == property })
 }
+
+// stays reports whether the hub is not to hear of a local write.
+func (t *Twin) stays(l Local) bool { return l.Private || t.private(l.Property) }
 
 // private reports whether the property's values stay at the edge.
 func (t *Twin) private(property string) bool {
@@ -392,12 +443,18 @@ func (t *Twin) aim(i int, now time.Time) (changes []WriteChange) {
 		}
 		changes = append(changes, t.changed(i))
 	}
+	var spent []string
+	if t.defs[i].Write == models.Once {
+		spent = e.spent()
+	}
 	if want.Value.IsNull() {
-		*e = effort{}
+		*e = effort{Spent: spent}
 		return changes
 	}
 	asked := t.localOf(want.ID)
-	*e = effort{Write: Write{ID: want.ID, State: Pending, Time: now}, Value: want.Value, Version: want.Version, ClientID: client, Trace: want.Trace}
+	*e = effort{Write: Write{ID: want.ID, State: Pending, Time: now}, Value: want.Value, Version: want.Version, ClientID: client, Trace: want.Trace,
+		Private: t.private(t.defs[i].Name) || asked != nil && asked.Private, Spent: spent}
+	want.Hidden = want.Hidden || slices.Contains(e.Spent, want.ID) && want.Settled == ""
 	if want.Settled.Final() && !want.Hidden && t.defs[i].Write == models.Once {
 		// Some edge has written it already: this one, before it lost its disk, or the
 		// one that served the device before.
@@ -478,7 +535,7 @@ func (t *Twin) Due(now time.Time) (orders []Order, changes []WriteChange) {
 			e.tries = 0 // it stuck for longer than it was waited for: this is a new drift, not the same fight
 		}
 		e.Value = v
-		e.inFlight, e.Sent, e.SentAt = true, true, now
+		e.inFlight, e.Sent, e.before, e.SentAt = true, true, e.SentAt, now
 		orders = append(orders, Order{Property: i, ID: e.ID, Value: e.Value, Once: def.Write == models.Once, Trace: e.Trace})
 	}
 	return orders, changes
@@ -549,7 +606,7 @@ func (t *Twin) Settle(r Result, now time.Time) (changes []WriteChange) {
 		e.backOff(now) // of the next assertion, if it does not stick
 		return append(changes, t.changed(r.Property))
 	case NotSent:
-		e.Sent, e.SentAt = false, time.Time{}
+		e.Sent, e.SentAt = false, e.before // an attempt before may have reached the device
 		e.backOff(now)
 		e.Error = r.Err
 		return nil
@@ -615,12 +672,16 @@ func (t *Twin) Unsettled(i int) bool {
 func (t *Twin) Pending(i int) models.Value { return t.props[i].write.Value }
 
 // HideUnreadable ends, after a restart, the once writes whose outcome nothing
-// can ever tell because their property cannot be read.
+// can ever tell because their property cannot be read, or not any more.
 func (t *Twin) HideUnreadable(now time.Time) (changes []WriteChange) {
 	for i := range t.props {
-		if e := &t.props[i].write; e.Hidden && e.State == Pending && !t.defs[i].Access.Readable() {
+		if e := &t.props[i].write; t.Unsettled(i) && t.defs[i].Write == models.Once && !t.defs[i].Access.Readable() {
+			why := "the edge stopped before the device answered"
+			if !e.Hidden {
+				why = e.Error + "; and the property cannot be read any more"
+			}
 			e.Hidden = false
-			e.settle(Unknown, "the edge stopped before the device answered", now)
+			e.settle(Unknown, why, now)
 			changes = append(changes, t.changed(i))
 		}
 	}

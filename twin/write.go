@@ -1,6 +1,7 @@
 package twin
 
 import (
+	"slices"
 	"time"
 
 	"github.com/whimbrel-edge/whimbrel/models"
@@ -43,6 +44,7 @@ type Untold struct {
 	ClientID models.Value `json:"clientId,omitzero"`
 	Local    bool         `json:"local,omitempty"`
 	Asked    *Local       `json:"asked,omitempty"`
+	Private  bool         `json:"private,omitempty"`
 }
 
 // Outcome is what a mapper says of a write it was given.
@@ -85,9 +87,14 @@ type effort struct {
 	Deadline time.Time    `json:"deadline,omitzero"`
 	ClientID models.Value `json:"clientId,omitzero"`
 	Trace    string       `json:"trace,omitempty"`
-	Want     models.Value `json:"want,omitzero"` // what the device read when the write was confirmed
+	Private  bool         `json:"private,omitempty"` // the property's values were to stay at the edge when it was made
+	// Spent are the last once writes of the property that were sent before this one: a
+	// hub that went back to an older copy may ask for them again.
+	Spent []string     `json:"spent,omitempty"`
+	Want  models.Value `json:"want,omitzero"` // what the device read when the write was confirmed
 
 	inFlight bool
+	before   time.Time     // SentAt of the attempt before this one
 	tries    int           // in a row that did not stick
 	wait     time.Duration // the back-off before next
 	next     time.Time     // not before
@@ -99,6 +106,18 @@ const (
 	firstRetry = time.Second
 	lastRetry  = 5 * time.Minute
 )
+
+// maxSpent bounds effort.Spent; the oldest is forgotten first.
+const maxSpent = 16
+
+// spent is Spent of the write that takes this one's place.
+func (e *effort) spent() []string {
+	if e.ID == "" || !e.Sent || slices.Contains(e.Spent, e.ID) {
+		return e.Spent
+	}
+	out := append(slices.Clone(e.Spent), e.ID)
+	return out[max(0, len(out)-maxSpent):]
+}
 
 func (e *effort) backOff(now time.Time) {
 	e.wait = min(firstRetry<<min(e.tries, 12), lastRetry)

@@ -77,6 +77,7 @@ func (l *loop) tell(ctx context.Context, now time.Time) {
 		entry.States = []edgelink.StateEvent{{State: l.state.state, Reason: string(l.state.reason), Message: l.state.message, Time: now}}
 	}
 	if len(entry.Samples)+len(entry.Writes)+len(entry.States) == 0 {
+		l.wasTold(ann.writes) // all there is to tell of them: the hub is not to hear it
 		l.announce(ann, commit{})
 	} else if !l.append(ctx, entry, ann) {
 		return
@@ -88,13 +89,12 @@ func (l *loop) tell(ctx context.Context, now time.Time) {
 // stay at the edge it hears what became of its own writes, without texts, which
 // may quote values, and nothing of local ones.
 func (l *loop) writeEvent(w twin.WriteChange) (edgelink.WriteEvent, bool) {
-	def := &l.d.defs[w.Property]
-	e := edgelink.WriteEvent{Property: def.Name, ID: w.Write.ID, State: string(w.Write.State), Error: w.Write.Error, Time: w.Write.Time,
+	e := edgelink.WriteEvent{Property: w.Name, ID: w.Write.ID, State: string(w.Write.State), Error: w.Write.Error, Time: w.Write.Time,
 		Late: w.Write.Late, Refused: w.Write.Refused, Sent: w.Write.SentAt}
 	if w.Asked != nil {
 		e.Asked = new(localDesired(*w.Asked))
 	}
-	if def.Uplink != models.UplinkNone {
+	if !w.Private {
 		return e, true
 	}
 	if e.Error != "" {
@@ -168,10 +168,19 @@ func (l *loop) committed() {
 		l.waiting = l.waiting[1:]
 		if c.err != nil {
 			l.lose(ann.writes)
-		} else if len(ann.writes) > 0 && l.forgetAt.IsZero() {
-			l.forgetAt = time.Now().Add(forgetAfter)
+		} else {
+			l.outdate(ann.writes)
+			l.wasTold(ann.writes)
 		}
 		l.announce(&ann, c)
+	}
+}
+
+// wasTold has the intent forget, soon, that these are untold. Where storing it is to
+// be tried again anyhow, that does it.
+func (l *loop) wasTold(writes []writeOut) {
+	if len(writes) > 0 && l.forgetAt.IsZero() && l.intentAt.IsZero() {
+		l.forgetAt = time.Now().Add(forgetAfter)
 	}
 }
 
@@ -216,13 +225,16 @@ func (l *loop) announce(ann *announcement, c commit) {
 func (l *loop) tellAgain() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for i := range l.waiting { // told before it in any case
+		l.outdate(l.waiting[i].writes)
+	}
 	var again []writeOut
 	said := map[string]bool{}
 	for _, w := range l.lost {
 		w.again = true
 		// Of a write that is under way still the last word is told, after which the one
 		// that got lost would be a step back.
-		if now, _ := l.twin.Write(w.Property); now.ID == w.Write.ID {
+		if now, _ := l.write(w.Property); now.ID == w.Write.ID {
 			if said[now.ID] {
 				continue
 			}
@@ -240,9 +252,35 @@ func (l *loop) tellAgain() {
 	l.out.locals = true
 }
 
-// lose keeps what the outbox refused, to be told again.
+// write is the property's write now, none for a property that the model has lost.
+func (l *loop) write(property int) (twin.Write, models.Value) {
+	if property < 0 {
+		return twin.Write{}, models.Null
+	}
+	return l.twin.Write(property)
+}
+
+// outdate brings what the outbox refused up to what it has taken since of the same
+// writes: told again as it was, it would be a step back, and the hub may not even
+// know the write that it has heard the end of.
+func (l *loop) outdate(writes []writeOut) {
+	for _, w := range writes {
+		for i := range l.lost {
+			if lost := &l.lost[i]; lost.Write.ID == w.Write.ID {
+				lost.Write, lost.Local = w.Write, w.Local
+			}
+		}
+	}
+}
+
+// lose keeps what the outbox refused, to be told again: of each write the last word.
 func (l *loop) lose(writes []writeOut) {
-	l.lost = append(l.lost, writes...)
+	for _, w := range writes {
+		l.outdate([]writeOut{w})
+		if !slices.ContainsFunc(l.lost, func(lost writeOut) bool { return lost.Write.ID == w.Write.ID }) {
+			l.lost = append(l.lost, w)
+		}
+	}
 	if n := len(l.lost) - maxLost; n > 0 {
 		l.lost = slices.Delete(l.lost, 0, n)
 		l.m.cfg.Log.Warn("the hub will not hear what became of writes: too much waits for the outbox to take it", "device", l.d.id, "writes", n)
@@ -254,7 +292,7 @@ func (l *loop) intent(locals ...twin.Local) twin.Intent {
 	i := l.twin.IntentWith(locals...)
 	add := func(writes []writeOut) {
 		for _, w := range writes {
-			i.Untold = append(i.Untold, twin.Untold{Property: l.d.defs[w.Property].Name, Write: w.Write, ClientID: w.ClientID, Local: w.Local, Asked: w.Asked})
+			i.Untold = append(i.Untold, twin.Untold{Property: w.Name, Private: w.Private, Write: w.Write, ClientID: w.ClientID, Local: w.Local, Asked: w.Asked})
 		}
 	}
 	add(l.lost)
@@ -268,9 +306,11 @@ func (l *loop) intent(locals ...twin.Local) twin.Intent {
 // recall has told what a former life has, or may have, not told any more.
 func (l *loop) recall(untold []twin.Untold) {
 	for _, u := range untold {
-		if i, ok := l.twin.Index(u.Property); ok { // else the model has lost it
-			l.out.writes = append(l.out.writes, writeOut{WriteChange: twin.WriteChange{Property: i, Write: u.Write, ClientID: u.ClientID, Local: u.Local, Asked: u.Asked}})
+		c := twin.WriteChange{Property: -1, Name: u.Property, Private: u.Private, Write: u.Write, ClientID: u.ClientID, Local: u.Local, Asked: u.Asked}
+		if i, ok := l.twin.Index(u.Property); ok { // else the model has lost it since
+			c.Property, c.Private = i, c.Private || l.d.defs[i].Uplink == models.UplinkNone
 		}
+		l.out.changed(c)
 	}
 }
 
@@ -368,7 +408,7 @@ func (l *loop) publishWrite(w twin.WriteChange) {
 		Error    string          `json:"error,omitempty"`
 		Late     bool            `json:"late,omitempty"`
 		Time     *time.Time      `json:"time"`
-	}{ID: w.Write.ID, Property: l.d.defs[w.Property].Name, State: w.Write.State, Error: w.Write.Error, Late: w.Write.Late, Time: moment(w.Write.Time)}
+	}{ID: w.Write.ID, Property: w.Name, State: w.Write.State, Error: w.Write.Error, Late: w.Write.Late, Time: moment(w.Write.Time)}
 	if !w.ClientID.IsNull() {
 		m.ClientID = &w.ClientID
 	}

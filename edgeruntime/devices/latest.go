@@ -31,9 +31,10 @@ type toldValue struct {
 }
 
 type toldWrite struct {
-	write twin.Write
-	local bool
-	due   bool
+	write   twin.Write
+	local   bool
+	private bool
+	due     bool
 }
 
 // newTold is what the former life of the device has announced.
@@ -44,6 +45,7 @@ func newTold(t *twin.Twin, state stateTold, problem string) toldAll {
 		told.values[i].reported = t.Reported(i)
 		told.writes[i].write, _ = t.Write(i)
 		told.writes[i].local = t.WriteIsLocal(i)
+		told.writes[i].private = t.WriteIsPrivate(i)
 	}
 	return told
 }
@@ -70,12 +72,15 @@ func (t *toldAll) take(l *loop, ann *announcement, c commit) (urgent bool) {
 		}
 	}
 	for _, w := range ann.writes {
+		if w.Property < 0 {
+			continue
+		}
 		told := &t.writes[w.Property]
 		// What is told late must not hide what was told since.
 		if now, _ := l.twin.Write(w.Property); now.ID != "" && now.ID != w.Write.ID || told.write.ID == w.Write.ID && told.write.State.Final() && !w.Write.State.Final() {
 			continue
 		}
-		*told = toldWrite{write: w.Write, local: w.Local, due: true}
+		*told = toldWrite{write: w.Write, local: w.Local, private: w.Private, due: true}
 		urgent = true
 	}
 	if ann.state != nil {
@@ -155,7 +160,7 @@ func (l *loop) latest(want LatestWanted) *pb.LatestTwin {
 		if w.write.ID == "" || !full && !w.due {
 			continue
 		}
-		if e, ok := l.writeEvent(twin.WriteChange{Property: i, Write: w.write, Local: w.local}); ok {
+		if e, ok := l.writeEvent(twin.WriteChange{Property: i, Name: l.d.defs[i].Name, Private: w.private, Write: w.write, Local: w.local}); ok {
 			out.Writes = append(out.Writes, &pb.WriteEvent{Property: e.Property, Id: e.ID, State: e.State, Error: e.Error, TimeUs: micro(e.Time), Late: e.Late, Refused: e.Refused})
 			some = true
 		}

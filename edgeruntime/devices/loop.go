@@ -2,6 +2,7 @@ package devices
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"hash/fnv"
 	"path/filepath"
@@ -139,6 +140,12 @@ func newLoop(ctx context.Context, s *slot, d *device) (*loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.unsaved != nil { // what the disk has is older
+		stored.Intent = twin.Intent{}
+		if err := json.Unmarshal(s.unsaved, &stored.Intent); err != nil {
+			return nil, err
+		}
+	}
 	now := time.Now()
 	l := &loop{m: s.m, slot: s, d: d, events: make(chan event, maxEvents), asks: make(chan func()), done: make(chan struct{}), over: make(chan struct{}), ended: make(chan struct{}),
 		twin: twin.New(d.defs, stored, now), changed: make(chan struct{}),
@@ -224,6 +231,8 @@ func (l *loop) begin(ctx context.Context) {
 	if l.d.desired != nil {
 		l.desired = l.d.desired
 		l.out.changed(l.twin.SetCloud(l.desired.Desired, now)...)
+	} else {
+		l.out.changed(l.twin.Resume(now)...)
 	}
 	l.mu.Unlock()
 	l.out.dirty = true
@@ -539,6 +548,9 @@ func (l *loop) stop(ctx context.Context) {
 	// keep the process from ending.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
+	if !l.intentAt.IsZero() {
+		l.intentAt = time.Now() // the disk may have recovered, and there is no later
+	}
 	l.turn(ctx)
 	for len(l.waiting) > 0 {
 		select {

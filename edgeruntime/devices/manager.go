@@ -322,6 +322,7 @@ type slot struct {
 	// The rest belongs to run.
 	published map[string]bool // retained topics
 	version   uint64          // of the twin, as the loop before showed it
+	unsaved   []byte          // JSON of the twin's intent, where the disk did not take it from the loop before
 }
 
 func newSlot(m *Manager, id string) *slot {
@@ -391,7 +392,10 @@ func (s *slot) run(ctx context.Context) {
 // finish stores what a loop observed last before another one reads it.
 func (s *slot) finish(l *loop) {
 	s.set(nil)
-	s.version = l.twin.Version
+	s.version, s.unsaved = l.twin.Version, nil
+	if !l.intentAt.IsZero() {
+		s.unsaved = mustJSON(l.intent())
+	}
 	if o, ok := l.takeObserved(); ok {
 		if err := s.m.cfg.Store.SaveObserved(context.Background(), map[string]twin.Observed{l.d.uid: o}); err != nil {
 			s.m.cfg.Log.Warn("storing what was observed failed", "device", s.id, "error", err)
@@ -405,7 +409,7 @@ func (s *slot) forget(ctx context.Context, d *device) {
 		s.publish(topic, nil)
 	}
 	clear(s.published)
-	s.version = 0
+	s.version, s.unsaved = 0, nil
 	if err := s.m.cfg.Store.DropTwin(ctx, d.uid); err != nil && ctx.Err() == nil {
 		// KeepTwins does it at the next start.
 		s.m.cfg.Log.Warn("forgetting a twin failed", "device", s.id, "error", err)
