@@ -130,7 +130,7 @@ func (s *site) status(name string) *models.PodStatus {
 
 func (s *site) await(name, what string, is func(*models.PodStatus) bool) *models.PodStatus {
 	s.t.Helper()
-	deadline := time.Now().Add(3 * time.Minute)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		st := s.status(name)
 		if is(st) {
@@ -249,7 +249,8 @@ func TestDocker(t *testing.T) {
 		}
 	})
 	t.Run("failing rollout", func(t *testing.T) {
-		s.m.Apply([]store.Item{s.pod("roll-0", 4, []string{"grumble=no such thing", "exit=4"}, nil)})
+		// Without the probe a busy engine may call it running for long enough to be steady.
+		s.m.Apply([]store.Item{s.pod("roll-0", 4, []string{"grumble=no such thing", "exit=4"}, func(p *models.PodSpec) { p.Containers[0].ReadinessProbe = httpProbe })})
 		st := s.await("roll-0", "failing", func(st *models.PodStatus) bool {
 			return st.Update != nil && st.Update.Failed && st.Update.Reason == models.ReasonCrashLoopBackOff
 		})

@@ -338,7 +338,7 @@ func TestBadNeighbours(t *testing.T) {
 	cancel()
 	loops.Wait()
 	t.Logf("a record took %s at most; garbage was sent %d times", worst.Round(time.Millisecond), insulted)
-	if worst > 2*time.Second {
+	if worst > 5*time.Second { // silent ones are given up after 30
 		t.Errorf("bad neighbours held a record up for %s", worst)
 	}
 	if insulted < 3 {
