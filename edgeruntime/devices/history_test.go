@@ -1126,17 +1126,17 @@ func TestPrivateWriteIsToldOnce(t *testing.T) {
 }
 
 // TestUntoldOfALostProperty: the model loses a property while the outbox refuses what
-// became of its write, and the disk what that was.
+// became of its write, and the disk too.
 func TestUntoldOfALostProperty(t *testing.T) {
 	for _, disk := range []error{nil, errors.New("disk is full")} {
 		in(t, func(t *testing.T, b *bench) {
 			b.m.Apply(one())
 			wait(2 * time.Second)
 			b.outbox.set(false, outbox.ErrDiskFull)
-			desired := desiredItem("a", wants(1, "W1", "once", models.Float(5)))
+			b.store.setFail(disk)
+			desired := desiredItem("a", wants(1, "W1", "hold", models.Float(5)))
 			b.m.Apply(one(desired))
 			wait(2 * time.Second)
-			b.store.setFail(disk)
 			b.m.Apply([]store.Item{modelItem("plain", `{"protocol":"fake","properties":[{"name":"temp","type":"float","access":"Read"}]}`),
 				deviceItem("a", `{"model":"plain"}`), desired})
 			wait(2 * time.Second)
@@ -1144,7 +1144,7 @@ func TestUntoldOfALostProperty(t *testing.T) {
 			b.outbox.set(false, nil)
 			b.outbox.take()
 			wait(30 * time.Second)
-			same(t, "told", writeEvents(b.outbox.take()), []string{"W1 once applied"})
+			same(t, "told", writeEvents(b.outbox.take()), []string{"W1 hold applied"})
 			if stored, err := b.store.Twin(t.Context(), "uid-a"); err != nil || len(stored.Untold) > 0 {
 				t.Errorf("kept %+v, %v", stored.Untold, err)
 			}
