@@ -113,7 +113,7 @@ func (l *loop) append(ctx context.Context, e outbox.Entry, ann *announcement) bo
 	}
 	l.waiting = l.waiting[:len(l.waiting)-1]
 	switch {
-	case errors.Is(err, outbox.ErrTooLarge) && len(e.Samples) > 1:
+	case errors.Is(err, outbox.ErrTooLarge) && max(len(e.Samples), len(e.Writes), len(e.Locals)) > 1:
 		return l.split(ctx, e, ann)
 	case errors.Is(err, outbox.ErrTooLarge), errors.Is(err, outbox.ErrClosed):
 		l.m.cfg.Log.Error("the outbox does not take what the device says", "device", l.d.id, "error", err)
@@ -138,24 +138,39 @@ func (l *loop) commitInOrder(ann *announcement, c commit) {
 	last.replies = append(last.replies, func() { l.announce(ann, c) })
 }
 
-// split tells an entry in two, of which the last one carries the events.
+// split tells an entry in two, of which the last one carries what is one. Where the
+// first comes to the log alone, all is told again: that does no harm.
 func (l *loop) split(ctx context.Context, e outbox.Entry, ann *announcement) bool {
-	half := len(e.Samples) / 2
-	first := outbox.Entry{Device: e.Device, Samples: e.Samples[:half]}
-	e.Samples = e.Samples[half:]
-	// Who waits for the samples hears of the first half's fate too.
-	var lost error
-	stored := ann.stored
-	ann.stored = []func(error){func(err error) {
-		for _, f := range stored {
-			f(errors.Join(lost, err))
+	first, told, rest := outbox.Entry{Device: e.Device}, &announcement{}, *ann
+	switch {
+	case len(e.Samples) > 1:
+		half := len(e.Samples) / 2
+		first.Samples, e.Samples = e.Samples[:half], e.Samples[half:]
+		// Who waits for the samples hears of the first half's fate too.
+		var lost error
+		told.stored = []func(error){func(err error) { lost = err }}
+		rest.stored = []func(error){func(err error) {
+			for _, f := range ann.stored {
+				f(errors.Join(lost, err))
+			}
+		}}
+	case len(e.Writes) > 1:
+		half, at := len(e.Writes)/2, 0
+		for events := 0; events < half; at++ { // not each of them is the hub's to hear
+			if _, ok := l.writeEvent(ann.writes[at].WriteChange); ok {
+				events++
+			}
 		}
-	}}
-	if !l.append(ctx, first, &announcement{stored: []func(error){func(err error) { lost = err }}}) {
-		ann.stored = stored
-		return false
+		first.Urgent = true
+		first.Writes, e.Writes = e.Writes[:half], e.Writes[half:]
+		told.writes, rest.writes = ann.writes[:at], ann.writes[at:]
+	default:
+		half := len(e.Locals) / 2
+		first.Urgent = true
+		first.Locals, e.Locals = e.Locals[:half], e.Locals[half:]
+		told.locals, rest.locals = ann.locals[:half], ann.locals[half:]
 	}
-	return l.append(ctx, e, ann)
+	return l.append(ctx, first, told) && l.append(ctx, e, &rest)
 }
 
 // committed announces what the outbox has answered for.

@@ -995,3 +995,49 @@ func TestVersionNeverGoesBack(t *testing.T) {
 		look("opened anew")
 	})
 }
+
+// TestTooMuchForOneRecord: what does not fit into one is told by several, in its order.
+func TestTooMuchForOneRecord(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		b.outbox.most = 2
+		b.m.Apply(one())
+		wait(2 * time.Second)
+		if got := samples(b.outbox.take(), "temp"); len(got) == 0 {
+			t.Error("no samples")
+		}
+		if _, err := b.m.Patch(t.Context(), "a", Patch{Body: []byte(`{"once":1,"mode":"heat","hold":2}`)}); err != nil {
+			t.Fatal(err)
+		}
+		wait(2 * time.Second)
+		var locals []string
+		entries := b.outbox.take()
+		for _, e := range entries {
+			for _, l := range e.Locals {
+				locals = append(locals, l.Property)
+			}
+		}
+		same(t, "local writes", locals, []string{"hold", "mode", "once"})
+		last := map[string]string{}
+		for _, e := range writeEvents(entries) {
+			f := strings.Fields(e)
+			last[f[1]] = f[2]
+		}
+		for _, p := range locals {
+			if last[p] != "applied" {
+				t.Errorf("%s: the hub hears %q", p, last[p])
+			}
+		}
+		b.outbox.set(false, outbox.ErrDiskFull)
+		var want []string
+		for n := range 9 {
+			id := fmt.Sprintf("W%d", n)
+			b.m.Apply(one(desiredItem("a", wants(int64(n+1), id, "hold", models.Float(float64(10+n))))))
+			wait(200 * time.Millisecond)
+			want = append(want, id+" hold applied")
+		}
+		b.outbox.set(false, nil)
+		wait(30 * time.Second)
+		got := slices.DeleteFunc(writeEvents(b.outbox.take()), func(e string) bool { return !strings.HasSuffix(e, "hold applied") || e[0] != 'W' })
+		same(t, "told when the disk is back", got, want)
+	})
+}

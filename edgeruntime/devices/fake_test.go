@@ -116,6 +116,7 @@ type memOutbox struct {
 	held    bool
 	one     bool // what is held is one record
 	fail    error
+	most    int // what one entry may hold, 0 for anything
 	seq     uint64
 	oldest  uint64
 }
@@ -124,6 +125,9 @@ func (o *memOutbox) Append(ctx context.Context, e outbox.Entry, done func(uint64
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	e.Samples, e.Writes, e.Locals = slices.Clone(e.Samples), slices.Clone(e.Writes), slices.Clone(e.Locals)
+	if n := len(e.Samples) + len(e.Writes) + len(e.Locals); o.most > 0 && n > o.most {
+		return outbox.ErrTooLarge
+	}
 	err := o.fail
 	var seq uint64
 	if err == nil {

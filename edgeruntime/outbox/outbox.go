@@ -357,9 +357,12 @@ func sizeOf(e *Entry) (int, error) {
 	}
 	for _, w := range e.Writes {
 		size += event + len(w.Property) + len(w.ID) + len(w.State) + len(w.Error)
+		if w.Asked != nil {
+			size += event + sizeOfLocal(w.Asked)
+		}
 	}
-	for _, l := range e.Locals {
-		size += event + len(l.Property) + len(l.ID) + len(l.By) + len(l.Value.String())*2
+	for i := range e.Locals {
+		size += event + sizeOfLocal(&e.Locals[i])
 	}
 	for _, s := range e.States {
 		size += event + len(s.State) + len(s.Reason) + len(s.Message)
@@ -371,6 +374,16 @@ func sizeOf(e *Entry) (int, error) {
 		return 0, ErrTooLarge
 	}
 	return size, nil
+}
+
+func sizeOfLocal(l *edgelink.LocalDesired) int {
+	_, _, value := l.Value.Raw()
+	size := len(l.Property) + len(l.ID) + len(l.By) + len(l.After) + len(l.Reason) + len(l.Origin) + len(value)
+	if l.Before != nil {
+		_, _, before := l.Before.Value.Raw()
+		size += len(before) + len(l.Before.Reason)
+	}
+	return size
 }
 
 // Next returns unacknowledged records after from, in order and across epochs,

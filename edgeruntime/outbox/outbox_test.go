@@ -517,6 +517,16 @@ func TestImpossibleEntries(t *testing.T) {
 	if err := l.Append(t.Context(), huge, nil); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("huge: %v", err)
 	}
+	asked := edgelink.LocalDesired{Property: "p", ID: "w", Value: models.String(strings.Repeat("x", maxEntry))}
+	for what, e := range map[string]Entry{
+		"a local write":                 {Device: device, Locals: []edgelink.LocalDesired{asked}},
+		"what became of a local write":  {Device: device, Writes: []edgelink.WriteEvent{{Property: "p", ID: "w", State: "applied", Asked: &asked}}},
+		"what there was before a write": {Device: device, Locals: []edgelink.LocalDesired{{Property: "p", ID: "w", Before: &models.Sample{Value: asked.Value}}}},
+	} {
+		if err := l.Append(t.Context(), e, nil); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%s that is huge: %v", what, err)
+		}
+	}
 	if err := l.Append(t.Context(), Entry{Device: device, Samples: []Sample{{}}}, nil); err == nil {
 		t.Error("a sample without a property was taken")
 	}
