@@ -407,6 +407,20 @@ func (c *Client) resumeSubscriptions(ctx context.Context) {
 	}
 }
 
+// forgetPauses takes out the pauses that wait when the loop is told to resume, or one
+// from before, as a client begins with, would hold it for ever: of two channels that
+// are ready either is taken. A pause that came later is found again by the next
+// publish request, which fails (Whimbrel).
+func (c *Client) forgetPauses() {
+	for {
+		select {
+		case <-c.pausech:
+		default:
+			return
+		}
+	}
+}
+
 // monitorSubscriptions sends publish requests and handles publish responses
 // for all active subscriptions.
 func (c *Client) monitorSubscriptions(ctx context.Context) {
@@ -422,7 +436,7 @@ publish:
 
 		case <-c.resumech:
 			dlog.Print("resume")
-			// ignore since not paused
+			c.forgetPauses()
 
 		case <-c.pausech:
 			dlog.Print("pause")
@@ -434,6 +448,7 @@ publish:
 
 				case <-c.resumech:
 					dlog.Print("pause: resume")
+					c.forgetPauses()
 					continue publish
 
 				case <-c.pausech:

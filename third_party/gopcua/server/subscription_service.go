@@ -17,6 +17,7 @@ type SubscriptionService struct {
 	// pub sub stuff
 	Mu   sync.Mutex
 	Subs map[uint32]*Subscription
+	last uint32 // the latest id, which no other gets (Whimbrel)
 }
 
 // get rid of all references to a subscription and all monitored items that are pointed at this subscription.
@@ -55,7 +56,10 @@ func (s *SubscriptionService) CreateSubscription(sc *uasc.SecureChannel, r ua.Re
 	s.Mu.Lock()
 	defer s.Mu.Unlock()
 
-	newsubid := uint32(len(s.Subs)) + 1
+	// (Whimbrel) The number of subscriptions is no id: where one has ended it is another
+	// one's, which goes with the next that ends.
+	s.last++
+	newsubid := s.last
 
 	if s.srv.cfg.logger != nil {
 		s.srv.cfg.logger.Info("New Sub %d for %v", newsubid, sc.RemoteAddr())
@@ -290,6 +294,15 @@ func NewSubscription() *Subscription {
 		NotifyChannel: make(chan *ua.MonitoredItemNotification, 100),
 		ModifyChannel: make(chan *ua.ModifySubscriptionRequest, 2),
 		shutdown:      make(chan struct{}),
+	}
+}
+
+// notify hands a notification to the subscription, unless that has ended: nobody
+// would take it, and who waits holds the lock that the end needs (Whimbrel).
+func (s *Subscription) notify(n *ua.MonitoredItemNotification) {
+	select {
+	case s.NotifyChannel <- n:
+	case <-s.shutdown:
 	}
 }
 
